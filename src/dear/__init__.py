@@ -1,0 +1,48 @@
+"""DeAR: turn a big, slow LLM reranker into a small, fast one.
+
+from dear import Reranker
+
+Reranker("runs/pydocs/student").rank("open a file", ["def open(…)", "def close(…)"])
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from dear.errors import DearError
+from dear.records import Candidates, Judgements, Passage, Query, Ranking, Run
+
+if TYPE_CHECKING:
+    from dear.data.collections import Collection, open_collection
+    from dear.rank.reranker import Reranker
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Candidates",
+    "Collection",
+    "DearError",
+    "Judgements",
+    "Passage",
+    "Query",
+    "Ranking",
+    "Reranker",
+    "Run",
+    "__version__",
+    "open_collection",
+]
+
+# importing dear must cost nothing: these are looked up when they are first used
+_LAZY = {
+    "Reranker": "dear.rank.reranker",
+    "Collection": "dear.data.collections",
+    "open_collection": "dear.data.collections",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        import importlib
+
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'dear' has no attribute {name!r}")

@@ -1,0 +1,118 @@
+"""Files ↔ numbered lines; every fault is named with its file and line."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import io
+import sys
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO, Any, TypeAlias
+
+from dear.artifacts import atomic_path
+from dear.errors import DataError
+
+Source: TypeAlias = Path | str | IO[str] | IO[bytes]
+"""A path, `-` for standard input, or an open stream."""
+
+
+def numbered_lines(source: Source) -> Iterator[tuple[int, str]]:
+    """(line number from 1, text without line ending) for each line that is not blank.
+
+    Plain or gzip, known by its first bytes or by `.gz`; LF or CRLF; a byte order mark is dropped.
+    DataError: no such file, not UTF-8, a gzip stream cut short, nothing but blank lines.
+    """
+    name, number, empty = source_name(source), 0, True
+    try:
+        with _byte_stream(source) as stream:
+            for number, raw in enumerate(stream, 1):
+                try:
+                    text = raw.decode("utf-8")
+                except UnicodeDecodeError as error:
+                    problem = f"not UTF-8 (byte {error.start + 1} of the line)"
+                    raise DataError.at(name, number, problem) from error
+                text = text.rstrip("\r\n")
+                if number == 1:
+                    text = text.removeprefix("\ufeff")
+                if text and not text.isspace():
+                    empty = False
+                    yield number, text
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        problem = f"the gzip stream is damaged or cut short: {error}"
+        raise DataError.at(name, number + 1, problem) from error
+    except OSError as error:
+        raise DataError.at(name, None, f"cannot be read: {error.strerror or error}") from error
+    if empty:
+        raise DataError.at(name, None, "is empty")
+
+
+def source_name(source: Source) -> str:
+    """What an error line calls it."""
+    if isinstance(source, Path | str):
+        return "<stdin>" if source == "-" else str(source)
+    return str(getattr(source, "name", "<stream>"))
+
+
+def _byte_stream(source: Source) -> contextlib.AbstractContextManager[Iterable[bytes]]:
+    if isinstance(source, io.StringIO):
+        return contextlib.nullcontext(io.BytesIO(source.getvalue()[source.tell() :].encode()))
+    if not isinstance(source, Path | str):
+        # the bytes below a text stream: its own decoder may be lenient or not UTF-8
+        return contextlib.nullcontext(_bytes_below(source))
+    if source == "-":
+        return contextlib.nullcontext(sys.stdin.buffer)
+    return _open_bytes(Path(source))
+
+
+def _bytes_below(stream: Any) -> Iterable[bytes]:
+    below: Iterable[bytes] = getattr(stream, "buffer", stream)
+    return below
+
+
+@contextlib.contextmanager
+def _open_bytes(path: Path) -> Iterator[Iterable[bytes]]:
+    with path.open("rb") as plain:
+        if path.suffix == ".gz" or plain.peek(2)[:2] == b"\x1f\x8b":
+            with gzip.GzipFile(fileobj=plain) as unpacked:
+                yield io.BufferedReader(unpacked, 1 << 16)
+        else:
+            yield plain
+
+
+def write_lines(path: Path | str, lines: Iterable[str]) -> None:
+    """One line each, UTF-8, atomically; packed when the name ends in .gz, same bytes every time.
+
+    DataError: nothing to write, a lone surrogate, or what `atomic_path` names.
+    """
+    count = 0
+    with atomic_path(path) as temporary, temporary.open("wb") as plain:
+        with _packer(path, plain) as stream:
+            for count, line in enumerate(lines, 1):
+                try:
+                    stream.write(line.encode("utf-8") + b"\n")
+                except UnicodeEncodeError as error:
+                    raise DataError.at(path, count, f"cannot be UTF-8: {error.reason}") from error
+        if not count:
+            raise DataError.at(path, None, "nothing to write: an empty file could not be read")
+
+
+@contextlib.contextmanager
+def _packer(path: Path | str, plain: IO[bytes]) -> Iterator[IO[bytes]]:
+    if str(path).endswith(".gz"):
+        # no time and no name in the header: equal content gives equal files
+        with (
+            gzip.GzipFile("", "wb", compresslevel=6, fileobj=plain, mtime=0) as packed,
+            io.BufferedWriter(packed, 1 << 16) as buffered,
+        ):
+            yield buffered
+    else:
+        yield plain
+
+
+def once(seen: set[str], identifier: str, source: Source, line: int | None, what: str) -> None:
+    """Notes `identifier`; DataError when it was there before."""
+    if identifier in seen:
+        raise DataError.at(source_name(source), line, f"{what} {identifier!r} appears twice")
+    seen.add(identifier)

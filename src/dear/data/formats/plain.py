@@ -1,0 +1,162 @@
+"""Text as people have it: a line each, tables with tabs, a folder of documents."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+from urllib.parse import quote
+
+from dear.data.formats.beir import PASSAGE_ID, PASSAGE_TEXT, QUERY_ID, QUERY_TEXT, passage_of
+from dear.data.formats.lines import Source, numbered_lines, once, source_name
+from dear.data.formats.rows import JSON_LINES, row_of
+from dear.errors import DataError, excerpt
+from dear.records import Passage, Query
+
+_OBJECT = re.compile(r'\s*\{\s*"')
+_HEADING = re.compile(r"#{1,6}\s+(.*?)\s*#*\s*")
+_TITLE_CHARS = 120
+_HEADER_IDS = {*PASSAGE_ID, *QUERY_ID, "query-id", "corpus-id"}
+_HEADER_TEXTS = {*PASSAGE_TEXT, *QUERY_TEXT}
+
+
+def read_passages(path_or_stream: Source) -> list[Passage]:
+    """A passage a line, as text or as JSON `{"text", "title", "_id"}`; `-` is standard input.
+
+    JSON when the name ends in .jsonl or the first line begins with `{"`; then every line must
+    be. Keys as `iter_corpus` understands them. Ids default to the line number, from 1; blank
+    lines are skipped and counted. DataError: as `numbered_lines` and `iter_corpus`.
+    """
+    name, seen, passages = source_name(path_or_stream), set[str](), []
+    as_json = name.removesuffix(".gz").endswith(JSON_LINES)
+    for place, (number, line) in enumerate(numbered_lines(path_or_stream)):
+        if place == 0 and _OBJECT.match(line):
+            as_json = True
+        if as_json:
+            passage = passage_of(row_of(line, name, number), default_id=str(number))
+        else:
+            passage = Passage(id=str(number), text=line.strip())
+        once(seen, passage.id, name, number, "passage id")
+        passages.append(passage)
+    return passages
+
+
+def read_queries_tsv(path: Source) -> dict[str, Query]:
+    """`id<TAB>text` lines, header or not → query id → query."""
+    queries: dict[str, Query] = {}
+    for number, cells in _table(path, (2,)):
+        once_in(queries, cells[0], path, number, "query id")
+        if not cells[1].strip():
+            raise DataError.at(source_name(path), number, f"query {cells[0]!r} has no text")
+        queries[cells[0]] = Query(id=cells[0], text=cells[1])
+    return queries
+
+
+def read_corpus_tsv(path: Source) -> dict[str, Passage]:
+    """`id<TAB>text` or `id<TAB>title<TAB>text` lines, header or not → passage id → passage."""
+    corpus: dict[str, Passage] = {}
+    for number, cells in _table(path, (2, 3)):
+        once_in(corpus, cells[0], path, number, "passage id")
+        title = cells[1] if len(cells) == 3 else ""
+        corpus[cells[0]] = Passage(id=cells[0], title=title, text=cells[-1])
+    return corpus
+
+
+def _table(path: Source, columns: tuple[int, ...]) -> Iterator[tuple[int, list[str]]]:
+    name, rows = source_name(path), 0
+    for place, (number, line) in enumerate(numbered_lines(path)):
+        cells = line.split("\t")
+        if place == 0 and _is_header(cells):
+            continue
+        if len(cells) not in columns:
+            wanted = " or ".join(map(str, columns))
+            problem = f"expected {wanted} fields between tabs, got {len(cells)}: {excerpt(line)}"
+            raise DataError.at(name, number, problem)
+        if not cells[0].strip():
+            raise DataError.at(name, number, f"an empty id: {excerpt(line)}")
+        rows += 1
+        yield number, cells
+    if not rows:
+        raise DataError.at(name, None, "holds a header and nothing else")
+
+
+def _is_header(cells: list[str]) -> bool:
+    first, last = cells[0].strip().lower(), cells[-1].strip().lower()
+    return first in _HEADER_IDS and last in _HEADER_TEXTS
+
+
+def once_in(
+    known: dict[str, Query] | dict[str, Passage],
+    identifier: str,
+    path: Source,
+    number: int,
+    what: str,
+) -> None:
+    """DataError when `identifier` is there already."""
+    if identifier in known:
+        raise DataError.at(source_name(path), number, f"{what} {identifier!r} appears twice")
+
+
+def read_queries_txt(path: Source) -> dict[str, Query]:
+    """A query a line → line number, from 1 → query; blank lines are skipped and counted."""
+    return {
+        str(number): Query(id=str(number), text=line.strip())
+        for number, line in numbered_lines(path)
+    }
+
+
+def read_corpus_txt(path: Source) -> dict[str, Passage]:
+    """A passage a line → line number, from 1 → passage; blank lines are skipped and counted."""
+    return {
+        str(number): Passage(id=str(number), text=line.strip())
+        for number, line in numbered_lines(path)
+    }
+
+
+def read_document_folder(folder: Path | str) -> dict[str, Passage]:
+    """Every .txt and .md below `folder`, one passage each, by name → passage id → passage.
+
+    The id is the path inside the folder, white space in it as %20 and so on, because a TREC run
+    cannot hold it. The title is the first line when that is a Markdown heading, or short and
+    followed by a blank line; else the file's name. Hidden files and folders are left out, empty
+    files are passages without text.
+    DataError: no such file at all, not UTF-8 (file and line).
+    """
+    root = Path(folder)
+    files = sorted(
+        path
+        for path in chain(root.rglob("*.txt"), root.rglob("*.md"))
+        if path.is_file() and not any(p.startswith(".") for p in path.relative_to(root).parts)
+    )
+    if not files:
+        raise DataError.at(root, None, "holds no .txt or .md file")
+    passages = [_document(path, root) for path in files]
+    seen: set[str] = set()
+    for path, passage in zip(files, passages, strict=True):
+        once(seen, passage.id, str(path), None, "passage id")
+    return {passage.id: passage for passage in passages}
+
+
+def _document(path: Path, root: Path) -> Passage:
+    relative = path.relative_to(root).as_posix()
+    identifier = re.sub(r"\s", lambda space: quote(space[0]), relative)
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise DataError.at(path, None, f"cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise DataError.at(path, line, "not UTF-8") from error
+    title, rest = _title(text.strip().replace("\r\n", "\n"))
+    return Passage(id=identifier, title=title or path.stem, text=rest)
+
+
+def _title(text: str) -> tuple[str, str]:
+    first, _, rest = text.partition("\n")
+    if heading := _HEADING.fullmatch(first):
+        return heading[1], rest.strip()
+    short = 0 < len(first) <= _TITLE_CHARS
+    if short and rest and not rest.partition("\n")[0].strip():
+        return first.strip(), rest.strip()
+    return "", text

@@ -1,0 +1,214 @@
+"""TREC runs and qrels, and the three-column qrels of BEIR."""
+
+from __future__ import annotations
+
+import math
+import re
+import struct
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from dear.data.formats.lines import Source, numbered_lines, source_name, write_lines
+from dear.errors import DataError, excerpt
+from dear.records import Judgements, Ranking, Run
+
+_GRADE = re.compile(r"[+-]?[0-9]+")
+_HEADER = {"query-id", "query_id", "queryid", "qid"}
+
+
+def read_run(path: Source) -> dict[str, Ranking]:
+    """`qid Q0 docid rank score tag` lines → query id → ranking.
+
+    The score decides, not the rank column; ties go by docid descending (trec_eval's order).
+    Queries stand in the order of their first line. DataError: not six columns, a score that is
+    no finite number, a passage twice for one query.
+    """
+    return _rankings(path, columns=6, passage=2, score=4)
+
+
+def read_tevatron_result(path: Source) -> dict[str, Ranking]:
+    """`qid docid score` lines, what Tevatron's reranker writes; order and errors as `read_run`."""
+    return _rankings(path, columns=3, passage=1, score=2)
+
+
+def _rankings(path: Source, *, columns: int, passage: int, score: int) -> dict[str, Ranking]:
+    scored: dict[str, dict[str, float]] = {}
+    for number, line in numbered_lines(path):
+        fields = line.split()
+        if len(fields) != columns:
+            problem = f"expected {columns} fields, got {len(fields)}: {excerpt(line)}"
+            raise DataError.at(source_name(path), number, problem)
+        of_query = scored.setdefault(fields[0], {})
+        if fields[passage] in of_query:
+            problem = f"passage {fields[passage]!r} appears twice for query {fields[0]!r}"
+            raise DataError.at(source_name(path), number, problem)
+        of_query[fields[passage]] = _score(fields[score], path, number)
+    return {query: Ranking.sorted(query, of, of.values()) for query, of in scored.items()}
+
+
+def _score(text: str, path: Source, number: int) -> float:
+    try:
+        # float() also reads 1_0 and the digits of other scripts, which no other tool does
+        value = float(text) if text.isascii() and "_" not in text else math.nan
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        problem = f"the score must be a finite number, got {excerpt(text)}"
+        raise DataError.at(source_name(path), number, problem)
+    return value
+
+
+def write_run(path: Path | str, run: Run, tag: str) -> None:
+    """`qid Q0 docid rank score tag`, ranks from 1, scores strictly falling, atomically.
+
+    Scores are written in full; where two would tie as float32 (trec_eval reads them so), the
+    later one is lowered (`strictly_falling`). Queries without passages leave no line.
+    DataError: an id or a tag that is empty or holds white space, nothing to write.
+    """
+    _check_token(path, tag, "tag")
+    write_lines(path, _run_lines(path, run, tag))
+
+
+def _run_lines(path: Path | str, run: Run, tag: str) -> Iterator[str]:
+    for query, ranking in run.items():
+        _check_token(path, query, "query id")
+        try:
+            falling = strictly_falling(ranking.scores)
+        except DataError as error:
+            raise DataError.at(path, None, f"query {query!r}: {error}") from error
+        for rank, (passage, score) in enumerate(zip(ranking.passage_ids, falling, strict=True), 1):
+            _check_token(path, passage, "passage id")
+            yield f"{query} Q0 {passage} {rank} {score} {tag}"
+
+
+def write_tevatron_result(path: Path | str, run: Run) -> None:
+    """`qid<TAB>docid<TAB>score`, best first; scores as `write_run` writes them."""
+    write_lines(
+        path,
+        ("\t".join((f[0], f[2], f[4])) for f in map(str.split, _run_lines(path, run, "dear"))),
+    )
+
+
+def strictly_falling(scores: Iterable[float]) -> list[float]:
+    """`scores`, never rising, changed as little as makes them fall strictly even as float32.
+
+    A score that is not below the one before it, both read as float32, becomes the next float32
+    below. DataError: a score beyond float32.
+    """
+    falling: list[float] = []
+    previous = math.inf
+    for score in scores:
+        try:
+            single = _float32(score)
+            if single >= previous:
+                score = single = _next_below(previous)
+        except (OverflowError, ValueError) as error:
+            raise DataError(
+                f"score {score} does not fit a float32, which runs are read as"
+            ) from error
+        falling.append(score)
+        previous = single
+    return falling
+
+
+def _float32(value: float) -> float:
+    single: float = struct.unpack("<f", struct.pack("<f", value))[0]
+    if not math.isfinite(single):
+        raise OverflowError
+    return single
+
+
+def _next_below(value: float) -> float:
+    """The largest float32 below the float32 `value`; its shortest decimal reads back exactly."""
+    if value == 0:
+        return -math.ldexp(1.0, -149)
+    bits: int = struct.unpack("<i", struct.pack("<f", value))[0]
+    # ordered as integers are, within one sign: up in bits is away from zero
+    below: float = struct.unpack("<f", struct.pack("<i", bits - 1 if value > 0 else bits + 1))[0]
+    if not math.isfinite(below):
+        raise OverflowError
+    return below
+
+
+def read_qrels(path: Source) -> dict[str, dict[str, int]]:
+    """TREC `qid 0 docid grade`, or BEIR's `query-id<TAB>corpus-id<TAB>score`, header or not.
+
+    → query id → passage id → grade. DataError: another number of columns, a grade that is no
+    whole number, a pair judged twice, no judgement at all.
+    """
+    judgements: dict[str, dict[str, int]] = {}
+    three = False
+    for place, (number, line) in enumerate(numbered_lines(path)):
+        if place == 0:
+            cells = line.split("\t")
+            three = len(cells) == 3
+            if three and cells[0].strip().lower() in _HEADER:
+                continue
+        query, passage, grade = _judgement(line, path, number, three=three)
+        of_query = judgements.setdefault(query, {})
+        if passage in of_query:
+            problem = f"passage {passage!r} is judged twice for query {query!r}"
+            raise DataError.at(source_name(path), number, problem)
+        of_query[passage] = grade
+    if not judgements:
+        raise DataError.at(source_name(path), None, "holds a header and no judgement")
+    return judgements
+
+
+def _judgement(line: str, path: Source, number: int, *, three: bool) -> tuple[str, str, int]:
+    fields = line.split("\t") if three else line.split()
+    if len(fields) != (3 if three else 4):
+        expected = "3 fields between tabs" if three else "4 fields, or 3 between tabs"
+        problem = f"expected {expected}, got {len(fields)}: {excerpt(line)}"
+        raise DataError.at(source_name(path), number, problem)
+    query, passage, grade = fields[0], fields[-2], fields[-1].strip()
+    if not query.strip() or not passage.strip():
+        raise DataError.at(source_name(path), number, f"an empty id: {excerpt(line)}")
+    if not _GRADE.fullmatch(grade):
+        problem = f"the grade must be a whole number, got {excerpt(grade)}"
+        raise DataError.at(source_name(path), number, problem)
+    return query, passage, int(grade)
+
+
+def write_qrels(path: Path | str, judgements: Judgements) -> None:
+    """`qid 0 docid grade`, atomically. Queries without judgements leave no line.
+
+    DataError: an id that is empty or holds white space, nothing to write.
+    """
+    write_lines(path, _qrels_lines(path, judgements))
+
+
+def _qrels_lines(path: Path | str, judgements: Judgements) -> Iterator[str]:
+    for query, grades in judgements.items():
+        _check_token(path, query, "query id")
+        for passage, grade in grades.items():
+            _check_token(path, passage, "passage id")
+            yield f"{query} 0 {passage} {grade}"
+
+
+def write_beir_qrels(path: Path | str, judgements: Judgements) -> None:
+    """A header, then `query-id<TAB>corpus-id<TAB>score`, atomically; ids may hold spaces.
+
+    DataError: an id that is empty or holds a tab or a line end, nothing to write.
+    """
+    if not any(judgements.values()):
+        raise DataError.at(path, None, "nothing to write: no judgement")
+    write_lines(path, _beir_lines(path, judgements))
+
+
+def _beir_lines(path: Path | str, judgements: Judgements) -> Iterator[str]:
+    yield "query-id\tcorpus-id\tscore"
+    for query, grades in judgements.items():
+        for identifier in (query, *grades):
+            if not identifier.strip() or any(c in identifier for c in "\t\r\n"):
+                problem = f"id {identifier!r} is empty or holds a tab or a line end"
+                raise DataError.at(path, None, problem)
+        for passage, grade in grades.items():
+            yield f"{query}\t{passage}\t{grade}"
+
+
+def _check_token(path: Path | str, token: str, what: str) -> None:
+    # a byte order mark in front would be dropped as one when the file is read
+    if token.split() != [token] or token[0] == "\ufeff":
+        problem = f"{what} {token!r} is empty or holds white space, which a TREC file cannot hold"
+        raise DataError.at(path, None, problem)

@@ -1,0 +1,146 @@
+"""Hugging Face data sets in BEIR layout as collections, through the optional extra `hub`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dear.data.formats.beir import QUERY_ID, QUERY_TEXT, passage_of
+from dear.data.formats.lines import once
+from dear.data.formats.rows import Row
+from dear.errors import DataError, MissingExtra
+from dear.records import Passage, Query
+
+if TYPE_CHECKING:
+    from dear.data.collections import Collection
+
+_DEV = {"validation", "valid", "val"}
+
+
+def open_hub(name: str) -> Collection:
+    """A data set with the configurations `corpus` and `queries`, from the hub or a folder.
+
+    Judgements are its configuration `qrels` or `default`, or the data set NAME-qrels beside it
+    (BEIR keeps them so). `validation` is called dev. MissingExtra: datasets is not installed.
+    DataError: not to be reached, or another layout.
+    """
+    from dear.data.collections import Collection
+
+    known = _configs(name)
+    for needed in ("corpus", "queries"):
+        if needed not in known:
+            has = ", ".join(known)
+            raise DataError(f"hf:{name}: no configuration {needed!r} (BEIR layout); it has: {has}")
+    source = _qrels_source(name, known)
+
+    @cache
+    def all_qrels() -> dict[str, dict[str, dict[str, int]]]:
+        return _read_qrels(*source) if source else {}
+
+    def of(split: str) -> dict[str, dict[str, int]]:
+        return all_qrels()[split]
+
+    return Collection(
+        name.rstrip("/").rpartition("/")[2],
+        folder=Path(name) if Path(name).is_dir() else None,
+        corpus=lambda: _read_corpus(name),
+        queries=lambda: _read_queries(name),
+        qrels={split: partial(of, split) for split in _splits(*source)} if source else {},
+    )
+
+
+def _datasets() -> Any:
+    try:
+        import datasets
+    except ImportError as error:
+        raise MissingExtra.of("datasets", "hub") from error
+    return datasets
+
+
+def _configs(name: str) -> list[str]:
+    datasets = _datasets()
+    try:
+        return list(datasets.get_dataset_config_names(name))
+    except (OSError, ValueError) as error:
+        raise DataError(f"hf:{name}: {_first_line(error)}") from error
+
+
+def _qrels_source(name: str, known: list[str]) -> tuple[str, str] | None:
+    """(data set, configuration) of the judgements, or None."""
+    if config := next((c for c in ("qrels", "default") if c in known), None):
+        return name, config
+    if Path(name).is_dir():
+        return None
+    beside = f"{name}-qrels"
+    try:
+        return beside, _configs(beside)[0]
+    except DataError:
+        return None
+
+
+def _splits(name: str, config: str) -> list[str]:
+    datasets = _datasets()
+    try:
+        names = datasets.get_dataset_split_names(name, config)
+    except (OSError, ValueError) as error:
+        raise DataError(f"hf:{name} ({config}): {_first_line(error)}") from error
+    return [_split(str(split)) for split in names]
+
+
+def _split(name: str) -> str:
+    return "dev" if name in _DEV else name
+
+
+def _rows(name: str, config: str) -> Iterator[tuple[str, Row]]:
+    """(split, row) of every row of a configuration; the row's line is its place, from 1."""
+    datasets = _datasets()
+    try:
+        splits = datasets.load_dataset(name, config)
+    except (OSError, ValueError) as error:
+        raise DataError(f"hf:{name} ({config}): {_first_line(error)}") from error
+    for split, table in splits.items():
+        for place, fields in enumerate(table, 1):
+            yield str(split), Row(fields, f"hf:{name}/{config}/{split}", place)
+
+
+def _read_corpus(name: str) -> dict[str, Passage]:
+    """The `corpus` configuration → passage id → passage."""
+    corpus: dict[str, Passage] = {}
+    seen: set[str] = set()
+    for _, row in _rows(name, "corpus"):
+        passage = passage_of(row)
+        once(seen, passage.id, row.source, row.line, "passage id")
+        corpus[passage.id] = passage
+    return corpus
+
+
+def _read_queries(name: str) -> dict[str, Query]:
+    """The `queries` configuration → query id → query."""
+    queries: dict[str, Query] = {}
+    seen: set[str] = set()
+    for _, row in _rows(name, "queries"):
+        query = Query(id=row.id(*QUERY_ID), text=row.filled(*QUERY_TEXT))
+        once(seen, query.id, row.source, row.line, "query id")
+        queries[query.id] = query
+    return queries
+
+
+def _read_qrels(name: str, config: str) -> dict[str, dict[str, dict[str, int]]]:
+    """split → query id → passage id → grade, from `query-id`, `corpus-id`, `score` rows."""
+    splits: dict[str, dict[str, dict[str, int]]] = {}
+    for split, row in _rows(name, config):
+        grades = splits.setdefault(_split(split), {})
+        query, passage = row.id("query-id", "query_id", "qid"), row.id("corpus-id", "corpus_id")
+        score = row.number("score")
+        if score is None or score != int(score):
+            raise row.error(f"the grade must be a whole number, got {score}")
+        if passage in grades.setdefault(query, {}):
+            raise row.error(f"passage {passage!r} is judged twice for query {query!r}")
+        grades[query][passage] = int(score)
+    return splits
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0] or type(error).__name__

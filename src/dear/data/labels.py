@@ -1,0 +1,268 @@
+"""Soft labels: a teacher's score for each (query, passage), written once, read many times.
+
+A store is a folder of Parquet shards and a `manifest.json`. It belongs to one collection, one
+teacher (with the revision of its weights) and one scoring contract. Shards are only ever added,
+each written whole or not at all, so a killed writer loses the shard it was at and nothing else.
+A folder of stores with an `ensemble.json` reads as one teacher.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dear.artifacts import atomic_path, read_json, write_json
+from dear.errors import ConfigError, ContractMismatch, DataError
+from dear.records import Run
+
+MANIFEST = "manifest.json"
+ENSEMBLE = "ensemble.json"
+FORMAT = "dear-labels/1"
+_SHARD = re.compile(r"shard-(\d{6})\.parquet")
+
+PairId = tuple[str, str]
+"""(query id, passage id)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stamp:
+    """Whose scores these are. Two stores with equal stamps may be joined; others never.
+
+    contract: the scoring contract as a dict, or how a zero-shot teacher was asked.
+    fingerprint: the contract's.
+    """
+
+    collection: str
+    teacher: str
+    revision: str
+    fingerprint: str
+    contract: dict[str, Any] = field(default_factory=dict)
+
+    def require(self, other: Stamp, folder: Path) -> None:
+        """ContractMismatch that names every difference to the labels in `folder`."""
+        found = [
+            f"{name}: {theirs!r} there, {mine!r} now"
+            for name in ("collection", "teacher", "revision")
+            if (mine := getattr(self, name)) != (theirs := getattr(other, name))
+        ]
+        if self.fingerprint != other.fingerprint:
+            keys = [
+                k
+                for k in sorted({*self.contract, *other.contract})
+                if self.contract.get(k) != other.contract.get(k) and k != "name"
+            ]
+            found += [
+                f"contract {k}: {other.contract.get(k)!r} there, {self.contract.get(k)!r} now"
+                for k in keys
+            ] or [f"contract: {other.fingerprint} there, {self.fingerprint} now"]
+        if found:
+            raise ContractMismatch(
+                f"{folder} holds other labels ({'; '.join(found)}); choose another folder"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """Teacher scores in memory, by query id and passage id."""
+
+    scores: Mapping[str, Mapping[str, float]]
+    stamps: tuple[Stamp, ...] = ()
+
+    def __len__(self) -> int:
+        return sum(len(row) for row in self.scores.values())
+
+    def __contains__(self, pair: object) -> bool:
+        if not isinstance(pair, tuple) or len(pair) != 2:
+            return False
+        return pair[1] in self.scores.get(pair[0], {})
+
+    def of(self, query_id: str, passage_ids: Sequence[str]) -> NDArray[np.float32]:
+        """float32 (n,); NaN where there is no label."""
+        row = self.scores.get(query_id, {})
+        return np.array([row.get(p, np.nan) for p in passage_ids], dtype=np.float32)
+
+    def missing(self, run: Run) -> int:
+        """How many pairs of a run have no label."""
+        return sum((q, p) not in self for q, r in run.items() for p in r.passage_ids)
+
+    def scaled(self, factor: float) -> Labels:
+        """Every score times `factor` (> 0): a similarity becomes a logit."""
+        return Labels(
+            {q: {p: s * factor for p, s in row.items()} for q, row in self.scores.items()},
+            self.stamps,
+        )
+
+
+class LabelStore:
+    """A store that is open for writing; use `open_store`."""
+
+    def __init__(self, folder: Path, stamp: Stamp) -> None:
+        self.folder = folder
+        self.stamp = stamp
+        self._done: set[PairId] = set()
+        self._next = 0
+        for path in _shards(folder):
+            self._done.update(
+                zip(*_read_shard(path, columns=("query_id", "passage_id")), strict=True)
+            )
+            self._next = int(_SHARD.fullmatch(path.name)[1]) + 1  # type: ignore[index]
+
+    def __len__(self) -> int:
+        return len(self._done)
+
+    def __contains__(self, pair: object) -> bool:
+        return pair in self._done
+
+    def append(self, pairs: Sequence[PairId], scores: NDArray[np.float32]) -> None:
+        """One shard, whole or not at all. DataError for a pair that is there already and for a
+        score that is not finite; nothing is written then."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        if len(pairs) != len(scores):
+            raise DataError(f"{len(pairs)} pairs, {len(scores)} scores")
+        if not pairs:
+            return
+        fresh = set(pairs)
+        if len(fresh) != len(pairs) or not fresh.isdisjoint(self._done):
+            raise DataError.at(self.folder, None, "a pair would be labelled twice")
+        if not np.isfinite(scores).all():
+            at = int(np.flatnonzero(~np.isfinite(scores))[0])
+            raise DataError(f"query {pairs[at][0]!r}, passage {pairs[at][1]!r}: {scores[at]}")
+        table = pa.table(
+            {
+                "query_id": pa.array([q for q, _ in pairs], pa.string()),
+                "passage_id": pa.array([p for _, p in pairs], pa.string()),
+                "score": pa.array(scores, pa.float32()),
+            }
+        ).replace_schema_metadata({"dear": json.dumps(asdict(self.stamp), sort_keys=True)})
+        with atomic_path(self.folder / f"shard-{self._next:06d}.parquet") as path:
+            pq.write_table(table, path, compression="zstd")
+        self._done |= fresh
+        self._next += 1
+
+
+@contextlib.contextmanager
+def open_store(folder: Path, stamp: Stamp) -> Iterator[LabelStore]:
+    """The store in `folder`, made if need be, for this process alone.
+
+    Raises ContractMismatch if the folder holds labels of another teacher, collection or
+    contract, DataError if another process writes to it.
+    """
+    path = folder / MANIFEST
+    if not path.exists():
+        if folder.is_dir() and _shards(folder):
+            raise DataError.at(folder, None, f"shards without {MANIFEST}; choose another folder")
+        write_json(path, {"format": FORMAT, **asdict(stamp)})
+    stamp.require(_read_stamp(folder), folder)
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise DataError.at(folder, None, "another process is writing labels here") from None
+        yield LabelStore(folder, stamp)
+
+
+def read_labels(folder: Path | str) -> Labels:
+    """All labels of a store, or of an ensemble of stores.
+
+    Members of an ensemble are brought to mean 0 and standard deviation 1 for each query, over
+    the passages that all members labelled, and summed with their weights.
+    """
+    folder = Path(folder)
+    if (folder / ENSEMBLE).is_file():
+        return _read_ensemble(folder)
+    stamp = _read_stamp(folder)
+    scores: dict[str, dict[str, float]] = {}
+    for path in _shards(folder):
+        for query_id, passage_id, score in zip(*_read_shard(path), strict=True):
+            row = scores.setdefault(query_id, {})
+            if passage_id in row:
+                raise DataError.at(
+                    path, None, f"query {query_id!r}, passage {passage_id!r} has two labels"
+                )
+            row[passage_id] = score
+    return Labels(scores, (stamp,))
+
+
+def ensemble(members: Sequence[Labels], weights: Sequence[float]) -> Labels:
+    """One teacher out of several: z-scores for each query, weighted and summed.
+
+    Only pairs that every member labelled get a score.
+    """
+    if len(members) != len(weights) or not members:
+        raise ConfigError(f"{len(members)} members of an ensemble, {len(weights)} weights")
+    scores: dict[str, dict[str, float]] = {}
+    for query_id in members[0].scores:
+        shared = [
+            p
+            for p in members[0].scores[query_id]
+            if all(p in m.scores.get(query_id, {}) for m in members[1:])
+        ]
+        if shared:
+            total = sum(
+                w * z_scores(m.of(query_id, shared)) for w, m in zip(weights, members, strict=True)
+            )
+            scores[query_id] = dict(zip(shared, np.asarray(total).tolist(), strict=True))
+    return Labels(scores, tuple(s for m in members for s in m.stamps))
+
+
+def z_scores(values: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    """Mean 0, standard deviation 1; all 0 where the values do not differ."""
+    centred = np.asarray(values, dtype=np.float64) - np.mean(values, dtype=np.float64)
+    deviation = centred.std()
+    return centred / deviation if deviation > 1e-12 else np.zeros_like(centred)
+
+
+def write_ensemble(folder: Path, members: Mapping[str, float]) -> None:
+    """Declare the stores in these subfolders, with their weights, to be one teacher."""
+    write_json(folder / ENSEMBLE, {"format": FORMAT, "members": dict(members)})
+
+
+def _read_ensemble(folder: Path) -> Labels:
+    declared = read_json(folder / ENSEMBLE).get("members")
+    if not isinstance(declared, dict) or not declared:
+        raise DataError.at(folder / ENSEMBLE, None, "names no members")
+    members = [read_labels(folder / name) for name in declared]
+    return ensemble(members, [float(w) for w in declared.values()])
+
+
+def _read_stamp(folder: Path) -> Stamp:
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise DataError.at(folder, None, f"holds no labels (no {MANIFEST})")
+    values = read_json(path)
+    if values.pop("format", None) != FORMAT:
+        raise DataError.at(path, None, f"is not of format {FORMAT}")
+    try:
+        return Stamp(**values)
+    except TypeError as error:
+        raise DataError.at(path, None, f"is not a label manifest: {error}") from None
+
+
+def _shards(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.iterdir() if _SHARD.fullmatch(p.name))
+
+
+def _read_shard(
+    path: Path, columns: Iterable[str] = ("query_id", "passage_id", "score")
+) -> list[list[Any]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path, columns=list(columns))
+    except (pa.ArrowException, OSError) as error:
+        raise DataError.at(
+            path, None, f"the shard is damaged, delete it and label again: {error}"
+        ) from None
+    return [table.column(name).to_pylist() for name in columns]

@@ -1,0 +1,65 @@
+"""Rankings × judgements → numbers, and whether two of those numbers differ.
+
+The names below load on first use, so that importing the package stays cheap. The function
+`compare` is reached through its module (`from dear.evaluate.compare import compare`): under
+this package the same name means the module.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dear.evaluate.compare import (
+        Comparison,
+        PairwiseComparison,
+        bootstrap_interval,
+        compare_all,
+        holm,
+        paired_randomisation,
+        paired_t,
+        pool,
+    )
+    from dear.evaluate.metrics import MEASURES, Evaluation, Measure, evaluate, parse_measures
+
+__all__ = [
+    "MEASURES",
+    "Comparison",
+    "Evaluation",
+    "Measure",
+    "PairwiseComparison",
+    "bootstrap_interval",
+    "compare_all",
+    "evaluate",
+    "holm",
+    "paired_randomisation",
+    "paired_t",
+    "parse_measures",
+    "pool",
+]
+
+_HOMES = {
+    "metrics": ("MEASURES", "Evaluation", "Measure", "evaluate", "parse_measures"),
+    "compare": (
+        "Comparison",
+        "PairwiseComparison",
+        "bootstrap_interval",
+        "compare_all",
+        "holm",
+        "paired_randomisation",
+        "paired_t",
+        "pool",
+    ),
+}
+
+
+def __getattr__(name: str) -> object:
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(f"{__name__}.{home}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,220 @@
+"""Retrieval measures over a run: ir-measures computes, this module decides what is averaged.
+
+Every judged query counts. One that the run lacks counts as zero, as trec_eval's `-c` does; one
+without a relevant passage is zero too, whatever the run holds, as trec_eval has it.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import logging
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from dear.errors import ConfigError, DataError
+from dear.records import Judgements, Ranking, Run
+
+logger = logging.getLogger(__name__)
+
+MEASURES: tuple[str, ...] = ("nDCG@10", "MRR@10", "MAP", "R@100", "judged@10")
+"""What is reported unless something else is asked for."""
+
+# how our tables spell what ir-measures calls otherwise
+_SPELLINGS = {"RR": "MRR", "AP": "MAP", "Judged": "judged"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Measure:
+    """A measure under its canonical name (`nDCG@10`, `MAP`), with ir-measures' value for it."""
+
+    name: str
+    definition: Any
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Evaluation:
+    """One run against one set of judgements.
+
+    means: measure → mean over all judged queries.  per_query: measure → query id → value, the
+    same judged queries for every measure.  missing: judged queries for which the run ranks
+    nothing; they count as zero in both.  unjudged: number of queries in the run that have no
+    judgements; they count nowhere.
+    """
+
+    means: dict[str, float]
+    per_query: dict[str, dict[str, float]]
+    missing: tuple[str, ...] = ()
+    unjudged: int = 0
+
+    @classmethod
+    def of(
+        cls,
+        per_query: dict[str, dict[str, float]],
+        *,
+        missing: tuple[str, ...] = (),
+        unjudged: int = 0,
+    ) -> Evaluation:
+        """With the means taken from `per_query`, whose measures hold one query each at least."""
+        means = {
+            measure: math.fsum(values.values()) / len(values)
+            for measure, values in per_query.items()
+        }
+        return cls(means=means, per_query=per_query, missing=missing, unjudged=unjudged)
+
+
+def parse_measures(names: Iterable[str]) -> list[Measure]:
+    """Names, in any case, to measures; the second of two equal ones is dropped.
+
+    Known are nDCG@k, MRR@k, MAP, R@k (or recall@k), judged@k, and whatever else ir-measures
+    knows, its parameters included: `P(rel=2)@5`. ConfigError names the nearest known measure.
+    """
+    measures = [_parse_measure(name) for name in names]
+    return list({measure.name: measure for measure in measures}.values())
+
+
+def evaluate(
+    run: Run,
+    judgements: Judgements,
+    measures: Iterable[str] = MEASURES,
+    *,
+    min_grade: int = 1,
+) -> Evaluation:
+    """Every measure for every judged query.
+
+    min_grade: the lowest grade that counts as relevant in binary measures (MRR, MAP, R, P, …)
+    that name none themselves; TREC Deep Learning takes 2. nDCG uses the grades as gains, and
+    grades below zero gain nothing.
+    Passages count in the order in which the rankings hold them; the scores are not looked at.
+    Raises DataError if no query is judged, ConfigError for an unknown measure.
+    """
+    if min_grade < 1:
+        raise ConfigError(f"min_grade is {min_grade}: grades below 1 are never relevant")
+    # pytrec_eval crashes the process on grades of -2 and below
+    grades = {
+        query_id: {passage_id: max(grade, 0) for passage_id, grade in judged.items()}
+        for query_id, judged in judgements.items()
+        if judged
+    }
+    if not grades:
+        raise DataError("no query is judged: there is nothing to evaluate")
+    wanted = parse_measures(measures)
+    scored = {q: _scores_by_rank(run[q]) for q in grades if q in run and len(run[q])}
+    unjudged = sum(query_id not in grades for query_id in run)
+    if not scored:
+        logger.warning("none of the run's %d queries is judged: everything is zero", len(run))
+    per_query = {m.name: dict.fromkeys(grades, 0.0) for m in wanted}
+    for name, query_id, value in _values(wanted, grades, scored, min_grade):
+        per_query[name][query_id] = value
+    return Evaluation.of(
+        per_query,
+        missing=tuple(query_id for query_id in grades if query_id not in scored),
+        unjudged=unjudged,
+    )
+
+
+def _scores_by_rank(ranking: Ranking) -> dict[str, float]:
+    """Passage id → n, n - 1, …, 1.
+
+    trec_eval holds scores as float32, where close ones collapse into ties; whole numbers up to
+    2**24 survive, so the order evaluated is the order written.
+    """
+    ids = ranking.passage_ids
+    return dict(zip(ids, map(float, range(len(ids), 0, -1)), strict=True))
+
+
+def _values(
+    measures: list[Measure],
+    grades: dict[str, dict[str, int]],
+    scored: dict[str, dict[str, float]],
+    min_grade: int,
+) -> Iterator[tuple[str, str, float]]:
+    """(measure name, query id, value) for every query in `scored`."""
+    if not scored or not measures:
+        return
+    import ir_measures
+
+    names: dict[Any, list[str]] = {}
+    for measure in measures:
+        names.setdefault(_at_grade(measure.definition, min_grade), []).append(measure.name)
+    try:
+        metrics = ir_measures.iter_calc(list(names), grades, scored)
+    except ValueError as error:  # no provider of ir-measures computes it here
+        raise ConfigError(" ".join(str(error).split())) from error
+    for metric in metrics:
+        if metric.query_id in scored:
+            for name in names[metric.measure]:
+                yield name, metric.query_id, float(metric.value)
+
+
+def _at_grade(definition: Any, min_grade: int) -> Any:
+    """The measure with `min_grade` as its relevance level, where it has one and sets none."""
+    level = definition.SUPPORTED_PARAMS.get("rel")
+    if level is None or level.default != 1 or "rel" in definition.params or min_grade == 1:
+        return definition
+    return definition(rel=min_grade)
+
+
+def _parse_measure(name: str) -> Measure:
+    """`Base(parameter=value, …)@cutoff`, where all but the base may be left out.
+
+    ir-measures' own parser needs syntax nodes that Python 3.14 has dropped.
+    """
+    try:
+        base, parameters, cutoff = _split_name(name)
+    except (SyntaxError, ValueError) as error:
+        raise ConfigError(f"measure {name!r} does not read like nDCG@10 or P(rel=2)@5") from error
+    definition = _look_up(base)
+    at = definition.AT_PARAM
+    if cutoff is not None:
+        parameters[at] = cutoff
+    elif definition.SUPPORTED_PARAMS.get(at) and definition.SUPPORTED_PARAMS[at].required:
+        raise ConfigError(f"measure {name!r} needs a {at}, as in {name}@10")
+    definition = definition(**parameters)
+    try:
+        definition.validate_params()
+    except AssertionError as error:
+        raise ConfigError(f"measure {name!r}: {error}") from error
+    if parameters.get("cutoff", 1) < 1:
+        raise ConfigError(f"measure {name!r}: the cutoff must be 1 or more")
+    gains = parameters.get("gains", {}).values()
+    if not all(isinstance(gain, int) and gain >= 0 for gain in gains):
+        raise ConfigError(f"measure {name!r}: gains must be whole numbers, 0 or more")
+    official: str = definition.NAME
+    spelled = repr(definition).replace(official, _SPELLINGS.get(official, official), 1)
+    return Measure(name=spelled, definition=definition)
+
+
+def _look_up(base: str) -> Any:
+    """ir-measures' measure of that name, in any case."""
+    from ir_measures.measures import registry
+
+    known: dict[str, str] = {}
+    for registered in registry:
+        known.setdefault(registered.lower(), registered)
+    if base.lower() in known:
+        return registry[known[base.lower()]]
+    close = difflib.get_close_matches(base.lower(), known, n=1)
+    if close:
+        raise ConfigError(f"unknown measure {base!r}; did you mean {known[close[0]]!r}?")
+    raise ConfigError(
+        f"unknown measure {base!r}; known: {', '.join(MEASURES)} and what ir-measures knows"
+    )
+
+
+def _split_name(name: str) -> tuple[str, dict[str, Any], Any]:
+    """Base, parameters and cutoff (None where there is none); ValueError or SyntaxError."""
+    node: ast.expr = ast.parse(name.strip(), mode="eval").body
+    cutoff: Any = None
+    parameters: dict[str, Any] = {}
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.MatMult):
+        cutoff = ast.literal_eval(node.right)
+        node = node.left
+    if isinstance(node, ast.Call) and not node.args:
+        parameters = {str(k.arg): ast.literal_eval(k.value) for k in node.keywords}
+        node = node.func
+    if not isinstance(node, ast.Name):
+        raise ValueError("no name")
+    return node.id, parameters, cutoff

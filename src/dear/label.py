@@ -1,0 +1,223 @@
+"""Candidates to soft labels: stream in, append out, restartable."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dear.data.labels import PairId, Stamp, open_store, write_ensemble
+from dear.errors import ConfigError, DataError
+from dear.records import Judgements, Ranking, Run
+
+if TYPE_CHECKING:
+    from dear.data.collections import Collection
+    from dear.models.opening import PairModel
+
+SHARD_PAIRS = 4096
+"""Pairs in one shard: what a killed job may have to score again."""
+
+FIRST_STAGE = "first-stage"
+"""The name of the teacher that is the run's own score."""
+
+Progress = Callable[[int, int], None]
+"""Called with (pairs that have a label, pairs in all)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """What one labelling job did. scored: pairs now; kept: pairs that were there already."""
+
+    folder: Path
+    scored: int
+    kept: int
+    seconds: float
+
+
+class FirstStage:
+    """The first stage's own score as a teacher.
+
+    A relevant passage that the run lacks gets the run's lowest score for that query.
+    """
+
+    def __init__(self, runs: Sequence[Run], name: str = FIRST_STAGE) -> None:
+        self.name = name
+        self.revision = "run"
+        self.contract: dict[str, Any] = {"kind": "first-stage"}
+        self.fingerprint = "first-stage"
+        self._scores: dict[str, dict[str, float]] = {}
+        for run in runs:
+            for query_id, ranking in run.items():
+                row = self._scores.setdefault(query_id, {})
+                for passage_id, score in zip(ranking.passage_ids, ranking.scores, strict=True):
+                    row.setdefault(passage_id, score)
+
+    def of(self, pairs: Sequence[PairId]) -> NDArray[np.float32]:
+        """float32 (n,) scores by id."""
+        rows = self._scores
+        return np.array([rows[q].get(p, min(rows[q].values())) for q, p in pairs], dtype=np.float32)
+
+
+def label(
+    collection: Collection,
+    runs: Sequence[Run],
+    teacher: PairModel | FirstStage,
+    folder: Path,
+    *,
+    judged: Judgements | None = None,
+    shard_pairs: int = SHARD_PAIRS,
+    progress: Progress | None = None,
+) -> Labelled:
+    """Score every different pair of `runs` that has no label in `folder` yet.
+
+    judged: also label the relevant passages (grade > 0) of these judgements, whether or not a
+        run found them: training needs their labels too.
+    A killed job loses at most the shard it was at; run it again and it goes on, and the labels
+    are those of an undisturbed run, bit for bit, on the same machine.
+    Raises ContractMismatch if the folder holds other labels, DataError for ids without text.
+    """
+    started = time.perf_counter()
+    wanted = _wanted(runs, judged)
+    _require_texts(collection, wanted)
+    stamp = _stamp(collection.name, teacher)
+    with open_store(folder, stamp) as store:
+        todo = [pair for pair in wanted if pair not in store]
+        kept = len(wanted) - len(todo)
+        if progress is not None:
+            progress(kept, len(wanted))
+        if todo:
+            _prepare(collection, teacher, wanted, todo)
+        for shard in _chunks(todo, shard_pairs):
+            base = len(store)
+
+            def report(done: int, _all: int, base: int = base) -> None:
+                if progress is not None:
+                    progress(min(base + done, len(wanted)), len(wanted))
+
+            store.append(shard, _score(collection, teacher, shard, report))
+    return Labelled(folder, len(todo), kept, time.perf_counter() - started)
+
+
+def label_with_all(
+    collection: Collection,
+    runs: Sequence[Run],
+    teachers: Mapping[str, PairModel | FirstStage],
+    folder: Path,
+    *,
+    weights: Sequence[float] = (),
+    judged: Judgements | None = None,
+    progress: Progress | None = None,
+) -> list[Labelled]:
+    """Several teachers side by side, one store each below `folder`, which reads as their ensemble.
+
+    weights: one for each teacher; 1 for all where empty.
+    """
+    weights = tuple(weights) or (1.0,) * len(teachers)
+    if len(weights) != len(teachers):
+        raise ConfigError(f"{len(teachers)} teachers, {len(weights)} weights")
+    names = [slug(name) for name in teachers]
+    if len(set(names)) != len(names):
+        raise ConfigError("the same teacher is named twice")
+    done = [
+        label(collection, runs, teacher, folder / name, judged=judged, progress=progress)
+        for name, teacher in zip(names, teachers.values(), strict=True)
+    ]
+    write_ensemble(folder, dict(zip(names, weights, strict=True)))
+    return done
+
+
+def slug(name: str) -> str:
+    """A folder name for a teacher's name."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", Path(name).name if "/" in name else name).strip("-")
+
+
+def _wanted(runs: Sequence[Run], judged: Judgements | None) -> list[PairId]:
+    """Every different pair, in the order of the runs; relevant passages before candidates."""
+    wanted: dict[PairId, None] = {}
+    for run in runs:
+        for query_id, ranking in run.items():
+            for passage_id in _relevant(judged, query_id):
+                wanted[query_id, passage_id] = None
+            for passage_id in ranking.passage_ids:
+                wanted[query_id, passage_id] = None
+    if not wanted:
+        raise DataError("the run ranks nothing")
+    return list(wanted)
+
+
+def _relevant(judged: Judgements | None, query_id: str) -> Iterator[str]:
+    for passage_id, grade in (judged or {}).get(query_id, {}).items():
+        if grade > 0:
+            yield passage_id
+
+
+def _require_texts(collection: Collection, pairs: Iterable[PairId]) -> None:
+    queries, corpus = collection.queries(), collection.corpus
+    for query_id, passage_id in pairs:
+        if query_id not in queries:
+            raise DataError(f"the run ranks for query {query_id!r}, which has no text")
+        if passage_id not in corpus:
+            raise DataError(
+                f"query {query_id!r}: passage {passage_id!r} is not in the corpus of "
+                f"{collection.name}"
+            )
+
+
+def _texts(collection: Collection, pairs: Iterable[PairId]) -> list[tuple[str, str]]:
+    queries, corpus = collection.queries(), collection.corpus
+    return [(queries[q].text, corpus[p].full_text) for q, p in pairs]
+
+
+def _prepare(
+    collection: Collection,
+    teacher: PairModel | FirstStage,
+    wanted: Sequence[PairId],
+    todo: Sequence[PairId],
+) -> None:
+    """Bi-encoders embed every text once, in an order that does not depend on what is done."""
+    prepare = getattr(teacher, "prepare", None)
+    if prepare is not None and todo:
+        prepare(_texts(collection, wanted))
+
+
+def _score(
+    collection: Collection,
+    teacher: PairModel | FirstStage,
+    shard: Sequence[PairId],
+    report: Progress,
+) -> NDArray[np.float32]:
+    if isinstance(teacher, FirstStage):
+        scores = teacher.of(shard)
+        report(len(shard), len(shard))
+        return scores
+    return teacher.score(_texts(collection, shard), report)
+
+
+def _stamp(collection: str, teacher: PairModel | FirstStage) -> Stamp:
+    contract = teacher.contract
+    return Stamp(
+        collection=collection,
+        teacher=teacher.name,
+        revision=teacher.revision,
+        fingerprint=teacher.fingerprint,
+        contract=contract if isinstance(contract, dict) else contract.to_dict(),
+    )
+
+
+def _chunks(items: Sequence[PairId], size: int) -> Iterator[list[PairId]]:
+    iterator = iter(items)
+    while chunk := list(islice(iterator, size)):
+        yield chunk
+
+
+def subset(run: Run, query_ids: Iterable[str]) -> dict[str, Ranking]:
+    """The part of a run that ranks for these queries, in the run's order."""
+    wanted = set(query_ids)
+    return {q: r for q, r in run.items() if q in wanted}

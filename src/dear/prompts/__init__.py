@@ -1,0 +1,1 @@
+"""Records to strings, and back: pure functions, no model."""

@@ -1,0 +1,118 @@
+"""The only place where a query and a passage become text.
+
+Pointwise models read two texts (`PAIR_PROMPTS`, tokenised as a pair). Causal language models
+that were never trained to rank read one (`ZERO_SHOT_PROMPTS`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PairPrompt:
+    """`{query}` and `{passage}` are replaced; everything else is literal."""
+
+    query: str
+    passage: str
+
+    def render(self, query: str, passage: str) -> tuple[str, str]:
+        # replace, not format: texts and templates may hold any braces
+        return self.query.replace("{query}", query), self.passage.replace("{passage}", passage)
+
+
+PAIR_PROMPTS: dict[str, PairPrompt] = {
+    # RankLLaMA (Ma et al. 2023) and every pointwise DeAR model
+    "dear": PairPrompt(query="query: {query}", passage="document: {passage}"),
+    # cross-encoders trained on bare pairs, such as ms-marco-MiniLM
+    "plain": PairPrompt(query="{query}", passage="{passage}"),
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ZeroShotPrompt:
+    """How a language model is asked without training.
+
+    read:     "likelihood" scores the tokens of `target`; "yes-no" compares two answers.
+    before:   what stands in front of the part that may be cut.
+    body:     the part that is cut when the whole is too long (the passage).
+    after:    what follows; never cut.
+    target:   "likelihood" only: the text whose tokens are scored.
+    yes, no:  "yes-no" only: answers whose first token is read.
+    seq2seq:  an encoder-decoder reads the prompt and the answer is its first output token.
+    """
+
+    read: Literal["likelihood", "yes-no"]
+    before: str
+    body: str
+    after: str
+    target: str = ""
+    yes: str = ""
+    no: str = ""
+    seq2seq: bool = False
+
+    def render(self, query: str, passage: str) -> tuple[str, str, str, str]:
+        """(before, body, after, target) with query and passage in place."""
+
+        def fill(template: str) -> str:
+            # one pass, so that a query that holds "{passage}" is left as it is
+            parts = template.split("{passage}")
+            return passage.join(part.replace("{query}", query) for part in parts)
+
+        return fill(self.before), fill(self.body), fill(self.after), fill(self.target)
+
+
+_QWEN3_HEAD = (
+    "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query "
+    'and the Instruct provided. Note that the answer can only be "yes" or "no".<|im_end|>\n'
+    "<|im_start|>user\n<Instruct>: Given a web search query, retrieve relevant passages that "
+    "answer the query\n<Query>: {query}\n<Document>: "
+)
+
+ZERO_SHOT_PROMPTS: dict[str, ZeroShotPrompt] = {
+    # UPR, Sachan et al. 2022, section 2.2
+    "upr": ZeroShotPrompt(
+        read="likelihood",
+        before="Passage: ",
+        body="{passage}",
+        after=". Please write a question based on this passage.\nQuestion:",
+        target=" {query}",
+    ),
+    # code given, docstring scored: the same idea for a collection of programs
+    "upr-code": ZeroShotPrompt(
+        read="likelihood",
+        before="```python\n",
+        body="{passage}",
+        after="\n```\nThe docstring of this function:",
+        target=" {query}",
+    ),
+    # the model card of Qwen3-Reranker
+    "qwen3": ZeroShotPrompt(
+        read="yes-no",
+        before=_QWEN3_HEAD,
+        body="{passage}",
+        after="<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n",
+        yes="yes",
+        no="no",
+    ),
+    # monoT5, Nogueira et al. 2020
+    "monot5": ZeroShotPrompt(
+        read="yes-no",
+        before="Query: {query} Document: ",
+        body="{passage}",
+        after=" Relevant:",
+        yes="true",
+        no="false",
+        seq2seq=True,
+    ),
+    # any causal language model
+    "yes-no": ZeroShotPrompt(
+        read="yes-no",
+        before="Passage: ",
+        body="{passage}",
+        after="\nQuery: {query}\nDoes the passage answer the query? Answer yes or no.\nAnswer:",
+        yes=" yes",
+        no=" no",
+    ),
+}

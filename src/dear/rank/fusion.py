@@ -1,0 +1,75 @@
+"""Adding the first stage's score to a reranker's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dear.data.labels import z_scores
+from dear.errors import ConfigError, DataError
+from dear.evaluate.metrics import evaluate
+from dear.records import Judgements, Ranking, Run
+
+WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
+"""The weights that `best_weight` tries."""
+
+
+def fuse(
+    scores: Sequence[float] | NDArray[np.float32],
+    first: Sequence[float] | NDArray[np.float32],
+    weight: float,
+) -> NDArray[np.float64]:
+    """(n,) fused scores of one query: z(scores) + weight * z(first).
+
+    z brings a query's scores to mean 0 and standard deviation 1. weight 0 keeps the reranker's
+    order.
+    """
+    if not np.isfinite(weight) or weight < 0:
+        raise ConfigError(f"fuse: the weight must be 0 or more, not {weight}")
+    return z_scores(np.asarray(scores)) + weight * z_scores(np.asarray(first))
+
+
+def fuse_runs(reranked: Run, first: Run, weight: float) -> dict[str, Ranking]:
+    """Every query of `reranked`, its scores fused with those of the first stage.
+
+    DataError for a reranked passage that the first stage does not have.
+    """
+    return {
+        query_id: _fuse_ranking(ranking, _scores(first, query_id), weight)
+        for query_id, ranking in reranked.items()
+    }
+
+
+def best_weight(
+    reranked: Run,
+    first: Run,
+    judgements: Judgements,
+    weights: Iterable[float] = WEIGHTS,
+    measure: str = "nDCG@10",
+) -> tuple[float, dict[float, float]]:
+    """(the weight with the best mean, every weight's mean) on judged queries: use a dev set.
+
+    The smallest of equally good weights is taken.
+    """
+    means = {
+        w: evaluate(fuse_runs(reranked, first, w), judgements, (measure,)).means[measure]
+        for w in sorted(weights)
+    }
+    return max(means, key=lambda w: (means[w], -w)), means
+
+
+def _scores(run: Run, query_id: str) -> Mapping[str, float]:
+    ranking = run.get(query_id)
+    if ranking is None:
+        raise DataError(f"the first stage has no query {query_id!r}")
+    return dict(zip(ranking.passage_ids, ranking.scores, strict=True))
+
+
+def _fuse_ranking(ranking: Ranking, first: Mapping[str, float], weight: float) -> Ranking:
+    lost = [p for p in ranking.passage_ids if p not in first]
+    if lost:
+        raise DataError(f"query {ranking.query_id!r}: the first stage has no passage {lost[0]!r}")
+    fused = fuse(ranking.scores, [first[p] for p in ranking.passage_ids], weight)
+    return Ranking.sorted(ranking.query_id, ranking.passage_ids, fused)

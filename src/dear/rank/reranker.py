@@ -1,0 +1,137 @@
+"""Reranker: the one object a user needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dear.errors import ConfigError
+from dear.records import Candidates, Passage, Ranking
+
+if TYPE_CHECKING:
+    from dear.models.contract import DType, ScoringContract
+    from dear.models.opening import PairModel
+
+Text = str | Passage
+Progress = Callable[[int, int], None]
+
+CHUNK_PAIRS = 4096
+"""Pairs that are held and sorted by length at once while ranking a run."""
+
+
+class Reranker:
+    """Scores and ranks passages for queries.
+
+        reranker = Reranker("runs/pydocs/student")
+        reranker.rank("open a file", ["def open(...)", "def close(...)"], top_k=1)
+
+    model: a folder, a hub id, a name of `dear models`, or a zero-shot reading of a model such as
+        "biencoder:minilm-l6" or "upr:smollm2-135m" (dear.models.opening lists them).
+    contract: for a checkpoint that brings none; the model cards' contract is the default.
+    dtype: "auto" (bfloat16 where the hardware has it), "float32", "bfloat16" or "float16".
+    device: "auto", "cpu", "cuda", "cuda:1", …
+    batch_tokens: padded tokens in a batch; a default for the device where None.
+    """
+
+    def __init__(
+        self,
+        model: str | Path,
+        *,
+        contract: ScoringContract | None = None,
+        dtype: DType = "auto",
+        device: str = "auto",
+        batch_tokens: int | None = None,
+    ) -> None:
+        from dear.models.opening import open_model
+
+        self.model: PairModel = open_model(
+            model, contract=contract, dtype=dtype, device=device, batch_tokens=batch_tokens
+        )
+
+    def score(
+        self, pairs: Sequence[tuple[str, Text]], *, progress: Progress | None = None
+    ) -> NDArray[np.float32]:
+        """float32 (n,) logits, one for each (query, passage), in the order given.
+
+        A passage is a string, or a Passage whose title goes in front of its text. Identical pairs
+        are scored once. Raises BackendError for a score that is not finite.
+        """
+        return self.model.score([(q, _text(p)) for q, p in pairs], progress)
+
+    def rank(self, query: str, passages: Sequence[Text], *, top_k: int | None = None) -> Ranking:
+        """The passages, best first.
+
+        Ids are those of Passage objects, and the position in `passages`, counted from 0, for
+        strings. Equal scores keep the order given. No passages give an empty Ranking.
+        """
+        _check_top_k(top_k)
+        ids = [p.id if isinstance(p, Passage) else str(i) for i, p in enumerate(passages)]
+        scores = self.score([(query, p) for p in passages])
+        return _ranking("", ids, scores, top_k)
+
+    def rank_candidates(
+        self,
+        candidates: Sequence[Candidates],
+        *,
+        top_k: int | None = None,
+        progress: Progress | None = None,
+    ) -> Iterator[Ranking]:
+        """A Ranking for each query, in order; pairs of several queries share batches.
+
+        top_k: passages to keep of each ranking; all candidates are scored.
+        progress: called with (pairs done, pairs in all).
+        """
+        _check_top_k(top_k)
+        total = sum(len(c.passages) for c in candidates)
+        done = 0
+        for chunk in _chunks(candidates, CHUNK_PAIRS):
+            pairs = [(c.query.text, p) for c in chunk for p in c.passages]
+
+            def report(now: int, _all: int, base: int = done) -> None:
+                if progress is not None:
+                    progress(base + now, total)
+
+            scores = self.score(pairs, progress=report)
+            first = 0
+            for c in chunk:
+                mine = scores[first : first + len(c.passages)]
+                first += len(c.passages)
+                yield _ranking(c.query.id, [p.id for p in c.passages], mine, top_k)
+            done += len(pairs)
+
+
+def _ranking(
+    query_id: str, ids: Sequence[str], scores: NDArray[np.float32], top_k: int | None
+) -> Ranking:
+    order = np.argsort(-scores, kind="stable")[:top_k]
+    return Ranking(
+        query_id=query_id,
+        passage_ids=tuple(ids[i] for i in order),
+        scores=tuple(float(scores[i]) for i in order),
+    )
+
+
+def _text(passage: Text) -> str:
+    return passage.full_text if isinstance(passage, Passage) else passage
+
+
+def _check_top_k(top_k: int | None) -> None:
+    if top_k is not None and top_k < 1:
+        raise ConfigError(f"top_k must be 1 or more, not {top_k}")
+
+
+def _chunks(candidates: Sequence[Candidates], pairs: int) -> Iterator[list[Candidates]]:
+    held: list[Candidates] = []
+    size = 0
+    for c in candidates:
+        held.append(c)
+        size += len(c.passages)
+        if size >= pairs:
+            yield held
+            held, size = [], 0
+    if held:
+        yield held

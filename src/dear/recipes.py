@@ -1,0 +1,307 @@
+"""Recipes: what to train, on what, how. TOML in, frozen dataclasses out, unknown keys refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from dear.errors import ConfigError, DataError, nearest
+
+_STRICT = ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraRecipe:
+    """A low-rank adapter (Hu et al. 2022) instead of full weights.
+
+    merge: fold the adapter into the base when training is done, so that the checkpoint loads
+        without peft; otherwise the checkpoint holds the adapter and the head alone.
+    """
+
+    __pydantic_config__ = _STRICT
+    rank: int = 16
+    alpha: float = 32.0
+    dropout: float = 0.0
+    targets: tuple[str, ...] = (
+        "q_proj",
+        "k_proj",
+        "v_proj",
+        "o_proj",
+        "gate_proj",
+        "up_proj",
+        "down_proj",
+    )
+    merge: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelRecipe:
+    """The weights to start from.
+
+    base: a folder, a hub id or a name of `dear models`.
+    layers: keep only these layers of the base (0 is the first); empty keeps all.
+    dropout: for every dropout of the body; None leaves the base's own.
+    dtype: of the weights in training. float32 with bfloat16 autocast is the safe choice.
+    """
+
+    __pydantic_config__ = _STRICT
+    base: str
+    layers: tuple[int, ...] = ()
+    dropout: float | None = 0.0
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    lora: LoraRecipe | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContractRecipe:
+    """The scoring contract that the checkpoint will carry; see dear.models.contract."""
+
+    __pydantic_config__ = _STRICT
+    prompt: str = "dear"
+    max_query_tokens: int = 32
+    max_passage_tokens: int = 196
+    append_eos: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataRecipe:
+    """One collection to train on.
+
+    run: a run's file, or the name of one of the collection's own runs.
+    labels: folders of soft labels; several are ensembled with label_weights.
+    label_scale: factor on the teacher's scores (a cosine needs about 20 to become a logit).
+    judged: use the split's judgements; false trains on the teacher alone.
+    """
+
+    __pydantic_config__ = _STRICT
+    collection: str
+    split: str = "train"
+    run: str = "bm25"
+    labels: tuple[str, ...] = ()
+    label_weights: tuple[float, ...] = ()
+    label_scale: float = 1.0
+    judged: bool = True
+    queries: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupsRecipe:
+    """How training groups are drawn; see dear.data.groups.sample_groups."""
+
+    __pydantic_config__ = _STRICT
+    size: int = 8
+    positives: int = 1
+    per_query: int = 1
+    negatives: str = "spread"
+    rank_from: int = 1
+    rank_to: int = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class TermRecipe:
+    """One named loss with its weight."""
+
+    __pydantic_config__ = _STRICT
+    name: str
+    weight: float = 1.0
+    options: dict[str, float | str | bool] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossRecipe:
+    """DeAR's objective, (1 - alpha) * sum(main) + alpha * T^2 * KL, unless `terms` says else."""
+
+    __pydantic_config__ = _STRICT
+    main: tuple[str, ...] = ("ce",)
+    alpha: float = 0.1
+    temperature: float = 2.0
+    terms: tuple[TermRecipe, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class DevRecipe:
+    """Queries on which nDCG@10 chooses the checkpoint and stops training early."""
+
+    __pydantic_config__ = _STRICT
+    collection: str
+    split: str = "dev"
+    run: str = "bm25"
+    queries: int = 100
+    top_k: int = 50
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainRecipe:
+    """Steps and optimiser.
+
+    groups_per_step: groups for each optimiser step and process; `accumulate` of it are
+        forward-backward passes.
+    max_steps: ends training early where it is smaller than the epochs ask for.
+    warmup: share of the steps if below 1, else a number of steps.
+    autocast: compute in bfloat16 where the hardware has it.
+    eval_steps, save_steps: 0 means at the end only.
+    patience: evaluations without a better nDCG@10 before training stops; 0 never stops.
+    report_to: "none", "tensorboard" or any integration that transformers knows.
+    """
+
+    __pydantic_config__ = _STRICT
+    epochs: float = 1.0
+    max_steps: int = 0
+    learning_rate: float = 1e-4
+    head_learning_rate: float | None = None
+    groups_per_step: int = 16
+    accumulate: int = 1
+    warmup: float = 0.1
+    scheduler: str = "linear"
+    weight_decay: float = 0.01
+    max_grad_norm: float = 1.0
+    gradient_checkpointing: bool = False
+    autocast: bool = True
+    seed: int = 42
+    eval_steps: int = 0
+    save_steps: int = 0
+    patience: int = 0
+    log_steps: int = 10
+    report_to: str = "none"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Everything that one training run depends on."""
+
+    __pydantic_config__ = _STRICT
+    name: str
+    kind: Literal["pointwise", "biencoder"] = "pointwise"
+    description: str = ""
+    model: ModelRecipe
+    data: tuple[DataRecipe, ...]
+    contract: ContractRecipe = ContractRecipe()
+    groups: GroupsRecipe = GroupsRecipe()
+    loss: LossRecipe = LossRecipe()
+    dev: DevRecipe | None = None
+    train: TrainRecipe = TrainRecipe()
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+def recipes_folder() -> Path:
+    """The recipes that ship with the package."""
+    packaged = Path(str(resources.files("dear"))) / "recipes_data"
+    return packaged if packaged.is_dir() else Path(__file__).parents[2] / "recipes"
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """Name (family/file without its ending) → path of every recipe that ships."""
+    root = recipes_folder()
+    return {p.relative_to(root).with_suffix("").as_posix(): p for p in sorted(root.rglob("*.toml"))}
+
+
+def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
+    """A recipe from a TOML file, or from the name of one that ships.
+
+    overrides: `key.path=value`, the value in TOML notation (a bare word is a string), list items
+    by number: `train.epochs=2`, `data.0.labels=["labels/a"]`.
+    Raises ConfigError for an unknown key (with the nearest known one) or a wrong value, and
+    DataError for a file that is no TOML.
+    """
+    file = _find(path)
+    try:
+        values = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise DataError.at(file, None, f"not TOML: {error}") from None
+    for override in overrides:
+        _override(values, override)
+    return parse_recipe(values, where=str(path))
+
+
+def parse_recipe(values: Mapping[str, Any], *, where: str = "recipe") -> Recipe:
+    """A recipe from plain values; errors as `load_recipe`."""
+    _refuse_unknown(Recipe, values, where, "")
+    try:
+        recipe = TypeAdapter(Recipe).validate_python(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(f"{where}: {key}: {first['msg']}") from None
+    if not recipe.data:
+        raise ConfigError(f"{where}: data: name at least one collection to train on")
+    return recipe
+
+
+def _find(path: Path | str) -> Path:
+    file = Path(path)
+    if file.is_file():
+        return file
+    shipped = shipped_recipes()
+    if str(path) in shipped:
+        return shipped[str(path)]
+    raise ConfigError(f"no recipe {str(path)!r}: no such file{nearest(str(path), shipped)}")
+
+
+def _override(values: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"--set {override!r}: expected key=value")
+    try:
+        value = tomllib.loads(f"x = {text}")["x"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    *parents, last = key.strip().split(".")
+    place: Any = values
+    for part in parents:
+        if isinstance(place, list):
+            place = place[_index(place, part, override)]
+        else:
+            place = place.setdefault(part, {})
+    if isinstance(place, list):
+        place[_index(place, last, override)] = value
+    elif isinstance(place, dict):
+        place[last] = value
+    else:
+        raise ConfigError(f"--set {override!r}: {'.'.join(parents)} is a plain value")
+
+
+def _index(items: list[Any], part: str, override: str) -> int:
+    if not part.isdigit() or int(part) >= len(items):
+        raise ConfigError(f"--set {override!r}: {part!r} is no position in a list of {len(items)}")
+    return int(part)
+
+
+def _refuse_unknown(kind: type, values: Mapping[str, Any], where: str, prefix: str) -> None:
+    """ConfigError for a key that the dataclass does not have, all the way down."""
+    hints = typing.get_type_hints(kind)
+    known = {f.name: hints[f.name] for f in dataclasses.fields(kind)}
+    for key, value in values.items():
+        if key not in known:
+            raise ConfigError(f"{where}: unknown key {prefix + key!r}{nearest(key, known)}")
+        inner = _dataclass_in(known[key])
+        if inner is None:
+            continue
+        if isinstance(value, Mapping):
+            _refuse_unknown(inner, value, where, f"{prefix}{key}.")
+        elif isinstance(value, list):
+            for index, item in enumerate(value):
+                if isinstance(item, Mapping):
+                    _refuse_unknown(inner, item, where, f"{prefix}{key}.{index}.")
+
+
+def _dataclass_in(hint: Any) -> type | None:
+    """The dataclass inside `X`, `X | None` or `tuple[X, ...]`."""
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        return hint
+    if typing.get_origin(hint) in (tuple, types.UnionType, typing.Union):
+        for part in typing.get_args(hint):
+            found = _dataclass_in(part)
+            if found is not None:
+                return found
+    return None

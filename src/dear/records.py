@@ -1,0 +1,138 @@
+"""The nouns of reranking: frozen, compared by value, and free of any model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from dear.errors import DataError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Query:
+    """What somebody asked."""
+
+    id: str
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Passage:
+    """What may answer it."""
+
+    id: str
+    text: str
+    title: str = ""
+
+    @property
+    def full_text(self) -> str:
+        """Title, one space, text: how every pointwise model and BM25 reads a passage."""
+        return f"{self.title} {self.text}" if self.title else self.text
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ranking:
+    """Passages of one query, best first.
+
+    scores: one finite float for each passage, never rising. Build one from unordered scores
+    with `Ranking.sorted`, which breaks ties as trec_eval does.
+    """
+
+    query_id: str
+    passage_ids: tuple[str, ...]
+    scores: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.passage_ids) != len(self.scores):
+            raise DataError(
+                f"query {self.query_id!r}: {len(self.passage_ids)} passages, "
+                f"{len(self.scores)} scores"
+            )
+        if len(set(self.passage_ids)) != len(self.passage_ids):
+            seen: set[str] = set()
+            twice = next(p for p in self.passage_ids if p in seen or seen.add(p))  # type: ignore[func-returns-value]
+            raise DataError(f"query {self.query_id!r}: passage {twice!r} is ranked twice")
+        for passage_id, score in zip(self.passage_ids, self.scores, strict=True):
+            if not math.isfinite(score):
+                raise DataError(f"query {self.query_id!r}, passage {passage_id!r}: score {score}")
+        if any(a < b for a, b in zip(self.scores, self.scores[1:], strict=False)):
+            raise DataError(f"query {self.query_id!r}: scores rise; use Ranking.sorted")
+
+    @classmethod
+    def sorted(cls, query_id: str, passage_ids: Iterable[str], scores: Iterable[float]) -> Ranking:
+        """Highest score first, ties by passage id descending (trec_eval's order)."""
+        # two stable passes: descending id inside descending score
+        pairs = sorted(zip(passage_ids, map(float, scores), strict=True), reverse=True)
+        pairs.sort(key=lambda pair: -pair[1] if pair[1] == pair[1] else math.inf)
+        return cls(
+            query_id=query_id,
+            passage_ids=tuple(p for p, _ in pairs),
+            scores=tuple(s for _, s in pairs),
+        )
+
+    def top(self, k: int) -> Ranking:
+        """The best k."""
+        return Ranking(
+            query_id=self.query_id, passage_ids=self.passage_ids[:k], scores=self.scores[:k]
+        )
+
+    def __len__(self) -> int:
+        return len(self.passage_ids)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Candidates:
+    """One query with the passages to judge for it, texts included.
+
+    scores: the first stage's, one for each passage, in the same order.
+    """
+
+    query: Query
+    passages: tuple[Passage, ...]
+    scores: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.passages) != len(self.scores):
+            raise DataError(
+                f"query {self.query.id!r}: {len(self.passages)} passages, {len(self.scores)} scores"
+            )
+
+
+Run: TypeAlias = Mapping[str, Ranking]
+"""Query id → ranking."""
+
+Judgements: TypeAlias = Mapping[str, Mapping[str, int]]
+"""Query id → passage id → grade (qrels). Grade 0 and below: judged, not relevant."""
+
+
+def gather(
+    ranking: Ranking, queries: Mapping[str, Query], corpus: Mapping[str, Passage]
+) -> Candidates:
+    """The texts of a ranking. DataError names the id that is not there."""
+    query = queries.get(ranking.query_id)
+    if query is None:
+        raise DataError(f"the run ranks for query {ranking.query_id!r}, which has no text")
+    passages: list[Passage] = []
+    for passage_id in ranking.passage_ids:
+        passage = corpus.get(passage_id)
+        if passage is None:
+            raise DataError(
+                f"query {ranking.query_id!r}: passage {passage_id!r} is not in the corpus"
+            )
+        passages.append(passage)
+    return Candidates(query=query, passages=tuple(passages), scores=ranking.scores)
+
+
+def count_pairs(run: Run) -> int:
+    """Number of (query, passage) pairs in a run."""
+    return sum(len(ranking) for ranking in run.values())
+
+
+def limit_run(
+    run: Run, *, queries: int | None = None, top_k: int | None = None
+) -> dict[str, Ranking]:
+    """The first `queries` queries (in the run's order) and the best `top_k` of each."""
+    ids: Sequence[str] = list(run)[:queries]
+    return {q: run[q] if top_k is None else run[q].top(top_k) for q in ids}

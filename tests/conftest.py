@@ -1,0 +1,25 @@
+"""What every test may use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+# a busy machine is not a failure
+settings.register_profile("dear", deadline=None)
+settings.load_profile("dear")
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of test collections: DEAR_SHARED_DATA, else shared/data beside the repository."""
+    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("DEAR_SHARED_DATA") or beside)
+    if not folder.is_dir():
+        pytest.skip(f"no test collections: {folder} is no folder; set DEAR_SHARED_DATA")
+    return folder
