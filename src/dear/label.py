@@ -79,10 +79,14 @@ def label(
 
     judged: also label the relevant passages (grade > 0) of these judgements, whether or not a
         run found them: training needs their labels too.
-    A killed job loses at most the shard it was at; run it again and it goes on, and the labels
-    are those of an undisturbed run, bit for bit, on the same machine.
-    Raises ContractMismatch if the folder holds other labels, DataError for ids without text.
+    shard_pairs: pairs that are written at once, and that a killed job loses at most. It goes on
+        when it is run again, and with the same `shard_pairs` the labels are those of an
+        undisturbed run, bit for bit, on the same machine.
+    Raises ContractMismatch if the folder holds other labels, DataError for ids without text and
+    for scores that are not finite (nothing of that shard is written).
     """
+    if shard_pairs < 1:
+        raise ConfigError(f"shard_pairs is {shard_pairs}; a shard holds 1 pair or more")
     started = time.perf_counter()
     wanted = _wanted(runs, judged)
     _require_texts(collection, wanted)
@@ -94,14 +98,11 @@ def label(
             progress(kept, len(wanted))
         if todo:
             _prepare(collection, teacher, wanted, todo)
+        done = kept
         for shard in _chunks(todo, shard_pairs):
-            base = len(store)
-
-            def report(done: int, _all: int, base: int = base) -> None:
-                if progress is not None:
-                    progress(min(base + done, len(wanted)), len(wanted))
-
+            report = _counted(progress, done, len(wanted))
             store.append(shard, _score(collection, teacher, shard, report))
+            done += len(shard)
     return Labelled(folder, len(todo), kept, time.perf_counter() - started)
 
 
@@ -124,7 +125,7 @@ def label_with_all(
         raise ConfigError(f"{len(teachers)} teachers, {len(weights)} weights")
     names = [slug(name) for name in teachers]
     if len(set(names)) != len(names):
-        raise ConfigError("the same teacher is named twice")
+        raise ConfigError(f"two teachers share a folder's name: {', '.join(names)}")
     done = [
         label(collection, runs, teacher, folder / name, judged=judged, progress=progress)
         for name, teacher in zip(names, teachers.values(), strict=True)
@@ -135,7 +136,8 @@ def label_with_all(
 
 def slug(name: str) -> str:
     """A folder name for a teacher's name."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", Path(name).name if "/" in name else name).strip("-")
+    last = Path(name).name if "/" in name else name
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", last).strip(".-") or "teacher"
 
 
 def _wanted(runs: Sequence[Run], judged: Judgements | None) -> list[PairId]:
@@ -175,6 +177,16 @@ def _texts(collection: Collection, pairs: Iterable[PairId]) -> list[tuple[str, s
     return [(queries[q].text, corpus[p].full_text) for q, p in pairs]
 
 
+def _counted(progress: Progress | None, before: int, total: int) -> Progress:
+    """A shard's progress as that of the whole job."""
+
+    def report(done: int, _all: int) -> None:
+        if progress is not None:
+            progress(before + done, total)
+
+    return report
+
+
 def _prepare(
     collection: Collection,
     teacher: PairModel | FirstStage,
@@ -183,7 +195,7 @@ def _prepare(
 ) -> None:
     """Bi-encoders embed every text once, in an order that does not depend on what is done."""
     prepare = getattr(teacher, "prepare", None)
-    if prepare is not None and todo:
+    if prepare is not None:
         prepare(_texts(collection, wanted))
 
 

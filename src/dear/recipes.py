@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import tomllib
 import types
 import typing
@@ -10,13 +11,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
-from dear.errors import ConfigError, DataError, nearest
+from dear.errors import ConfigError, DataError, excerpt, nearest
 
-_STRICT = ConfigDict(extra="forbid")
+_STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+Count = Annotated[int, Field(ge=1)]
+CountOrNone = Annotated[int, Field(ge=0)]
+"""0 switches it off."""
+Positive = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+NotNegative = Annotated[float, Field(ge=0)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,9 +36,9 @@ class LoraRecipe:
     """
 
     __pydantic_config__ = _STRICT
-    rank: int = 16
-    alpha: float = 32.0
-    dropout: float = 0.0
+    rank: Count = 16
+    alpha: Positive = 32.0
+    dropout: Share = 0.0
     targets: tuple[str, ...] = (
         "q_proj",
         "k_proj",
@@ -56,7 +64,7 @@ class ModelRecipe:
     __pydantic_config__ = _STRICT
     base: str
     layers: tuple[int, ...] = ()
-    dropout: float | None = 0.0
+    dropout: Share | None = 0.0
     dtype: Literal["float32", "bfloat16"] = "float32"
     lora: LoraRecipe | None = None
 
@@ -67,8 +75,8 @@ class ContractRecipe:
 
     __pydantic_config__ = _STRICT
     prompt: str = "dear"
-    max_query_tokens: int = 32
-    max_passage_tokens: int = 196
+    max_query_tokens: Count = 32
+    max_passage_tokens: Count = 196
     append_eos: bool = False
 
 
@@ -88,9 +96,9 @@ class DataRecipe:
     run: str = "bm25"
     labels: tuple[str, ...] = ()
     label_weights: tuple[float, ...] = ()
-    label_scale: float = 1.0
+    label_scale: Positive = 1.0
     judged: bool = True
-    queries: int | None = None
+    queries: Count | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,12 +106,12 @@ class GroupsRecipe:
     """How training groups are drawn; see dear.data.groups.sample_groups."""
 
     __pydantic_config__ = _STRICT
-    size: int = 8
-    positives: int = 1
-    per_query: int = 1
+    size: Count = 8
+    positives: Count = 1
+    per_query: Count = 1
     negatives: str = "spread"
-    rank_from: int = 1
-    rank_to: int = 100
+    rank_from: Count = 1
+    rank_to: Count = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,8 +120,8 @@ class TermRecipe:
 
     __pydantic_config__ = _STRICT
     name: str
-    weight: float = 1.0
-    options: dict[str, float | str | bool] = field(default_factory=dict)
+    weight: NotNegative = 1.0
+    options: dict[str, int | float | str | bool] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,8 +130,8 @@ class LossRecipe:
 
     __pydantic_config__ = _STRICT
     main: tuple[str, ...] = ("ce",)
-    alpha: float = 0.1
-    temperature: float = 2.0
+    alpha: Share = 0.1
+    temperature: Positive = 2.0
     terms: tuple[TermRecipe, ...] = ()
 
 
@@ -135,42 +143,46 @@ class DevRecipe:
     collection: str
     split: str = "dev"
     run: str = "bm25"
-    queries: int = 100
-    top_k: int = 50
+    queries: Count = 100
+    top_k: Count = 50
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainRecipe:
     """Steps and optimiser.
 
-    groups_per_step: groups for each optimiser step and process; `accumulate` of it are
-        forward-backward passes.
-    max_steps: ends training early where it is smaller than the epochs ask for.
+    groups_per_step: groups for each optimiser step, in `accumulate` forward-backward passes;
+        what is learnt does not depend on `accumulate`.
+    max_steps: replaces the epochs where it is above 0.
+    head_learning_rate: of the module that makes the logit; None takes `learning_rate`.
     warmup: share of the steps if below 1, else a number of steps.
     autocast: compute in bfloat16 where the hardware has it.
-    eval_steps, save_steps: 0 means at the end only.
+    eval_steps: 0 evaluates at the end of each epoch. The last step is always evaluated.
+    save_steps: 0 saves with every evaluation, or at the end of each epoch where there is no dev.
+        The last step and the best evaluation so far are always saved.
     patience: evaluations without a better nDCG@10 before training stops; 0 never stops.
-    report_to: "none", "tensorboard" or any integration that transformers knows.
+    report_to: "none", "tensorboard" (into `tensorboard/` in the checkpoint) or any integration
+        that transformers knows.
     """
 
     __pydantic_config__ = _STRICT
-    epochs: float = 1.0
-    max_steps: int = 0
-    learning_rate: float = 1e-4
-    head_learning_rate: float | None = None
-    groups_per_step: int = 16
-    accumulate: int = 1
-    warmup: float = 0.1
+    epochs: Positive = 1.0
+    max_steps: CountOrNone = 0
+    learning_rate: Positive = 1e-4
+    head_learning_rate: Positive | None = None
+    groups_per_step: Count = 16
+    accumulate: Count = 1
+    warmup: NotNegative = 0.1
     scheduler: str = "linear"
-    weight_decay: float = 0.01
-    max_grad_norm: float = 1.0
+    weight_decay: NotNegative = 0.01
+    max_grad_norm: NotNegative = 1.0
     gradient_checkpointing: bool = False
     autocast: bool = True
-    seed: int = 42
-    eval_steps: int = 0
-    save_steps: int = 0
-    patience: int = 0
-    log_steps: int = 10
+    seed: CountOrNone = 42
+    eval_steps: CountOrNone = 0
+    save_steps: CountOrNone = 0
+    patience: CountOrNone = 0
+    log_steps: CountOrNone = 10
     report_to: str = "none"
 
 
@@ -228,14 +240,22 @@ def parse_recipe(values: Mapping[str, Any], *, where: str = "recipe") -> Recipe:
     """A recipe from plain values; errors as `load_recipe`."""
     _refuse_unknown(Recipe, values, where, "")
     try:
-        recipe = TypeAdapter(Recipe).validate_python(values)
+        # as JSON: there a list may become a tuple, and a string or a bool never becomes a number
+        recipe = TypeAdapter(Recipe).validate_json(json.dumps(values), strict=True)
+    except TypeError:
+        raise ConfigError(f"{where}: dates and times mean nothing in a recipe") from None
     except ValidationError as error:
-        first = error.errors()[0]
+        first = error.errors(include_url=False)[0]
         key = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"{where}: {key}: {first['msg']}") from None
+        given = "" if first["type"] == "missing" else f", got {_shown(first['input'])}"
+        raise ConfigError(f"{where}: {key}: {first['msg']}{given}") from None
     if not recipe.data:
         raise ConfigError(f"{where}: data: name at least one collection to train on")
     return recipe
+
+
+def _shown(value: Any) -> str:
+    return excerpt(value) if isinstance(value, str) else repr(value)[:60]
 
 
 def _find(path: Path | str) -> Path:
@@ -256,19 +276,20 @@ def _override(values: dict[str, Any], override: str) -> None:
         value = tomllib.loads(f"x = {text}")["x"]
     except tomllib.TOMLDecodeError:
         value = text.strip()
-    *parents, last = key.strip().split(".")
+    *parents, last = (part.strip() for part in key.split("."))
     place: Any = values
-    for part in parents:
-        if isinstance(place, list):
-            place = place[_index(place, part, override)]
-        else:
-            place = place.setdefault(part, {})
+    for depth, part in enumerate(parents, 1):
+        place = (
+            place[_index(place, part, override)]
+            if isinstance(place, list)
+            else (place.setdefault(part, {}))
+        )
+        if not isinstance(place, dict | list):
+            raise ConfigError(f"--set {override!r}: {'.'.join(parents[:depth])} is a plain value")
     if isinstance(place, list):
         place[_index(place, last, override)] = value
-    elif isinstance(place, dict):
-        place[last] = value
     else:
-        raise ConfigError(f"--set {override!r}: {'.'.join(parents)} is a plain value")
+        place[last] = value
 
 
 def _index(items: list[Any], part: str, override: str) -> int:

@@ -1,9 +1,10 @@
 """Soft labels: a teacher's score for each (query, passage), written once, read many times.
 
 A store is a folder of Parquet shards and a `manifest.json`. It belongs to one collection, one
-teacher (with the revision of its weights) and one scoring contract. Shards are only ever added,
-each written whole or not at all, so a killed writer loses the shard it was at and nothing else.
-A folder of stores with an `ensemble.json` reads as one teacher.
+teacher (with the revision of its weights) and one scoring contract; every shard carries the same
+stamp, and checksums of its pages. Shards are only ever added, each written whole or not at all,
+so a killed writer loses the shard it was at and nothing else. A folder of stores with an
+`ensemble.json` reads as one teacher.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import contextlib
 import fcntl
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dear.artifacts import atomic_path, read_json, write_json
-from dear.errors import ConfigError, ContractMismatch, DataError
+from dear.errors import ConfigError, ContractMismatch, DataError, excerpt
 from dear.records import Run
 
 MANIFEST = "manifest.json"
 ENSEMBLE = "ensemble.json"
 FORMAT = "dear-labels/1"
+COLUMNS = ("query_id", "passage_id", "score")
 _SHARD = re.compile(r"shard-(\d{6})\.parquet")
 
 PairId = tuple[str, str]
@@ -111,10 +113,12 @@ class LabelStore:
         self._done: set[PairId] = set()
         self._next = 0
         for path in _shards(folder):
-            self._done.update(
-                zip(*_read_shard(path, columns=("query_id", "passage_id")), strict=True)
-            )
-            self._next = int(_SHARD.fullmatch(path.name)[1]) + 1  # type: ignore[index]
+            pairs = list(zip(*_read_shard(path, stamp, ("query_id", "passage_id")), strict=True))
+            before = len(self._done)
+            self._done.update(pairs)
+            if len(self._done) != before + len(pairs):
+                raise DataError.at(path, None, "holds a pair that has a label already; delete it")
+            self._next = int(path.stem.rpartition("-")[2]) + 1
 
     def __len__(self) -> int:
         return len(self._done)
@@ -138,15 +142,18 @@ class LabelStore:
         if not np.isfinite(scores).all():
             at = int(np.flatnonzero(~np.isfinite(scores))[0])
             raise DataError(f"query {pairs[at][0]!r}, passage {pairs[at][1]!r}: {scores[at]}")
-        table = pa.table(
-            {
-                "query_id": pa.array([q for q, _ in pairs], pa.string()),
-                "passage_id": pa.array([p for _, p in pairs], pa.string()),
-                "score": pa.array(scores, pa.float32()),
-            }
-        ).replace_schema_metadata({"dear": json.dumps(asdict(self.stamp), sort_keys=True)})
+        columns = ([q for q, _ in pairs], [p for _, p in pairs], scores)
+        try:
+            table = pa.table(
+                [pa.array(c, t) for c, t in zip(columns, _types(), strict=True)], names=COLUMNS
+            )
+        except UnicodeEncodeError as error:
+            raise DataError(f"the id {excerpt(error.object)} is no valid text") from None
+        table = table.replace_schema_metadata(
+            {"dear": json.dumps(asdict(self.stamp), sort_keys=True)}
+        )
         with atomic_path(self.folder / f"shard-{self._next:06d}.parquet") as path:
-            pq.write_table(table, path, compression="zstd")
+            pq.write_table(table, path, compression="zstd", write_page_checksum=True)
         self._done |= fresh
         self._next += 1
 
@@ -156,20 +163,25 @@ def open_store(folder: Path, stamp: Stamp) -> Iterator[LabelStore]:
     """The store in `folder`, made if need be, for this process alone.
 
     Raises ContractMismatch if the folder holds labels of another teacher, collection or
-    contract, DataError if another process writes to it.
+    contract, DataError if another process writes to it or a shard is damaged.
     """
-    path = folder / MANIFEST
-    if not path.exists():
-        if folder.is_dir() and _shards(folder):
-            raise DataError.at(folder, None, f"shards without {MANIFEST}; choose another folder")
-        write_json(path, {"format": FORMAT, **asdict(stamp)})
-    stamp.require(_read_stamp(folder), folder)
+    if (folder / ENSEMBLE).exists():
+        raise DataError.at(folder, None, "is an ensemble of label folders; choose another folder")
+    folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise DataError.at(folder, None, "another process is writing labels here") from None
-        yield LabelStore(folder, stamp)
+        for cut_short in folder.glob(".*.tmp"):  # of a writer that was killed
+            cut_short.unlink()
+        if not (folder / MANIFEST).exists():
+            if _shards(folder):
+                raise DataError.at(folder, None, f"shards but no {MANIFEST}; choose another folder")
+            write_json(folder / MANIFEST, {"format": FORMAT, **asdict(stamp)})
+        there = _read_stamp(folder)
+        stamp.require(there, folder)
+        yield LabelStore(folder, there)
 
 
 def read_labels(folder: Path | str) -> Labels:
@@ -177,6 +189,8 @@ def read_labels(folder: Path | str) -> Labels:
 
     Members of an ensemble are brought to mean 0 and standard deviation 1 for each query, over
     the passages that all members labelled, and summed with their weights.
+    DataError: no labels there, a damaged shard, a pair with two labels. ContractMismatch: a shard
+    of another store.
     """
     folder = Path(folder)
     if (folder / ENSEMBLE).is_file():
@@ -184,7 +198,7 @@ def read_labels(folder: Path | str) -> Labels:
     stamp = _read_stamp(folder)
     scores: dict[str, dict[str, float]] = {}
     for path in _shards(folder):
-        for query_id, passage_id, score in zip(*_read_shard(path), strict=True):
+        for query_id, passage_id, score in zip(*_read_shard(path, stamp), strict=True):
             row = scores.setdefault(query_id, {})
             if passage_id in row:
                 raise DataError.at(
@@ -225,6 +239,8 @@ def z_scores(values: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
 
 def write_ensemble(folder: Path, members: Mapping[str, float]) -> None:
     """Declare the stores in these subfolders, with their weights, to be one teacher."""
+    if (folder / MANIFEST).exists():
+        raise DataError.at(folder, None, "holds labels itself; choose another folder")
     write_json(folder / ENSEMBLE, {"format": FORMAT, "members": dict(members)})
 
 
@@ -253,16 +269,29 @@ def _shards(folder: Path) -> list[Path]:
     return sorted(p for p in folder.iterdir() if _SHARD.fullmatch(p.name))
 
 
-def _read_shard(
-    path: Path, columns: Iterable[str] = ("query_id", "passage_id", "score")
-) -> list[list[Any]]:
+def _types() -> list[Any]:
+    """The Arrow types of COLUMNS."""
+    import pyarrow as pa
+
+    return [pa.string(), pa.string(), pa.float32()]
+
+
+def _read_shard(path: Path, stamp: Stamp, columns: Sequence[str] = COLUMNS) -> list[list[Any]]:
+    """The columns of a shard that belongs to the store with this stamp."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(path, columns=list(columns))
-    except (pa.ArrowException, OSError) as error:
+        table = pq.read_table(path, columns=list(columns), page_checksum_verification=True)
+        theirs = Stamp(**json.loads((table.schema.metadata or {})[b"dear"]))
+        expected = dict(zip(COLUMNS, _types(), strict=True))
+        for name in columns:
+            if table.schema.field(name).type != expected[name]:
+                raise ValueError(f"column {name} is {table.schema.field(name).type}")
+        found = [table.column(name).to_pylist() for name in columns]
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
         raise DataError.at(
             path, None, f"the shard is damaged, delete it and label again: {error}"
         ) from None
-    return [table.column(name).to_pylist() for name in columns]
+    stamp.require(theirs, path)
+    return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,29 +12,34 @@ import torch
 from numpy.typing import NDArray
 
 from dear.errors import ConfigError, DataError
-from dear.models.contract import DType
+from dear.models.contract import DType, fingerprint_of
 from dear.models.encoding import Encoded, Pair
-from dear.models.family import Source, locate
-from dear.models.loading import (
-    load_tokenizer,
-    pick_attention,
-    pick_device,
-    pick_dtype,
-    reading,
-    revision_of,
-)
-from dear.models.scorer import Progress, collate, default_batch_tokens, token_batches
+from dear.models.family import Source
+from dear.models.files import model_file, model_json
+from dear.models.loading import count_parameters, load_reader
+from dear.models.scorer import Progress, collate, in_batches, pick_batch_tokens, require_finite
 
 MAX_TOKENS = 256
 """Where a text is cut if its folder does not say."""
 
+KEPT_TEXTS = 100_000
+"""Embeddings that `score` keeps for texts to come; `prepare` keeps as many as it is given."""
+
+_POOLINGS = {"cls": "cls", "mean": "mean", "lasttoken": "last"}
+_OLD_POOLINGS = {
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_lasttoken": "lasttoken",
+}
+
 
 class BiEncoder:
-    """Cosine similarity of mean- or first-token-pooled embeddings, in [-1, 1].
+    """Cosine similarity of mean-, first- or last-token-pooled embeddings, in [-1, 1].
 
     Pooling, prompts and length are read from the files that sentence-transformers writes
     (`modules.json`, `1_Pooling/config.json`, `sentence_bert_config.json`,
     `config_sentence_transformers.json`); mean pooling and 256 tokens where there are none.
+    ConfigError for a model with a module that is not read here, such as a dense layer.
     """
 
     kind = "biencoder"
@@ -50,145 +54,151 @@ class BiEncoder:
     ) -> None:
         from transformers import AutoModel
 
-        source = locate(name)
-        self.device = pick_device(device)
-        self.dtype = pick_dtype(dtype, self.device)
-        self.tokenizer = load_tokenizer(source)
-        with reading(source.path):
-            self.model = AutoModel.from_pretrained(
-                source.path,
-                revision=source.revision,
-                dtype=getattr(torch, self.dtype),
-                attn_implementation=pick_attention(),
-                trust_remote_code=False,
-            )
-        self.model.to(self.device).eval()
+        reader = load_reader(name, AutoModel, dtype=dtype, device=device)
         self.name = f"{self.kind}:{name}"
-        self.revision = revision_of(source, self.model)
-        settings = _settings(source)
-        self.pooling: str = settings["pooling"]
-        self.max_tokens: int = settings["max_tokens"]
-        self.query_prompt: str = settings["query_prompt"]
-        self.passage_prompt: str = settings["passage_prompt"]
-        self.batch_tokens = batch_tokens or default_batch_tokens(self.device)
-        self._known: dict[str, NDArray[np.float32]] = {}
-
-    @property
-    def contract(self) -> dict[str, Any]:
-        """How texts become embeddings: what a label file is stamped with."""
-        return {
+        self.revision = reader.revision
+        self.model, self.tokenizer, self.device = reader.model, reader.tokenizer, reader.device
+        self.parameters = count_parameters(self.model)
+        self.batch_tokens = pick_batch_tokens(batch_tokens, self.device)
+        self.pooling = _pooling(reader.source)
+        self.max_tokens = _max_tokens(reader.source, self.tokenizer, self.model.config)
+        prompts = model_json(reader.source, "config_sentence_transformers.json").get("prompts")
+        self.query_prompt = _prompt(prompts, "query")
+        self.passage_prompt = _prompt(prompts, "document", "passage", "corpus")
+        self.contract = {
             "kind": self.kind,
             "pooling": self.pooling,
             "max_tokens": self.max_tokens,
             "query_prompt": self.query_prompt,
             "passage_prompt": self.passage_prompt,
-            "dtype": self.dtype,
+            "dtype": reader.dtype,
         }
-
-    @property
-    def fingerprint(self) -> str:
-        return hashlib.sha256(json.dumps(self.contract, sort_keys=True).encode()).hexdigest()[:16]
-
-    @property
-    def parameters(self) -> int:
-        return sum(p.numel() for p in self.model.parameters())
+        self.fingerprint = fingerprint_of(self.contract)
+        self._known: dict[str, NDArray[np.float32]] = {}
+        self._keep = KEPT_TEXTS
 
     def prepare(self, pairs: Sequence[Pair], progress: Progress | None = None) -> None:
         """Embed every text of `pairs` and keep it, so that each is embedded once.
 
         A labelling job calls this with all its pairs, done or not: batches, and so the last bits
-        of every score, are the same when a killed job goes on.
+        of every score, are the same when a killed job goes on. progress counts texts.
         """
-        texts = dict.fromkeys(
-            text for q, p in pairs for text in (self.query_prompt + q, self.passage_prompt + p)
-        )
-        new = [text for text in texts if text not in self._known]
-        for text, vector in zip(new, self.embed(new, progress), strict=True):
-            self._known[text] = vector
+        new = self._new(pairs)
+        self._known.update(zip(new, self.embed(new, progress), strict=True))
+        self._keep = max(self._keep, len(self._known))
 
     def score(self, pairs: Sequence[Pair], progress: Progress | None = None) -> NDArray[np.float32]:
         """float32 (n,) cosine similarities."""
-        self.prepare(pairs, progress)
-        scores = np.empty(len(pairs), dtype=np.float32)
-        for i, (query, passage) in enumerate(pairs):
-            a = self._known[self.query_prompt + query]
-            b = self._known[self.passage_prompt + passage]
-            scores[i] = float(a @ b)
+        if not pairs:
+            return np.empty(0, dtype=np.float32)
+        new = self._new(pairs)
+        self._known.update(zip(new, self.embed(new, progress, len(pairs)), strict=True))
+        if not new and progress is not None:
+            progress(len(pairs), len(pairs))
+        scores = np.array(
+            [
+                self._known[self.query_prompt + query] @ self._known[self.passage_prompt + passage]
+                for query, passage in pairs
+            ],
+            dtype=np.float32,
+        )
+        if len(self._known) > self._keep:
+            self._known.clear()  # a server must not grow for ever
+        require_finite(self.name, scores, pairs)
         return scores
 
-    def embed(self, texts: Sequence[str], progress: Progress | None = None) -> NDArray[np.float32]:
-        """float32 (n, hidden) embeddings of length 1, in the order given."""
+    def _new(self, pairs: Sequence[Pair]) -> list[str]:
+        texts = dict.fromkeys(
+            text for q, p in pairs for text in (self.query_prompt + q, self.passage_prompt + p)
+        )
+        return [text for text in texts if text not in self._known]
+
+    def embed(
+        self, texts: Sequence[str], progress: Progress | None = None, total: int | None = None
+    ) -> NDArray[np.float32]:
+        """float32 (n, hidden) embeddings of length 1, in the order given.
+
+        progress: called in proportion to `total`, the number of texts where None.
+        """
         if not texts:
-            return np.zeros((0, self.model.config.hidden_size), dtype=np.float32)
-        encoded = self.encode(texts)
-        out = np.empty((len(texts), self.model.config.hidden_size), dtype=np.float32)
-        done = 0
-        for batch in token_batches([len(e) for e in encoded], self.batch_tokens):
-            ids, mask, types = collate(
-                [encoded[i] for i in batch], pad_id=self.tokenizer.pad_token_id
-            )
-            with torch.inference_mode():
-                vectors = self.pooled(ids.to(self.device), mask.to(self.device), types)
-            out[batch] = vectors.cpu().numpy()
-            done += len(batch)
-            if progress is not None:
-                progress(done, len(texts))
-        return out
+            return np.empty((0, self.model.config.get_text_config().hidden_size), dtype=np.float32)
+        return in_batches(self.encode(texts), self.batch_tokens, self._forward, progress, total)
 
     def encode(self, texts: Sequence[str]) -> list[Encoded]:
+        """One Encoded a text; one pad token for a text of which nothing is left."""
         batch = self.tokenizer(
             list(texts), truncation=True, max_length=self.max_tokens, return_attention_mask=False
         )
-        return [Encoded(list(ids), [0] * len(ids)) for ids in batch["input_ids"]]
+        rows = (list(ids) or [self.tokenizer.pad_token_id] for ids in batch["input_ids"])
+        return [Encoded(ids, [0] * len(ids)) for ids in rows]
 
-    def pooled(
-        self, ids: torch.Tensor, mask: torch.Tensor, _types: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """float32 (B, hidden), normalised."""
+    def pooled(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """float32 (B, hidden), normalised; padding on the right."""
         hidden = self.model(input_ids=ids, attention_mask=mask).last_hidden_state.float()
         if self.pooling == "cls":
             vectors = hidden[:, 0]
         elif self.pooling == "last":
-            last = (mask * torch.arange(mask.shape[1], device=mask.device)).argmax(-1)
-            vectors = hidden[torch.arange(len(last), device=last.device), last]
+            rows = torch.arange(len(ids), device=ids.device)
+            vectors = hidden[rows, (mask.sum(-1) - 1).clamp(min=0)]
         else:
             weights = mask.unsqueeze(-1).float()
             vectors = (hidden * weights).sum(1) / weights.sum(1).clamp(min=1)
         return torch.nn.functional.normalize(vectors, dim=-1)
 
+    def _forward(self, encoded: Sequence[Encoded]) -> NDArray[np.float32]:
+        ids, mask, _ = collate(encoded, pad_id=self.tokenizer.pad_token_id)
+        with torch.inference_mode():
+            vectors = self.pooled(ids.to(self.device), mask.to(self.device))
+        return vectors.cpu().numpy()
 
-def _settings(source: Source) -> dict[str, Any]:
-    """Pooling, length and prompts as sentence-transformers stored them."""
-    pooling = _json(source, "1_Pooling/config.json")
-    length = _json(source, "sentence_bert_config.json")
-    prompts = _json(source, "config_sentence_transformers.json").get("prompts") or {}
-    mode = pooling.get("pooling_mode")
+
+def _pooling(source: Source) -> str:
+    """How sentence-transformers pools this model: mean, cls or last."""
+    folder = "1_Pooling"
+    for module in _modules(source):
+        kind = str(module.get("type", "")).rsplit(".", 1)[-1]
+        if kind not in ("Transformer", "Pooling", "Normalize"):
+            raise ConfigError(f"{source.name}: a {kind} module is not supported")
+        if kind == "Pooling":
+            folder = module.get("path", folder)
+    config = model_json(source, f"{folder}/config.json")
+    if not config:
+        return "mean"
+    mode = config.get("pooling_mode")
     if mode is None:
-        known = {
-            "pooling_mode_cls_token": "cls",
-            "pooling_mode_lasttoken": "lasttoken",
-            "pooling_mode_mean_tokens": "mean",
-        }
-        mode = next((v for k, v in known.items() if pooling.get(k)), "mean" if not pooling else "?")
-    names = {"cls": "cls", "mean": "mean", "lasttoken": "last"}
-    if mode not in names:
-        raise ConfigError(f"{source.path}: pooling {mode!r} is not mean, cls or lasttoken")
-    return {
-        "pooling": names[mode],
-        "max_tokens": length.get("max_seq_length") or MAX_TOKENS,
-        "query_prompt": prompts.get("query", ""),
-        "passage_prompt": prompts.get("document", prompts.get("passage", "")),
-    }
+        on = [key for key in config if key.startswith("pooling_mode_") and config[key]]
+        mode = _OLD_POOLINGS.get(on[0]) if len(on) == 1 else on
+    if not isinstance(mode, str) or mode not in _POOLINGS:
+        raise ConfigError(f"{source.name}: pooling {mode!r} is not mean, cls or lasttoken")
+    if not config.get("include_prompt", True):
+        raise ConfigError(f"{source.name}: pooling without the prompt is not supported")
+    return _POOLINGS[mode]
 
 
-def _json(source: Source, name: str) -> dict[str, Any]:
-    from dear.models.loading import hub_file
-
-    path = source.folder / name if source.folder else hub_file(source, name)
-    if path is None or not path.is_file():
-        return {}
+def _modules(source: Source) -> list[dict[str, Any]]:
+    path = model_file(source, "modules.json")
+    if path is None:
+        return []
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        modules = json.loads(path.read_bytes())
     except ValueError as error:
         raise DataError.at(path, None, f"not JSON: {error}") from None
-    return value if isinstance(value, dict) else {}
+    if not isinstance(modules, list) or not all(isinstance(m, dict) for m in modules):
+        raise DataError.at(path, None, "not a list of JSON objects")
+    return modules
+
+
+def _max_tokens(source: Source, tokenizer: Any, config: Any) -> int:
+    """max_seq_length where it is stored; else, as newer files mean it, the tokenizer's limit."""
+    stored = model_json(source, "sentence_bert_config.json")
+    if stored.get("max_seq_length"):
+        return int(stored["max_seq_length"])
+    if not stored:
+        return MAX_TOKENS
+    positions = getattr(config.get_text_config(), "max_position_embeddings", MAX_TOKENS)
+    return int(min(tokenizer.model_max_length, positions))
+
+
+def _prompt(prompts: Any, *names: str) -> str:
+    known = prompts if isinstance(prompts, dict) else {}
+    return next((known[name] for name in names if known.get(name)), "")

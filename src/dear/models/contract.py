@@ -8,17 +8,33 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from dear.errors import ConfigError, ContractMismatch, DataError, nearest
+from dear.artifacts import read_json, write_json
+from dear.errors import ConfigError, ContractMismatch, nearest
 from dear.prompts.pointwise import PAIR_PROMPTS
 
 CONTRACT_FILE = "scoring_contract.json"
 
 Truncation = Literal["pair", "separate"]
+Pooling = Literal["mask", "model"]
+Side = Literal["right", "left"]
 DType = Literal["auto", "float32", "bfloat16", "float16"]
+
+_CHOICES = {"truncation": Truncation, "pooling": Pooling, "padding_side": Side, "dtype": DType}
+_LIMITS = {
+    "pair": ("max_tokens",),
+    "separate": ("max_query_tokens", "max_passage_tokens"),
+}
+
+
+def fingerprint_of(values: Mapping[str, Any]) -> str:
+    """16 hexadecimal digits over everything but the name: equal for what may be compared."""
+    counted = {key: value for key, value in values.items() if key != "name"}
+    return hashlib.sha256(json.dumps(counted, sort_keys=True).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,7 +54,8 @@ class ScoringContract:
                          position of decoders to stand on.
     pooling:             "mask": the last token that the attention mask shows (decoders);
                          "model": as the encoder's own head pools. Never "by pad id".
-    padding_side:        where a batch is filled up. Scores do not depend on it.
+    padding_side:        where a batch is filled up (decoders; encoders are filled up on the
+                         right). Scores do not depend on it.
     dtype:               of the weights while scoring; the head is float32 in any case. "auto" in
                          a checkpoint means that the machine decides; a loaded model's contract
                          holds what was decided.
@@ -52,33 +69,37 @@ class ScoringContract:
     max_passage_tokens: int | None = None
     add_special_tokens: bool = True
     append_eos: bool = False
-    pooling: Literal["mask", "model"] = "mask"
-    padding_side: Literal["right", "left"] = "right"
+    pooling: Pooling = "mask"
+    padding_side: Side = "right"
     dtype: DType = "auto"
 
     def __post_init__(self) -> None:
         if self.prompt not in PAIR_PROMPTS:
             raise ConfigError(
-                f"contract: no prompt {self.prompt!r}{nearest(self.prompt, PAIR_PROMPTS)}"
+                f"contract: no prompt {self.prompt!r}{nearest(str(self.prompt), PAIR_PROMPTS)}"
             )
-        needed = {
-            "pair": ("max_tokens",),
-            "separate": ("max_query_tokens", "max_passage_tokens"),
-        }.get(self.truncation)
-        if needed is None:
-            raise ConfigError(f"contract: truncation {self.truncation!r} is not pair or separate")
+        for field, choices in _CHOICES.items():
+            if (value := getattr(self, field)) not in get_args(choices):
+                known = ", ".join(get_args(choices))
+                raise ConfigError(f"contract: {field} must be one of {known}, not {value!r}")
+        for field in ("add_special_tokens", "append_eos"):
+            if not isinstance(value := getattr(self, field), bool):
+                raise ConfigError(f"contract: {field} must be true or false, not {value!r}")
+        needed = _LIMITS[self.truncation]
         for field in ("max_tokens", "max_query_tokens", "max_passage_tokens"):
             value = getattr(self, field)
-            if field in needed and (value is None or value < 1):
-                raise ConfigError(f"contract: truncation {self.truncation!r} needs {field} >= 1")
+            # a bool is an int to Python
+            if field in needed and (type(value) is not int or value < 1):
+                raise ConfigError(
+                    f"contract: truncation {self.truncation!r} needs {field} >= 1, not {value!r}"
+                )
             if field not in needed and value is not None:
                 raise ConfigError(f"contract: {field} means nothing under {self.truncation!r}")
 
     @property
     def fingerprint(self) -> str:
         """16 hexadecimal digits over every field but the name."""
-        fields_only = {k: v for k, v in self.to_dict().items() if k != "name"}
-        return hashlib.sha256(json.dumps(fields_only, sort_keys=True).encode()).hexdigest()[:16]
+        return fingerprint_of(self.to_dict())
 
     @property
     def longest(self) -> int:
@@ -91,7 +112,7 @@ class ScoringContract:
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> ScoringContract:
+    def from_dict(cls, values: Mapping[str, Any]) -> ScoringContract:
         """ConfigError names an unknown key and the nearest known one."""
         known = {field.name for field in fields(cls)}
         for key in values:
@@ -118,22 +139,22 @@ class ScoringContract:
         return replace(self, dtype=dtype)
 
     def save(self, folder: Path) -> None:
-        path = folder / CONTRACT_FILE
-        path.write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
+        write_json(folder / CONTRACT_FILE, self.to_dict())
 
     @classmethod
     def load(cls, folder: Path) -> ScoringContract | None:
-        """The contract stored in a checkpoint's folder; None where there is none."""
+        """The contract stored in a checkpoint's folder; None where there is none.
+
+        DataError for a file that is no JSON object, ConfigError for one that is no contract.
+        """
         path = folder / CONTRACT_FILE
         if not path.is_file():
             return None
+        values = read_json(path)
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise DataError.at(path, None, f"not JSON: {error}") from None
-        if not isinstance(values, dict):
-            raise DataError.at(path, None, "not a JSON object")
-        return cls.from_dict(values)
+            return cls.from_dict(values)
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from None
 
 
 CARD = ScoringContract(name="card", truncation="pair", max_tokens=512)

@@ -45,6 +45,12 @@ class PairEncoder:
         if contract.append_eos and tokenizer.eos_token_id is None:
             raise ConfigError("contract: append_eos, but the tokenizer has no eos token")
         self._frame = self._read_frame() if contract.truncation == "separate" else None
+        special = contract.add_special_tokens * tokenizer.num_special_tokens_to_add(pair=True)
+        if contract.max_tokens is not None and contract.max_tokens <= special + contract.append_eos:
+            raise ConfigError(
+                f"contract: max_tokens {contract.max_tokens} leaves no room beside the "
+                f"{special + contract.append_eos} special tokens"
+            )
 
     def encode(self, pairs: Sequence[Pair]) -> list[Encoded]:
         """One Encoded a pair, in the order given."""
@@ -64,6 +70,7 @@ class PairEncoder:
             max_length=limit - self.contract.append_eos,
             add_special_tokens=self.contract.add_special_tokens,
             return_attention_mask=False,
+            verbose=False,
         )
         types = batch.get("token_type_ids") or [[0] * len(ids) for ids in batch["input_ids"]]
         return [
@@ -91,14 +98,11 @@ class PairEncoder:
     def _pieces(self, texts: Iterable[str], limit: int | None) -> dict[str, list[int]]:
         """Token ids of each different text, cut on the right; every text is read once."""
         unique = list(dict.fromkeys(texts))
+        # cut here: the tokenizer would cut on its own truncation_side
         batch = self.tokenizer(
-            unique,
-            add_special_tokens=False,
-            truncation=True,
-            max_length=limit,
-            return_attention_mask=False,
+            unique, add_special_tokens=False, return_attention_mask=False, verbose=False
         )
-        return dict(zip(unique, batch["input_ids"], strict=True))
+        return {text: ids[:limit] for text, ids in zip(unique, batch["input_ids"], strict=True)}
 
     def _finish(self, ids: list[int], types: list[int]) -> Encoded:
         if self.contract.append_eos and (not ids or ids[-1] != self.tokenizer.eos_token_id):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from dear.errors import ConfigError, MissingExtra, nearest
+from dear.errors import ConfigError, nearest
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,25 +107,35 @@ FAMILY: dict[str, FamilyModel] = {
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Arguments for `from_pretrained`: a folder or hub id, and a GGUF file inside it."""
+    """Arguments for `from_pretrained`: a folder or hub id, and a GGUF file inside it.
+
+    known_as: what an adapter that is trained on these weights names as its base.
+    """
 
     path: str
     gguf_file: str | None = None
     revision: str | None = None
+    known_as: str = ""
 
     @property
     def folder(self) -> Path | None:
         path = Path(self.path)
         return path if path.is_dir() else None
 
+    @property
+    def name(self) -> str:
+        return self.known_as or str(Path(self.path, self.gguf_file or ""))
+
 
 def locate(name: str | Path, *, revision: str | None = None) -> Source:
     """Where the weights of `name` are. ConfigError for a name that can be nothing."""
     text = str(name)
-    path = Path(text)
-    if path.is_dir():
+    path = Path(text).expanduser()
+    if text and path.is_dir():
         return Source(str(path.resolve()))
-    if path.is_file() and path.suffix == ".gguf":
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise ConfigError(f"no model {text!r}: no such file")
         return Source(str(path.resolve().parent), gguf_file=path.name)
     known = FAMILY.get(text)
     if known is not None:
@@ -138,24 +148,24 @@ def locate(name: str | Path, *, revision: str | None = None) -> Source:
 
 
 def _locate_known(model: FamilyModel, revision: str | None) -> Source:
-    if model.package is not None and model.file is not None:
-        spec = importlib.util.find_spec(model.package)  # finds, does not import
-        if spec is not None and spec.submodule_search_locations:
-            target = Path(next(iter(spec.submodule_search_locations))) / model.file
-            if target.is_dir():
-                return Source(str(target))
-            if target.is_file():
-                if importlib.util.find_spec("gguf") is None:
-                    raise MissingExtra.of("gguf", "gguf")
-                return Source(str(target.parent), gguf_file=target.name)
-    return Source(model.hub, revision=revision)
+    path = _shipped(model)
+    if path is None:
+        return Source(model.hub, revision=revision, known_as=model.name)
+    if path.is_dir():
+        return Source(str(path), known_as=model.name)
+    return Source(str(path.parent), gguf_file=path.name, known_as=model.name)
 
 
 def is_present(model: FamilyModel) -> bool:
     """True where the weights of a named model come with an installed package."""
+    return _shipped(model) is not None
+
+
+def _shipped(model: FamilyModel) -> Path | None:
+    """The folder or file in the package that ships a model, if it is installed."""
     if model.package is None or model.file is None:
-        return False
-    spec = importlib.util.find_spec(model.package)
-    return spec is not None and any(
-        (Path(place) / model.file).exists() for place in spec.submodule_search_locations or ()
-    )
+        return None
+    spec = importlib.util.find_spec(model.package)  # finds, does not import
+    places = spec.submodule_search_locations if spec is not None else None
+    found = (Path(place) / model.file for place in places or ())
+    return next((path for path in found if path.exists()), None)

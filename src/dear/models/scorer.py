@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from typing import TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dear.errors import BackendError, excerpt
+from dear.errors import BackendError, ConfigError, excerpt
 from dear.models.contract import ScoringContract
 from dear.models.encoding import Encoded, Pair, PairEncoder
-from dear.models.loading import ScoringModel, pooled_logits
+from dear.models.heads import pooled_logits
+from dear.models.loading import ScoringModel
 
 Progress = Callable[[int, int], None]
 """Called with (pairs done, pairs in all)."""
@@ -22,8 +24,16 @@ CPU_BATCH_TOKENS = 2048
 GPU_BATCH_TOKENS = 32768
 
 
-def default_batch_tokens(device: torch.device) -> int:
-    return CPU_BATCH_TOKENS if device.type == "cpu" else GPU_BATCH_TOKENS
+T = TypeVar("T", bound=Sized)
+
+
+def pick_batch_tokens(batch_tokens: int | None, device: torch.device) -> int:
+    """Padded tokens in a batch: as asked, or what suits the device."""
+    if batch_tokens is None:
+        return CPU_BATCH_TOKENS if device.type == "cpu" else GPU_BATCH_TOKENS
+    if batch_tokens < 1:
+        raise ConfigError(f"batch_tokens must be 1 or more, not {batch_tokens}")
+    return batch_tokens
 
 
 def token_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
@@ -42,6 +52,40 @@ def token_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
     if current:
         batches.append(current)
     return batches
+
+
+def in_batches(
+    items: Sequence[T],
+    budget: int,
+    forward: Callable[[Sequence[T]], NDArray[np.float32]],
+    progress: Progress | None = None,
+    total: int | None = None,
+) -> NDArray[np.float32]:
+    """`forward` over token-budget batches of one item or more; its rows in the order of `items`.
+
+    progress: called after each batch, in proportion to `total` (the number of items where None).
+    """
+    total = len(items) if total is None else total
+    batches = token_batches([len(item) for item in items], budget)
+    parts, done = [], 0
+    for batch in batches:
+        parts.append(forward([items[i] for i in batch]))
+        done += len(batch)
+        if progress is not None:
+            progress(done * total // len(items), total)
+    order = np.argsort([i for batch in batches for i in batch])
+    return np.concatenate(parts)[order]
+
+
+def require_finite(name: str, scores: NDArray[np.float32], pairs: Sequence[Pair]) -> None:
+    """BackendError that shows the first pair whose score is not finite."""
+    bad = np.flatnonzero(~np.isfinite(scores))
+    if len(bad):
+        query, passage = pairs[int(bad[0])]
+        raise BackendError(
+            f"{name}: score {scores[bad[0]]} for query {excerpt(query)}, passage "
+            f"{excerpt(passage)}; try dtype float32"
+        )
 
 
 def collate(
@@ -71,7 +115,7 @@ class Scorer:
     def __init__(self, model: ScoringModel, *, batch_tokens: int | None = None) -> None:
         self.model = model
         self.encoder = PairEncoder(model.tokenizer, model.contract)
-        self.batch_tokens = batch_tokens or default_batch_tokens(model.device)
+        self.batch_tokens = pick_batch_tokens(batch_tokens, model.device)
 
     @property
     def name(self) -> str:
@@ -96,24 +140,14 @@ class Scorer:
     def score(self, pairs: Sequence[Pair], progress: Progress | None = None) -> NDArray[np.float32]:
         """float32 (len(pairs),) logits in the order given. BackendError for a score that is not
         finite, with the pair that gave it."""
+        if not pairs:
+            return np.empty(0, dtype=np.float32)
         slots: dict[Pair, int] = {}
-        back = np.array([slots.setdefault(pair, len(slots)) for pair in pairs], dtype=np.int64)
+        back = [slots.setdefault(pair, len(slots)) for pair in pairs]
         unique = list(slots)
         encoded = self.encoder.encode(unique)
-        scores = np.empty(len(unique), dtype=np.float32)
-        done = 0
-        for batch in token_batches([len(e) for e in encoded], self.batch_tokens):
-            scores[batch] = self._forward([encoded[i] for i in batch])
-            done += len(batch)
-            if progress is not None:
-                progress(done * len(pairs) // max(len(unique), 1), len(pairs))
-        bad = np.flatnonzero(~np.isfinite(scores))
-        if len(bad):
-            query, passage = unique[int(bad[0])]
-            raise BackendError(
-                f"{self.model.name}: score {scores[bad[0]]} for query {excerpt(query)}, "
-                f"passage {excerpt(passage)}; try dtype float32"
-            )
+        scores = in_batches(encoded, self.batch_tokens, self._forward, progress, len(pairs))
+        require_finite(self.name, scores, unique)
         return scores[back]
 
     def stream(self, pairs: Iterable[Pair], *, chunk: int = 8192) -> Iterator[float]:
@@ -132,7 +166,8 @@ class Scorer:
         ids, mask, types = collate(
             encoded,
             pad_id=self.model.tokenizer.pad_token_id,
-            side=self.model.contract.padding_side,
+            # an encoder's head reads the first position
+            side=self.model.contract.padding_side if self.model.is_decoder else "right",
         )
         with torch.inference_mode():
             logits = pooled_logits(

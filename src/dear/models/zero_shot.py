@@ -8,9 +8,7 @@ Qwen3-Reranker).
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,20 +17,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dear.errors import BackendError, ConfigError, excerpt, nearest
-from dear.models.contract import DType
+from dear.errors import ConfigError, nearest
+from dear.models.contract import DType, fingerprint_of
 from dear.models.encoding import Encoded, Pair
-from dear.models.family import locate
-from dear.models.loading import (
-    load_tokenizer,
-    pick_attention,
-    pick_device,
-    pick_dtype,
-    reading,
-    revision_of,
-)
-from dear.models.scorer import Progress, collate, default_batch_tokens, token_batches
-from dear.prompts.pointwise import ZERO_SHOT_PROMPTS, ZeroShotPrompt
+from dear.models.loading import count_parameters, load_reader
+from dear.models.scorer import Progress, collate, in_batches, pick_batch_tokens, require_finite
+from dear.prompts.pointwise import ZERO_SHOT_PROMPTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +40,9 @@ class ZeroShot:
     """Scores pairs with a causal or encoder-decoder language model as it comes.
 
     prompt: a key of ZERO_SHOT_PROMPTS.
-    max_query_tokens, max_passage_tokens: each text is cut to its own limit.
+    max_query_tokens, max_passage_tokens: each text is cut to its own limit, then the prompt is
+        read as one text, as these models saw it in their own training.
+    The vocabulary's logits are float32 in any case.
     """
 
     def __init__(
@@ -68,140 +60,151 @@ class ZeroShot:
 
         if prompt not in ZERO_SHOT_PROMPTS:
             raise ConfigError(f"no prompt {prompt!r}{nearest(prompt, ZERO_SHOT_PROMPTS)}")
-        self.prompt: ZeroShotPrompt = ZERO_SHOT_PROMPTS[prompt]
+        self.prompt = ZERO_SHOT_PROMPTS[prompt]
         self.limits = (max_query_tokens, max_passage_tokens)
-        source = locate(name)
-        self.device = pick_device(device)
-        self.dtype = pick_dtype(dtype, self.device)
-        self.tokenizer = load_tokenizer(source)
+        if min(self.limits) < 1:
+            raise ConfigError(f"{prompt}: the limits of query and passage must be 1 or more")
         auto = AutoModelForSeq2SeqLM if self.prompt.seq2seq else AutoModelForCausalLM
-        with reading(source.path):
-            self.model: Any = auto.from_pretrained(
-                source.path,
-                gguf_file=source.gguf_file,
-                revision=source.revision,
-                dtype=getattr(torch, self.dtype),
-                attn_implementation=pick_attention(),
-                trust_remote_code=False,
-            )
-        self.model.to(self.device).eval()
+        reader = load_reader(name, auto, dtype=dtype, device=device)
         self.name = f"{prompt}:{name}"
-        self.revision = revision_of(source, self.model)
-        self.batch_tokens = batch_tokens or default_batch_tokens(self.device)
-        if self.prompt.read == "yes-no":
-            self._answers = [self._first_token(a) for a in (self.prompt.yes, self.prompt.no)]
-
-    @property
-    def contract(self) -> dict[str, Any]:
-        """How the model is asked: what a label file is stamped with."""
-        return {
+        self.revision = reader.revision
+        self.model, self.tokenizer, self.device = reader.model, reader.tokenizer, reader.device
+        self.tokenizer.truncation_side = "right"
+        self.parameters = count_parameters(self.model)
+        self.batch_tokens = pick_batch_tokens(batch_tokens, self.device)
+        self.contract = {
             "kind": "zero-shot",
             **dataclasses.asdict(self.prompt),
-            "max_query_tokens": self.limits[0],
-            "max_passage_tokens": self.limits[1],
-            "dtype": self.dtype,
+            "max_query_tokens": max_query_tokens,
+            "max_passage_tokens": max_passage_tokens,
+            "dtype": reader.dtype,
         }
-
-    @property
-    def fingerprint(self) -> str:
-        return hashlib.sha256(json.dumps(self.contract, sort_keys=True).encode()).hexdigest()[:16]
-
-    @property
-    def parameters(self) -> int:
-        return sum(p.numel() for p in self.model.parameters())
+        self.fingerprint = fingerprint_of(self.contract)
+        self._first = self._opening()
+        self._answers = self._answer_ids() if self.prompt.read == "yes-no" else []
 
     def score(self, pairs: Sequence[Pair], progress: Progress | None = None) -> NDArray[np.float32]:
-        """float32 (n,): mean log-probability of a query token in nats, or log-odds of yes."""
-        asked = [self._ask(*pair) for pair in pairs]
-        scores = np.empty(len(pairs), dtype=np.float32)
-        done = 0
-        for batch in token_batches([len(a) for a in asked], self.batch_tokens):
-            scores[batch] = self._forward([asked[i] for i in batch])
-            done += len(batch)
-            if progress is not None:
-                progress(done, len(pairs))
-        bad = np.flatnonzero(~np.isfinite(scores))
-        if len(bad):
-            query, passage = pairs[int(bad[0])]
-            raise BackendError(
-                f"{self.name}: score {scores[bad[0]]} for query {excerpt(query)}, passage "
-                f"{excerpt(passage)}"
-            )
+        """float32 (n,): mean log-probability of a query token in nats, or log-odds of yes.
+
+        The likelihood of a blank query, which has no tokens to score, is 0 for every passage.
+        """
+        if not pairs:
+            return np.empty(0, dtype=np.float32)
+        scores = in_batches(self._ask(pairs), self.batch_tokens, self._forward, progress)
+        require_finite(self.name, scores, pairs)
         return scores
 
-    def _ask(self, query: str, passage: str) -> _Asked:
-        query = self._cut(query, self.limits[0])
-        before, body, after, target = self.prompt.render(query, passage)
-        ids = self._tokens(before, special=True)
-        ids += self._tokens(body)[: self.limits[1]]
-        ids += self._tokens(after)
-        scored = self._tokens(target) if target else []
-        if self.prompt.seq2seq and self.tokenizer.eos_token_id is not None:
-            ids.append(self.tokenizer.eos_token_id)
-        return _Asked(ids + scored, len(scored))
+    def _ask(self, pairs: Sequence[Pair]) -> list[_Asked]:
+        queries = self._cut((q for q, _ in pairs), self.limits[0])
+        passages = self._cut((p for _, p in pairs), self.limits[1])
+        rendered = [self.prompt.render(queries[q], passages[p]) for q, p in pairs]
+        prompts = self._tokens([prompt for prompt, _ in rendered])
+        blank = [not query.strip() for query, _ in pairs]
+        targets = self._tokens(
+            ["" if b else target for b, (_, target) in zip(blank, rendered, strict=True)]
+        )
+        last = [self.tokenizer.eos_token_id] if self.prompt.seq2seq else []
+        return [
+            _Asked([*self._first, *prompt, *last, *target], len(target))
+            for prompt, target in zip(prompts, targets, strict=True)
+        ]
 
-    def _cut(self, text: str, limit: int) -> str:
-        ids = self._tokens(text)
-        return text if len(ids) <= limit else str(self.tokenizer.decode(ids[:limit]))
+    def _cut(self, texts: Iterable[str], limit: int) -> dict[str, str]:
+        """Each different text, up to the end of its token number `limit`."""
+        unique = list(dict.fromkeys(texts))
+        batch = self.tokenizer(
+            unique,
+            add_special_tokens=False,
+            truncation=True,
+            max_length=limit,
+            return_offsets_mapping=True,
+        )
+        return {
+            text: text if len(spans) < limit else text[: spans[-1][1]]
+            for text, spans in zip(unique, batch["offset_mapping"], strict=True)
+        }
 
-    def _tokens(self, text: str, *, special: bool = False) -> list[int]:
-        ids = list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
-        if special and not self.prompt.seq2seq and self._opens_with_bos():
-            ids.insert(0, self.tokenizer.bos_token_id)
-        return ids
+    def _tokens(self, texts: list[str]) -> list[list[int]]:
+        batch = self.tokenizer(texts, add_special_tokens=False, verbose=False)
+        return list(batch["input_ids"])
 
-    def _opens_with_bos(self) -> bool:
-        """Whether the tokenizer itself would put a bos token in front."""
+    def _opening(self) -> list[int]:
+        """The bos token, where the tokenizer itself would put one in front."""
         bos = self.tokenizer.bos_token_id
-        return bos is not None and self.tokenizer("a")["input_ids"][:1] == [bos]
+        opens = bos is not None and self.tokenizer("a")["input_ids"][:1] == [bos]
+        return [bos] if opens and not self.prompt.seq2seq else []
 
-    def _first_token(self, answer: str) -> int:
-        ids = self._tokens(answer)
-        if not ids:
-            raise ConfigError(f"{self.name}: the tokenizer makes no token of {answer!r}")
-        return ids[0]
+    def _answer_ids(self) -> list[int]:
+        yes, no = self._tokens([self.prompt.yes, self.prompt.no])
+        if not yes or not no or yes[0] == no[0]:
+            raise ConfigError(
+                f"{self.name}: the tokenizer does not tell {self.prompt.yes!r} from "
+                f"{self.prompt.no!r} by their first token"
+            )
+        return [yes[0], no[0]]
 
     def _forward(self, asked: Sequence[_Asked]) -> NDArray[np.float32]:
-        pad = self.tokenizer.pad_token_id
-        ids, mask, _ = collate([Encoded(a.ids, [0] * len(a)) for a in asked], pad_id=pad)
+        ids, mask, _ = collate(
+            [Encoded(a.ids, [0] * len(a)) for a in asked], pad_id=self.tokenizer.pad_token_id
+        )
         ids, mask = ids.to(self.device), mask.to(self.device)
         with torch.inference_mode():
             if self.prompt.seq2seq:
-                return self._odds(self._first_output(ids, mask))
-            hidden = self.model.model(
-                input_ids=ids, attention_mask=mask, use_cache=False
-            ).last_hidden_state
-            if self.prompt.read == "yes-no":
-                last = mask.sum(-1) - 1
-                return self._odds(self._logits(hidden[torch.arange(len(last)), last]))
-            return self._likelihoods(asked, ids, hidden)
+                scores = self._odds(self._first_output(ids, mask))
+            else:
+                body = getattr(self.model, self.model.base_model_prefix)
+                hidden = body(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
+                if self.prompt.read == "yes-no":
+                    row = torch.arange(len(asked), device=self.device)
+                    scores = self._odds(hidden[row, mask.sum(-1) - 1])
+                else:
+                    scores = self._likelihoods(asked, ids, hidden)
+        return scores.cpu().numpy().astype(np.float32, copy=False)
 
     def _likelihoods(
         self, asked: Sequence[_Asked], ids: torch.Tensor, hidden: torch.Tensor
-    ) -> NDArray[np.float32]:
+    ) -> torch.Tensor:
         """Only the positions in front of a scored token go through the vocabulary."""
-        rows, places = [], []
-        for row, a in enumerate(asked):
-            rows += [row] * a.target
-            places += range(len(a) - a.target - 1, len(a) - 1)
-        row, place = torch.tensor(rows), torch.tensor(places)
-        wanted = ids[row, place + 1]
+        counts = torch.tensor([a.target for a in asked], device=self.device)
+        row = torch.arange(len(asked), device=self.device).repeat_interleave(counts)
+        places = [i for a in asked for i in range(len(a) - a.target - 1, len(a) - 1)]
+        place = torch.tensor(places, dtype=torch.int64, device=self.device)
         logs = self._logits(hidden[row, place]).log_softmax(-1)
-        found = logs.gather(-1, wanted.unsqueeze(-1)).squeeze(-1)
-        sums = torch.zeros(len(asked)).index_add_(0, row, found.cpu())
-        counts = torch.tensor([max(a.target, 1) for a in asked])
-        return (sums / counts).numpy().astype(np.float32)
+        found = logs.gather(-1, ids[row, place + 1].unsqueeze(-1)).squeeze(-1)
+        sums = torch.zeros(len(asked), device=self.device).index_add_(0, row, found)
+        return sums / counts.clamp(min=1)
 
-    def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        return self.model.get_output_embeddings()(hidden).float()  # type: ignore[no-any-return]
+    def _odds(self, hidden: torch.Tensor) -> torch.Tensor:
+        logits = self._logits(hidden, self._answers)
+        return logits[:, 0] - logits[:, 1]
+
+    def _logits(self, hidden: torch.Tensor, tokens: list[int] | None = None) -> torch.Tensor:
+        """float32 (n, tokens) logits; bfloat16 turns close scores into ties."""
+        head = self.model.get_output_embeddings()
+        rows: Any = slice(None) if tokens is None else tokens
+        bias = None if head.bias is None else head.bias[rows].float()
+        logits = torch.nn.functional.linear(hidden.float(), head.weight[rows].float(), bias)
+        config = self.model.config.get_text_config()
+        logits = logits * getattr(config, "logit_scale", 1.0)  # Cohere
+        logits = logits / getattr(config, "logits_scaling", 1.0)  # Granite
+        cap = getattr(config, "final_logit_softcapping", None)  # Gemma
+        return logits if cap is None else cap * torch.tanh(logits / cap)
 
     def _first_output(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        start = torch.full((len(ids), 1), self.model.config.decoder_start_token_id)
-        out = self.model(
-            input_ids=ids, attention_mask=mask, decoder_input_ids=start.to(self.device)
-        )
-        return out.logits[:, 0].float()  # type: ignore[no-any-return]
-
-    def _odds(self, logits: torch.Tensor) -> NDArray[np.float32]:
-        yes, no = self._answers
-        return (logits[:, yes] - logits[:, no]).cpu().numpy().astype(np.float32)
+        """(B, hidden) what the vocabulary's head reads for the first output token."""
+        start = self.model.config.decoder_start_token_id
+        if start is None:
+            start = self.tokenizer.pad_token_id
+        seen: list[torch.Tensor] = []
+        head = self.model.get_output_embeddings()
+        handle = head.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
+        try:
+            self.model(
+                input_ids=ids,
+                attention_mask=mask,
+                decoder_input_ids=torch.full((len(ids), 1), start, device=self.device),
+                use_cache=False,
+            )
+        finally:
+            handle.remove()
+        return seen[0][:, 0]

@@ -35,73 +35,57 @@ class ZeroShotPrompt:
     """How a language model is asked without training.
 
     read:     "likelihood" scores the tokens of `target`; "yes-no" compares two answers.
-    before:   what stands in front of the part that may be cut.
-    body:     the part that is cut when the whole is too long (the passage).
-    after:    what follows; never cut.
+    prompt:   what the model reads; query and passage are cut to their limits first.
     target:   "likelihood" only: the text whose tokens are scored.
     yes, no:  "yes-no" only: answers whose first token is read.
     seq2seq:  an encoder-decoder reads the prompt and the answer is its first output token.
     """
 
     read: Literal["likelihood", "yes-no"]
-    before: str
-    body: str
-    after: str
+    prompt: str
     target: str = ""
     yes: str = ""
     no: str = ""
     seq2seq: bool = False
 
-    def render(self, query: str, passage: str) -> tuple[str, str, str, str]:
-        """(before, body, after, target) with query and passage in place."""
+    def render(self, query: str, passage: str) -> tuple[str, str]:
+        """(prompt, target) with query and passage in place."""
 
         def fill(template: str) -> str:
             # one pass, so that a query that holds "{passage}" is left as it is
             parts = template.split("{passage}")
             return passage.join(part.replace("{query}", query) for part in parts)
 
-        return fill(self.before), fill(self.body), fill(self.after), fill(self.target)
+        return fill(self.prompt), fill(self.target)
 
 
-_QWEN3_HEAD = (
+_QWEN3 = (
     "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query "
     'and the Instruct provided. Note that the answer can only be "yes" or "no".<|im_end|>\n'
     "<|im_start|>user\n<Instruct>: Given a web search query, retrieve relevant passages that "
-    "answer the query\n<Query>: {query}\n<Document>: "
+    "answer the query\n<Query>: {query}\n<Document>: {passage}<|im_end|>\n"
+    "<|im_start|>assistant\n<think>\n\n</think>\n\n"
 )
 
 ZERO_SHOT_PROMPTS: dict[str, ZeroShotPrompt] = {
     # UPR, Sachan et al. 2022, section 2.2
     "upr": ZeroShotPrompt(
         read="likelihood",
-        before="Passage: ",
-        body="{passage}",
-        after=". Please write a question based on this passage.\nQuestion:",
+        prompt="Passage: {passage}. Please write a question based on this passage.\nQuestion:",
         target=" {query}",
     ),
     # code given, docstring scored: the same idea for a collection of programs
     "upr-code": ZeroShotPrompt(
         read="likelihood",
-        before="```python\n",
-        body="{passage}",
-        after="\n```\nThe docstring of this function:",
+        prompt="```python\n{passage}\n```\nThe docstring of this function:",
         target=" {query}",
     ),
     # the model card of Qwen3-Reranker
-    "qwen3": ZeroShotPrompt(
-        read="yes-no",
-        before=_QWEN3_HEAD,
-        body="{passage}",
-        after="<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n",
-        yes="yes",
-        no="no",
-    ),
+    "qwen3": ZeroShotPrompt(read="yes-no", prompt=_QWEN3, yes="yes", no="no"),
     # monoT5, Nogueira et al. 2020
     "monot5": ZeroShotPrompt(
         read="yes-no",
-        before="Query: {query} Document: ",
-        body="{passage}",
-        after=" Relevant:",
+        prompt="Query: {query} Document: {passage} Relevant:",
         yes="true",
         no="false",
         seq2seq=True,
@@ -109,9 +93,10 @@ ZERO_SHOT_PROMPTS: dict[str, ZeroShotPrompt] = {
     # any causal language model
     "yes-no": ZeroShotPrompt(
         read="yes-no",
-        before="Passage: ",
-        body="{passage}",
-        after="\nQuery: {query}\nDoes the passage answer the query? Answer yes or no.\nAnswer:",
+        prompt=(
+            "Passage: {passage}\nQuery: {query}\nDoes the passage answer the query? "
+            "Answer yes or no.\nAnswer:"
+        ),
         yes=" yes",
         no=" no",
     ),

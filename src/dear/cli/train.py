@@ -1,0 +1,238 @@
+"""`dear train` and `dear label`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dear.artifacts import read_json
+from dear.cli.models import BatchOption, DeviceOption, DTypeOption
+from dear.cli.output import count, duration, rate, summary
+from dear.cli.progress import Report, progress
+from dear.cli.runs import check_folder, read_runs
+from dear.errors import ConfigError
+
+if TYPE_CHECKING:
+    from dear.label import FirstStage, Labelled
+    from dear.models.opening import PairModel
+    from dear.recipes import Recipe
+    from dear.train.pointwise import Step, Trained
+
+
+def train(
+    recipe: Annotated[
+        str, typer.Argument(metavar="RECIPE", help="A TOML file, or the name of a shipped recipe.")
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DIR", help="The checkpoint's folder.")
+    ],
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe: train.epochs=2."),
+    ] = None,
+) -> None:
+    """Train a teacher or a student: a recipe to a checkpoint. Goes on where it was stopped."""
+    from dear.recipes import load_recipe
+    from dear.train.checkpoints import is_finished
+
+    wanted = load_recipe(recipe, changes or ())
+    if is_finished(output):
+        _require_same(wanted, output)
+        summary(f"{output}: this training is finished already; nothing was done")
+        return
+    check_folder(output)
+    from dear.train.pointwise import train as run
+
+    with progress("training", "steps") as report:
+        trained = run(wanted, output, progress=_steps(report))
+    summary(_trained(trained))
+
+
+def _require_same(recipe: Recipe, folder: Path) -> None:
+    from dear.train.checkpoints import TRAINING_FILE
+
+    there = read_json(folder / TRAINING_FILE).get("recipe")
+    if json.loads(json.dumps(recipe.to_dict())) != there:
+        raise ConfigError(
+            f"{folder} holds the finished training of another recipe; choose another folder or "
+            "remove it"
+        )
+
+
+def _steps(report: Report) -> Callable[[Step], None]:
+    before: list[int] = []
+
+    def show(step: Step) -> None:
+        if not before:
+            before.append(step.done - 1)
+        loss = f"loss {step.loss:.4f}" if step.loss == step.loss else ""
+        dev = "" if step.ndcg is None else f"dev nDCG@10 {step.ndcg:.4f}"
+        report(step.done, step.total, before=before[0], extra=" ".join(filter(None, (loss, dev))))
+
+    return show
+
+
+def _trained(trained: Trained) -> str:
+    dev = "" if trained.best_ndcg is None else f", dev nDCG@10 {trained.best_ndcg:.4f}"
+    return (
+        f"{trained.folder}: {trained.parameters / 1e6:,.1f}M parameters, "
+        f"{count(trained.pairs, 'pair')} in {duration(trained.seconds)} "
+        f"({rate(trained.pairs, trained.seconds)}), loss {trained.loss:.4f}{dev}"
+    )
+
+
+def label(
+    collection: Annotated[
+        str, typer.Argument(metavar="COLLECTION", help="A name of `dear collections`, or a folder.")
+    ],
+    run: Annotated[
+        list[str],
+        typer.Option(
+            "--run",
+            metavar="RUN",
+            help="A run's file, or one of the collection's own; may be repeated.",
+        ),
+    ],
+    model: Annotated[
+        list[str],
+        typer.Option(
+            "--model",
+            metavar="MODEL",
+            help="A teacher; `first-stage` is the run's own score; several make an ensemble.",
+        ),
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DIR", help="The labels' folder.")
+    ],
+    weight: Annotated[
+        list[float] | None,
+        typer.Option("--weight", metavar="W", help="One for each teacher.", show_default="1"),
+    ] = None,
+    judged: Annotated[
+        str | None,
+        typer.Option(metavar="SPLIT", help="Label this split's relevant passages, too."),
+    ] = None,
+    split: Annotated[
+        str, typer.Option(metavar="SPLIT", help="Of runs that are given by name.")
+    ] = "train",
+    dtype: DTypeOption = "auto",
+    device: DeviceOption = "auto",
+    batch_tokens: BatchOption = None,
+) -> None:
+    """Write a teacher's soft labels: a run to a folder. Goes on where it was stopped."""
+    from dear.data.collections import open_collection
+    from dear.label import label as label_with
+    from dear.label import label_with_all
+
+    for name in model:
+        check_model(name)
+    if weight and len(weight) != len(model):
+        raise ConfigError(f"{count(len(model), 'teacher')}, {count(len(weight), 'weight')}")
+    _require_form(output, several=len(model) > 1)
+    opened = open_collection(collection)
+    runs = read_runs(opened, run, split)
+    judgements = opened.judgements(judged) if judged is not None else None
+    check_folder(output)
+
+    def first_stage() -> FirstStage:
+        from dear.label import FirstStage
+
+        return FirstStage(runs)
+
+    def scoring(name: str) -> PairModel:
+        from dear.models.opening import open_model
+
+        return open_model(name, dtype=dtype, device=device, batch_tokens=batch_tokens)  # type: ignore[arg-type]
+
+    with progress(model[0], "pairs") as report:
+        teachers = _Teachers(model, lambda n: first_stage() if n == "first-stage" else scoring(n))
+        shown = _Shown(report, teachers)
+        if len(model) == 1:
+            done = [
+                label_with(
+                    opened, runs, teachers[model[0]], output, judged=judgements, progress=shown
+                )
+            ]
+        else:
+            done = label_with_all(
+                opened,
+                runs,
+                teachers,
+                output,
+                weights=weight or (),
+                judged=judgements,
+                progress=shown,
+            )
+    for labelled in done:
+        summary(_labelled(labelled))
+
+
+class _Teachers(Mapping[str, "PairModel | FirstStage"]):
+    """Teachers that are opened when their turn comes, so that one is in memory at a time."""
+
+    def __init__(self, names: list[str], opened: Callable[[str], PairModel | FirstStage]) -> None:
+        self.names = list(dict.fromkeys(names))
+        self.opened = opened
+        self.current = ""
+
+    def __getitem__(self, name: str) -> PairModel | FirstStage:
+        self.current = name
+        return self.opened(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+class _Shown:
+    """Progress of one teacher after the other; pairs that had a label count for no rate."""
+
+    def __init__(self, report: Report, teachers: _Teachers) -> None:
+        self.report, self.teachers = report, teachers
+        self.shown, self.kept = "", 0
+
+    def __call__(self, done: int, total: int) -> None:
+        if self.shown != self.teachers.current:
+            if self.shown:
+                self.report.restart(self.teachers.current)
+            self.shown, self.kept = self.teachers.current, done
+        self.report(done, total, before=self.kept)
+
+
+def check_model(name: str) -> None:
+    """ConfigError, before hours of other work, for a name that can be no model."""
+    from dear.label import FIRST_STAGE
+    from dear.models.family import locate
+    from dear.prompts.pointwise import ZERO_SHOT_PROMPTS
+
+    if name == FIRST_STAGE:
+        return
+    kind, colon, rest = name.partition(":")
+    known = kind == "biencoder" or kind in ZERO_SHOT_PROMPTS
+    if not colon or Path(name).exists():
+        locate(name)
+    elif known:
+        locate(rest)
+
+
+def _require_form(folder: Path, *, several: bool) -> None:
+    from dear.data.labels import ENSEMBLE, MANIFEST
+
+    if several and (folder / MANIFEST).exists():
+        raise ConfigError(f"{folder} holds one teacher's labels; choose another folder")
+    if not several and (folder / ENSEMBLE).exists():
+        raise ConfigError(f"{folder} holds several teachers' labels; choose another folder")
+
+
+def _labelled(done: Labelled) -> str:
+    kept = f", {done.kept:,} were there" if done.kept else ""
+    return (
+        f"{done.folder}: {count(done.scored, 'pair')} in {duration(done.seconds)} "
+        f"({rate(done.scored, done.seconds)}){kept}"
+    )

@@ -1,0 +1,127 @@
+"""The files of a model, in a folder or in the hub's cache, and what goes wrong in reading them."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import warnings
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from dear.artifacts import read_json
+from dear.errors import BackendError, DataError, DearError
+from dear.models.family import Source
+
+WEIGHTS = (".safetensors", ".bin")
+_SAMPLES, _SAMPLE_BYTES = 16, 65536
+
+
+def model_file(source: Source, name: str) -> Path | None:
+    """A file of a model by its name; None where there is none."""
+    folder = source.folder
+    if folder is not None:
+        return folder / name if (folder / name).is_file() else None
+    from transformers.utils.hub import cached_file
+
+    with quiet(), contextlib.suppress(OSError):
+        found = cached_file(
+            source.path,
+            name,
+            revision=source.revision,
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+            _raise_exceptions_for_gated_repo=False,
+        )
+        return Path(found) if found else None
+    return None
+
+
+def model_json(source: Source, name: str) -> dict[str, Any]:
+    """The object in a JSON file of a model; {} where there is no such file."""
+    path = model_file(source, name)
+    return {} if path is None else read_json(path)
+
+
+def revision_of(source: Source) -> str:
+    """A hub commit, or `local-` and 16 digits over configuration and samples of the weights.
+
+    Sampled: 64 KiB at 16 places of each file, so that a 13B folder takes no minute; training
+    moves every weight, and the samples see it.
+    """
+    folder = source.folder
+    if folder is None:
+        path = model_file(source, "adapter_config.json") or model_file(source, "config.json")
+        # …/snapshots/COMMIT/config.json
+        return path.parent.name if path is not None else source.revision or "main"
+    if source.gguf_file:
+        return f"local-{sampled_digest([folder / source.gguf_file])}"
+    names = ("config.json", "adapter_config.json")
+    return "local-" + sampled_digest(
+        path for path in folder.iterdir() if path.suffix in WEIGHTS or path.name in names
+    )
+
+
+def sampled_digest(paths: Iterable[Path]) -> str:
+    """16 hexadecimal digits over name, size and samples of each file, in the order of names."""
+    digest = hashlib.sha256()
+    for path in sorted(paths, key=lambda p: p.name):
+        size = path.stat().st_size
+        digest.update(f"{path.name}:{size};".encode())
+        with path.open("rb") as file:
+            for part in range(_SAMPLES):
+                file.seek(size * part // _SAMPLES)
+                digest.update(file.read(_SAMPLE_BYTES))
+    return digest.hexdigest()[:16]
+
+
+@contextlib.contextmanager
+def reading(source: Source) -> Iterator[None]:
+    """Turns whatever transformers raises for broken or absent weights into one line."""
+    from safetensors import SafetensorError
+
+    try:
+        with quiet():
+            yield
+    except DearError:
+        raise
+    except SafetensorError as error:
+        raise DataError.at(source.path, None, f"the weights are damaged: {error}") from error
+    except Exception as error:
+        text = str(error).strip()
+        first = text.splitlines()[0] if text else type(error).__name__
+        if source.folder is None and isinstance(error, OSError):
+            raise BackendError(_not_on_hub(source, first)) from error
+        raise BackendError(f"{source.path}: cannot load the model: {first}") from error
+
+
+def _not_on_hub(source: Source, reason: str) -> str:
+    from huggingface_hub.constants import is_offline_mode
+
+    where = f"{source.path}: no such folder here, and"
+    if is_offline_mode():
+        return (
+            f"{where} not in the hub's cache (HF_HUB_OFFLINE=1); unset it to fetch the model, or "
+            "name a folder"
+        )
+    return f"{where} the hub does not give it: {reason}"
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """No load reports, bars and warnings of other libraries: our own checks say what matters."""
+    from transformers.utils import logging as hf_logging
+
+    level = hf_logging.get_verbosity()
+    bars = hf_logging.is_progress_bar_enabled()
+    hf_logging.set_verbosity(logging.ERROR)
+    hf_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        hf_logging.set_verbosity(level)
+        if bars:
+            hf_logging.enable_progress_bar()  # type: ignore[no-untyped-call]

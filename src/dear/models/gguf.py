@@ -1,0 +1,109 @@
+"""GGUF files, dequantised once.
+
+transformers needs some 20 seconds to read a small GGUF file; the safetensors that it makes of it
+load in a tenth of a second, so they are kept: ~/.cache/dear/gguf/DIGEST/ (XDG_CACHE_HOME moves it;
+the folder may be removed at any time).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.util
+import io
+import logging
+import os
+import secrets
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from dear.artifacts import read_json, write_json
+from dear.errors import DataError, MissingExtra
+from dear.models.family import Source
+from dear.models.files import reading, sampled_digest
+
+logger = logging.getLogger(__name__)
+
+LARGEST_KEPT = 2**30
+"""Bytes of the largest GGUF file that is kept dequantised: float32 takes five times its room."""
+
+_MANIFEST = "dear_gguf.json"
+
+
+def gguf_as_safetensors(source: Source) -> Source:
+    """The same model as float32 safetensors with its tokenizer; a source that is no GGUF as it is.
+
+    Made on the first call, and again when the kept files are damaged. Where it cannot be kept
+    (size, a cache that cannot be written) the GGUF source itself comes back.
+    """
+    if source.gguf_file is None:
+        return source
+    if importlib.util.find_spec("gguf") is None:
+        raise MissingExtra.of("gguf", "gguf")
+    path = Path(source.path) / source.gguf_file
+    if path.stat().st_size > LARGEST_KEPT:
+        return source
+    with path.open("rb") as file:
+        entry = _cache() / hashlib.file_digest(file, "sha256").hexdigest()[:32]
+    if not _is_whole(entry):
+        try:
+            _convert(source, entry)
+        except OSError as error:
+            logger.warning("%s: cannot be kept dequantised in %s: %s", path, entry, error)
+            return source
+    return replace(source, path=str(entry), gguf_file=None, known_as=source.name)
+
+
+def drop_quantization(model: Any) -> None:
+    """Dequantised weights are plain tensors: let configuration and `save_pretrained` know."""
+    if getattr(model.config, "quantization_config", None) is not None:
+        del model.config.quantization_config
+    model.hf_quantizer = None
+
+
+def _cache() -> Path:
+    home = os.environ.get("XDG_CACHE_HOME")
+    return (Path(home) if home else Path.home() / ".cache") / "dear" / "gguf"
+
+
+def _is_whole(entry: Path) -> bool:
+    try:
+        files = read_json(entry / _MANIFEST).get("files")
+        return isinstance(files, dict) and all(
+            sampled_digest([entry / name]) == digest for name, digest in files.items()
+        )
+    except (DataError, OSError):
+        return False
+
+
+def _convert(source: Source, entry: Path) -> None:
+    """Write beside `entry`, then rename: other processes see all of it or nothing."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    # transformers shows a bar of its own here, whatever it is told
+    with reading(source), contextlib.redirect_stderr(io.StringIO()):
+        tokenizer = AutoTokenizer.from_pretrained(source.path, gguf_file=source.gguf_file)
+        model = AutoModelForCausalLM.from_pretrained(
+            source.path, gguf_file=source.gguf_file, dtype=torch.float32
+        )
+    drop_quantization(model)
+    building = entry.with_name(f".{entry.name}.{secrets.token_hex(4)}")
+    building.mkdir(parents=True)
+    try:
+        with reading(source):
+            model.save_pretrained(building)
+            tokenizer.save_pretrained(building)
+        for path in building.iterdir():
+            with path.open("rb+") as file:
+                os.fsync(file.fileno())
+        digests = {path.name: sampled_digest([path]) for path in building.iterdir()}
+        write_json(building / _MANIFEST, {"gguf": source.gguf_file, "files": digests})
+        if entry.exists() and not _is_whole(entry):
+            shutil.rmtree(entry)
+        if not entry.exists():
+            building.rename(entry)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)

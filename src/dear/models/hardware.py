@@ -1,0 +1,48 @@
+"""Where a model computes, and in what."""
+
+from __future__ import annotations
+
+import torch
+
+from dear.errors import ConfigError
+from dear.models.contract import DType
+
+
+def pick_device(device: str) -> torch.device:
+    """The first GPU, or the CPU, for "auto". ConfigError for a device that is not there."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(device)
+    except RuntimeError:
+        raise ConfigError(f"no device {device!r}; try auto, cpu, cuda, cuda:1 or mps") from None
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(f"no device {device!r}: PyTorch sees {torch.cuda.device_count()} GPUs")
+    if found.type == "mps" and not torch.backends.mps.is_available():
+        raise ConfigError(f"no device {device!r}: PyTorch sees no Apple GPU")
+    return found
+
+
+def pick_dtype(dtype: DType, device: torch.device) -> DType:
+    """For "auto", bfloat16 where the hardware multiplies in it, float32 elsewhere."""
+    if dtype != "auto":
+        if dtype not in ("float32", "bfloat16", "float16"):
+            raise ConfigError(f"no dtype {dtype!r}; try auto, float32, bfloat16 or float16")
+        return dtype
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
+    return "bfloat16" if device.type == "cpu" and cpu_has_bfloat16() else "float32"
+
+
+def cpu_has_bfloat16() -> bool:
+    """True if this processor multiplies bfloat16 matrices natively (AVX-512 BF16, AMX)."""
+    probes = (
+        getattr(torch.cpu, name, None)
+        for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    )
+    return any(probe is not None and probe() for probe in probes)
+
+
+def pick_attention(device: torch.device | None = None) -> str:
+    """On a CPU, short sequences run faster through eager attention than through SDPA."""
+    return "eager" if (device or pick_device("auto")).type == "cpu" else "sdpa"

@@ -1,0 +1,96 @@
+"""Training groups to tensors, and their pairs to logits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from dear.losses import Objective
+from dear.models.encoding import PairEncoder
+from dear.models.heads import pooled_logits
+from dear.models.scorer import collate, token_batches
+from dear.train.examples import Example
+
+
+class GroupCollator:
+    """Examples to tensors: pairs flattened to (P, T), and a (B, N) index of rows into them.
+
+    Groups of different size are padded in the index, never in the pairs, so a short group or a
+    short last batch costs nothing and mixes nothing.
+    """
+
+    def __init__(self, encoder: PairEncoder, pad_id: int) -> None:
+        self.encoder = encoder
+        self.pad_id = pad_id
+
+    def __call__(self, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
+        pairs = [(e.query, passage) for e in examples for passage in e.passages]
+        ids, mask, types = collate(self.encoder.encode(pairs), pad_id=self.pad_id)
+        width = max(len(e.passages) for e in examples)
+        rows = torch.zeros(len(examples), width, dtype=torch.int64)
+        present = torch.zeros(len(examples), width, dtype=torch.bool)
+        grades = torch.zeros(len(examples), width)
+        teacher = torch.zeros(len(examples), width)
+        first = 0
+        for b, example in enumerate(examples):
+            n = len(example.passages)
+            rows[b, :n] = torch.arange(first, first + n)
+            present[b, :n] = True
+            grades[b, :n] = torch.tensor(example.group.grades, dtype=torch.float32)
+            if example.group.teacher is not None:
+                teacher[b, :n] = torch.tensor(example.group.teacher, dtype=torch.float32)
+            first += n
+        return {
+            "input_ids": ids,
+            "attention_mask": mask,
+            "token_type_ids": types,
+            "rows": rows,
+            "present": present,
+            "grades": grades,
+            "teacher": teacher,
+        }
+
+
+def flat_logits(model: Any, batch: Mapping[str, torch.Tensor], budget: int | None) -> torch.Tensor:
+    """float32 (P,) logits of a batch's pairs.
+
+    budget: padded tokens that go through the model at once, pairs of like length together; None
+    for all at once. The result does not depend on it, the time on a CPU does.
+    """
+    ids, mask, types = batch["input_ids"], batch["attention_mask"], batch["token_type_ids"]
+    if budget is None:
+        return pooled_logits(model, ids, mask, types)
+    lengths = mask.sum(-1).tolist()
+    batches = token_batches(lengths, budget)
+    parts = []
+    for rows in batches:
+        width = lengths[rows[0]]
+        at = torch.tensor(rows, device=ids.device)
+        parts.append(pooled_logits(model, ids[at, :width], mask[at, :width], types[at, :width]))
+    order = torch.tensor([row for rows in batches for row in rows], device=ids.device)
+    return torch.cat(parts)[order.argsort()]
+
+
+def group_losses(
+    objective: Objective, logits: torch.Tensor, batch: Mapping[str, torch.Tensor]
+) -> torch.Tensor:
+    """float32 (B,): the objective of each group alone.
+
+    logits: (P,) of the batch's pairs.
+    A loss is a mean over queries, passages or pairs, so that its value for a batch would depend
+    on who else is in it (ties, groups of different size). Taken for each group, then averaged,
+    every group weighs the same and accumulation changes nothing.
+    """
+
+    def alone(
+        scores: torch.Tensor, grades: torch.Tensor, teacher: torch.Tensor, present: torch.Tensor
+    ) -> torch.Tensor:
+        total, _parts = objective(scores[None], grades[None], teacher[None], present[None])
+        return total
+
+    each: torch.Tensor = torch.vmap(alone)(
+        logits[batch["rows"]], batch["grades"], batch["teacher"], batch["present"]
+    )
+    return each

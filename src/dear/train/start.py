@@ -1,0 +1,144 @@
+"""What a training starts from: weights cut and wrapped as the recipe says, and its arguments."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from transformers import TrainerCallback, TrainingArguments
+
+from dear.errors import ConfigError, MissingExtra
+from dear.models.family import locate
+from dear.models.hardware import cpu_has_bfloat16, pick_device
+from dear.models.heads import HEAD_PARTS, HEADS
+from dear.models.loading import load_weights, pick_layers
+from dear.recipes import LoraRecipe, ModelRecipe, Recipe, TrainRecipe
+from dear.train.checkpoints import STEPS
+
+_DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "attention_dropout")
+
+
+def start_model(recipe: ModelRecipe) -> tuple[Any, Any]:
+    """(model, tokenizer): base weights with a one-logit head, cut and wrapped.
+
+    A new head and a new adapter come from torch's current seed.
+    """
+    if recipe.layers and recipe.lora is not None and not recipe.lora.merge:
+        raise ConfigError(
+            "model.layers with an adapter that is not merged: the base would be loaded with all "
+            "its layers; set model.lora.merge=true"
+        )
+    model, tokenizer, fresh = load_weights(locate(recipe.base), dtype=recipe.dtype)
+    if model.config.num_labels != 1:
+        raise ConfigError(f"{recipe.base}: {model.config.num_labels} outputs; a reranker has one")
+    if recipe.layers:
+        pick_layers(model, recipe.layers)
+    if recipe.dropout is not None:
+        _set_dropout(model, recipe.dropout)
+    if recipe.lora is not None:
+        model = _add_lora(model, recipe.lora, fresh)
+    return model, tokenizer
+
+
+def training_arguments(recipe: Recipe, folder: Path) -> TrainingArguments:
+    """The Trainer's arguments; ConfigError for what it does not know."""
+    t = recipe.train
+    if t.groups_per_step % t.accumulate:
+        raise ConfigError(
+            f"train.groups_per_step {t.groups_per_step} is no multiple of accumulate {t.accumulate}"
+        )
+    device = pick_device("auto")
+    autocast = t.autocast and (device.type == "cuda" or cpu_has_bfloat16())
+    known = {field.name for field in dataclasses.fields(TrainingArguments)}
+    # named so since transformers 5.20
+    checkpointing = next(
+        name for name in ("activation_checkpointing", "gradient_checkpointing") if name in known
+    )
+    options: dict[str, Any] = {checkpointing: t.gradient_checkpointing}
+    try:
+        args = TrainingArguments(
+            output_dir=str(folder / STEPS),
+            num_train_epochs=t.epochs,
+            max_steps=t.max_steps or -1,
+            learning_rate=t.learning_rate,
+            per_device_train_batch_size=t.groups_per_step // t.accumulate,
+            gradient_accumulation_steps=t.accumulate,
+            warmup_steps=t.warmup,
+            lr_scheduler_type=t.scheduler,
+            weight_decay=t.weight_decay,
+            max_grad_norm=t.max_grad_norm,
+            bf16=autocast and recipe.model.dtype == "float32",
+            use_cpu=device.type == "cpu",
+            seed=t.seed,
+            data_seed=t.seed,
+            eval_strategy="no",
+            save_strategy="no",
+            logging_strategy="no",
+            report_to="none" if t.report_to == "tensorboard" else t.report_to,
+            remove_unused_columns=False,
+            disable_tqdm=True,
+            dataloader_pin_memory=device.type == "cuda",
+            **options,
+        )
+    except ValueError as error:
+        raise ConfigError(f"train: {str(error).splitlines()[0]}") from None
+    if args.world_size > 1:
+        raise ConfigError("training runs in one process on one device; start it without torchrun")
+    # several visible GPUs would be used through DataParallel, which cuts groups apart
+    args._n_gpu = min(args.n_gpu, 1)
+    return args
+
+
+def reporters(recipe: TrainRecipe, folder: Path, step: int) -> list[TrainerCallback]:
+    """TensorBoard beside the checkpoint, where it outlives the steps.
+
+    step: where a training that was killed goes on; what was reported after it is struck out.
+    """
+    if recipe.report_to != "tensorboard":
+        return []
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of tensorboard's own imports
+            from torch.utils.tensorboard import SummaryWriter
+            from transformers.integrations.integration_utils import TensorBoardCallback
+    except ImportError:
+        raise MissingExtra.of("tensorboard", "train") from None
+    writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step or None)
+    return [TensorBoardCallback(writer)]  # type: ignore[no-untyped-call]
+
+
+def _set_dropout(model: Any, rate: float) -> None:
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = rate
+        elif isinstance(getattr(module, "attention_dropout", None), float):
+            module.attention_dropout = rate
+    for key in _DROPOUTS:
+        if hasattr(model.config, key):
+            setattr(model.config, key, rate)
+
+
+def _add_lora(model: Any, recipe: LoraRecipe, fresh: set[str]) -> Any:
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError:
+        raise MissingExtra.of("peft", "train") from None
+    names = {name.rsplit(".", 1)[-1] for name, _ in model.named_modules()}
+    unknown = sorted(set(recipe.targets) - names)
+    if unknown:
+        raise ConfigError(f"lora.targets: the model has no {', '.join(unknown)}")
+    # whatever of the classifier the base does not bring, an encoder's pooler for instance
+    new = {part for key in fresh for part in key.split(".") if part in HEAD_PARTS}
+    heads = {name for name in HEADS if hasattr(model, name)}
+    config = LoraConfig(
+        task_type="SEQ_CLS",
+        r=recipe.rank,
+        lora_alpha=recipe.alpha,  # type: ignore[arg-type]  # a factor; fractions are fine
+        lora_dropout=recipe.dropout,
+        target_modules=list(recipe.targets),
+        modules_to_save=sorted(new | heads),
+    )
+    return get_peft_model(model, config)

@@ -1,0 +1,268 @@
+"""transformers' Trainer over groups: losses by group, nDCG@10 on dev, whole checkpoints."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PrinterCallback, Trainer, TrainerCallback
+
+from dear.errors import BackendError
+from dear.evaluate.metrics import evaluate
+from dear.losses import Objective
+from dear.models.contract import ScoringContract
+from dear.models.heads import HEADS
+from dear.models.loading import ScoringModel
+from dear.models.scorer import Scorer
+from dear.recipes import TrainRecipe
+from dear.records import Candidates, Judgements, Ranking
+from dear.train.batches import flat_logits, group_losses
+from dear.train.checkpoints import keep_only, mark_whole
+
+MEASURE = "nDCG@10"
+CPU_TRAIN_TOKENS = 4096
+"""Padded tokens that go through the model at once on a CPU; the numbers do not depend on it."""
+
+_NOT_FINITE = "lower train.learning_rate, or set train.autocast=false"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What a progress bar shows. loss: the mean since the last one; ndcg: on dev, or None."""
+
+    done: int
+    total: int
+    loss: float
+    ndcg: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Dev:
+    """Candidates to rank while training, and the judgements of their queries alone."""
+
+    candidates: tuple[Candidates, ...]
+    judgements: Judgements
+
+
+@dataclass(frozen=True, slots=True)
+class Scoring:
+    """What turns the model in training into a scorer."""
+
+    tokenizer: Any
+    contract: ScoringContract
+
+
+class GroupTrainer(Trainer):
+    """A batch is a batch of groups, a step's loss the mean over its groups, the metric nDCG@10.
+
+    When to log, evaluate, save and stop is `Flow`'s affair; the arguments must leave it alone
+    (every strategy "no").
+    """
+
+    model: Any
+
+    def __init__(
+        self,
+        *,
+        recipe: TrainRecipe,
+        objective: Objective,
+        scoring: Scoring,
+        dev: Dev | None,
+        progress: Callable[[Step], None] | None = None,
+        callbacks: Sequence[TrainerCallback] = (),
+        **trainer: Any,
+    ) -> None:
+        self.objective: Objective = objective
+        self.scoring = scoring
+        self.dev = dev
+        self.head_learning_rate = recipe.head_learning_rate
+        self.groups_in_step = self.passes_in_step = 1
+        flow = Flow(recipe, has_dev=dev is not None, progress=progress)
+        super().__init__(callbacks=[flow, *callbacks], **trainer)
+        self.remove_callback(PrinterCallback)
+        # compute_loss weighs a pass by its groups; the Trainer then divides by the passes
+        self.model_accepts_loss_kwargs = False
+        self.budget = CPU_TRAIN_TOKENS if self.args.device.type == "cpu" else None
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
+        """One step's batches, counted."""
+        batches, _ = super().get_batch_samples(*args, **kwargs)
+        self.passes_in_step = len(batches)
+        self.groups_in_step = sum(len(batch["rows"]) for batch in batches)
+        return batches, None
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: Mapping[str, torch.Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:
+        """This pass's share of the step: the sum over its groups by the step's number of groups.
+
+        Times the number of passes, which the Trainer divides by. BackendError if not finite.
+        """
+        logits = flat_logits(model, inputs, self.budget)
+        each = group_losses(self.objective, logits, inputs)
+        loss = each.sum() * (self.passes_in_step / self.groups_in_step)
+        if not torch.isfinite(loss):
+            raise BackendError(
+                f"step {self.state.global_step + 1}: the loss is {loss.item()}; {_NOT_FINITE}"
+            )
+        return (loss, {"logits": logits}) if return_outputs else loss
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """The Trainer's own, with the head in groups of its own learning rate if it has one."""
+        is_new = self.optimizer is None
+        optimizer: torch.optim.Optimizer = super().create_optimizer(model)
+        if is_new and self.head_learning_rate is not None:
+            named = (self.model if model is None else model).named_parameters()
+            heads = {id(p) for name, p in named if set(name.split(".")) & set(HEADS)}
+            _split(optimizer, heads, self.head_learning_rate)
+        return optimizer
+
+    def evaluate(self, *_args: Any, **_kwargs: Any) -> dict[str, float]:
+        """nDCG@10 of the model in training, over the dev candidates alone."""
+        dev = self.dev or Dev((), {})
+        was_training = self.model.training
+        self.model.eval()
+        scorer = Scorer(
+            ScoringModel(
+                model=self.model,
+                tokenizer=self.scoring.tokenizer,
+                contract=self.scoring.contract,
+                name="the model in training",
+                revision="",
+                device=self.args.device,
+            )
+        )
+        found = evaluate(rank(scorer, dev), dev.judgements, [MEASURE])
+        metrics = {"eval_ndcg": found.means[MEASURE]}
+        self.model.train(was_training)
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(
+            self.args, self.state, self.control, metrics
+        )
+        return metrics
+
+
+def rank(scorer: Scorer, dev: Dev) -> dict[str, Ranking]:
+    """The dev candidates in the order of the scorer's scores."""
+    pairs = [(c.query.text, p.full_text) for c in dev.candidates for p in c.passages]
+    scores = iter(scorer.score(pairs).tolist())
+    return {
+        c.query.id: Ranking.sorted(
+            c.query.id, [p.id for p in c.passages], [next(scores) for _ in c.passages]
+        )
+        for c in dev.candidates
+    }
+
+
+class Flow(TrainerCallback):
+    """When to log, evaluate, save and stop.
+
+    All of it follows from the step and from the evaluations so far, which every checkpoint
+    holds, so that a training that goes on decides as the undisturbed one did. At one step the
+    order is: log, evaluate, save; no checkpoint lacks what happened at its step.
+    """
+
+    def __init__(
+        self,
+        recipe: TrainRecipe,
+        *,
+        has_dev: bool,
+        progress: Callable[[Step], None] | None = None,
+    ) -> None:
+        self.recipe = recipe
+        self.has_dev = has_dev
+        self.progress = progress
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_kwargs: Any) -> None:
+        step, recipe = state.global_step, self.recipe
+        is_last = step >= state.max_steps
+        is_round = is_last or state.epoch == int(state.epoch)
+        evaluates = self.has_dev and (is_last or _due(step, recipe.eval_steps, is_round))
+        control.should_evaluate = evaluates
+        control.should_save = is_last or _due(
+            step, recipe.save_steps, evaluates if self.has_dev else is_round
+        )
+        # a mean that a checkpoint cut in two would be another one after going on
+        control.should_log = (
+            _due(step, recipe.log_steps, False) or control.should_evaluate or control.should_save
+        )
+        if self.progress is not None:
+            curve, dev = loss_curve(state.log_history), dev_curve(state.log_history)
+            loss = curve[-1]["loss"] if curve else math.nan
+            ndcg = dev[-1]["eval_ndcg"] if dev else None
+            self.progress(Step(step, state.max_steps, loss, ndcg))
+
+    def on_pre_optimizer_step(
+        self, args: Any, state: Any, control: Any, model: Any = None, **_kwargs: Any
+    ) -> None:
+        # before the weights are touched, so that no checkpoint ever holds NaN
+        gradients = [p.grad for p in model.parameters() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        if not torch.isfinite(norm):
+            raise BackendError(
+                f"step {state.global_step + 1}: the gradient is {norm.item()}; {_NOT_FINITE}"
+            )
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **_kwargs: Any) -> None:
+        if best_step(state.log_history) == state.global_step:
+            control.should_save = True
+        if is_out_of_patience(state.log_history, self.recipe.patience):
+            control.should_save = control.should_training_stop = True
+
+    def on_save(self, args: Any, state: Any, control: Any, **_kwargs: Any) -> None:
+        steps = Path(args.output_dir)
+        mark_whole(steps / f"checkpoint-{state.global_step}")
+        keep_only(steps, {state.global_step, best_step(state.log_history)})
+
+
+def loss_curve(history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What was logged of the loss: each entry's is the mean of the steps since the one before."""
+    return [dict(entry) for entry in history if "loss" in entry]
+
+
+def dev_curve(history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What was measured on dev."""
+    return [dict(entry) for entry in history if "eval_ndcg" in entry]
+
+
+def mean_loss(history: Sequence[Mapping[str, Any]]) -> float:
+    """The mean over all steps, out of the logged means; NaN where nothing was logged."""
+    total, last = 0.0, 0
+    for entry in loss_curve(history):
+        total += entry["loss"] * (entry["step"] - last)
+        last = entry["step"]
+    return total / last if last else math.nan
+
+
+def best_step(history: Sequence[Mapping[str, Any]]) -> int | None:
+    """The step with the highest nDCG@10 on dev, the first of equals; None without dev."""
+    curve = dev_curve(history)
+    return max(curve, key=lambda entry: entry["eval_ndcg"])["step"] if curve else None
+
+
+def is_out_of_patience(history: Sequence[Mapping[str, Any]], patience: int) -> bool:
+    """True if the last `patience` evaluations were no better than one before them."""
+    values = [entry["eval_ndcg"] for entry in dev_curve(history)]
+    if not patience or not values:
+        return False
+    return len(values) - 1 - values.index(max(values)) >= patience
+
+
+def _due(step: int, every: int, otherwise: bool) -> bool:
+    return step % every == 0 if every else otherwise
+
+
+def _split(optimizer: torch.optim.Optimizer, chosen: set[int], learning_rate: float) -> None:
+    for group in list(optimizer.param_groups):
+        mine = [p for p in group["params"] if id(p) in chosen]
+        if mine:
+            group["params"] = [p for p in group["params"] if id(p) not in chosen]
+            optimizer.add_param_group({**group, "params": mine, "lr": learning_rate})
