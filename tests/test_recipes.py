@@ -12,7 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dear.errors import ConfigError, DataError
-from dear.recipes import Recipe, load_recipe, parse_recipe, shipped_recipes
+from dear.recipes import (
+    DISTILL,
+    DistillRecipe,
+    Recipe,
+    load_distill_recipe,
+    load_recipe,
+    parse_recipe,
+    shipped_recipes,
+)
 
 PLAIN: dict[str, Any] = {"name": "x", "model": {"base": "b"}, "data": [{"collection": "c"}]}
 
@@ -264,7 +272,22 @@ def test_recipes_ship() -> None:
 
 @pytest.mark.parametrize("name", sorted(shipped_recipes()))
 def test_a_recipe_that_ships_loads_and_says_what_it_is(name: str) -> None:
-    recipe = load_recipe(name)
-    assert isinstance(recipe, Recipe)
+    load = load_distill_recipe if name.startswith(DISTILL) else load_recipe
+    recipe: Recipe | DistillRecipe = load(name)
     assert recipe.name
     assert recipe.description
+
+
+def test_a_distill_recipe_is_strict_and_goes_without_its_folders_name() -> None:
+    name = next(n for n in shipped_recipes() if n.startswith(DISTILL))
+    assert load_distill_recipe(name.removeprefix(DISTILL)) == load_distill_recipe(name)
+    changed = load_distill_recipe(name, ["student.train.epochs=7", "teacher.first_stage=0"])
+    assert changed.student.train.epochs == 7.0
+    assert changed.teacher.first_stage == 0.0
+    for override, problem in (
+        ("student.train.epoch=7", "unknown key 'student.train.epoch'.*'epochs'"),
+        ("teacher.scale=0", "teacher.scale: Input should be greater than 0"),
+        ("student.model=x", "student.model: Input should be an object"),
+    ):
+        with pytest.raises(ConfigError, match=problem):
+            load_distill_recipe(name, [override])

@@ -11,11 +11,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from dear.errors import ConfigError, DataError, excerpt, nearest
+
+T = TypeVar("T")
+DISTILL = "distill/"
+"""Where the recipes of `dear distill` are among those that ship."""
 
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -218,6 +222,72 @@ def shipped_recipes() -> dict[str, Path]:
     return {p.relative_to(root).with_suffix("").as_posix(): p for p in sorted(root.rglob("*.toml"))}
 
 
+@dataclass(frozen=True, kw_only=True)
+class TeacherStage:
+    """Where a distillation's soft labels come from.
+
+    zero_shot: the teacher where nothing is judged, as `dear label --model` names it.
+    model: the weights of a bi-encoder teacher that is trained where there are judgements; None
+        never trains one.
+    queries: training queries for it, None takes all.
+    first_stage: weight of the first stage's score in the ensemble with the teacher (0: none).
+    scale: factor on the ensemble's z-scores, which makes them logits.
+    """
+
+    __pydantic_config__ = _STRICT
+    zero_shot: str
+    model: ModelRecipe | None = None
+    contract: ContractRecipe = ContractRecipe()
+    groups: GroupsRecipe = GroupsRecipe()
+    train: TrainRecipe = TrainRecipe()
+    queries: Count | None = None
+    first_stage: NotNegative = 0.3
+    scale: Positive = 3.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudentStage:
+    """The student, and the queries that it is distilled on (None: all)."""
+
+    __pydantic_config__ = _STRICT
+    model: ModelRecipe
+    contract: ContractRecipe = ContractRecipe()
+    groups: GroupsRecipe = GroupsRecipe()
+    loss: LossRecipe = LossRecipe()
+    train: TrainRecipe = TrainRecipe()
+    queries: Count | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TestStage:
+    """What is reranked in the end. queries: a fixed sample where there are more; None: all."""
+
+    __pydantic_config__ = _STRICT
+    queries: Count | None = 500
+    top_k: Count = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillRecipe:
+    """The whole way from a collection to a student, for `dear distill`.
+
+    depth: candidates of each training query that the first stage gives and the teacher labels.
+    control: also train the student without the teacher, to see what the teacher was worth.
+    """
+
+    __pydantic_config__ = _STRICT
+    name: str
+    description: str = ""
+    depth: Count = 50
+    control: bool = True
+    teacher: TeacherStage
+    student: StudentStage
+    test: TestStage = TestStage()
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
 def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
     """A recipe from a TOML file, or from the name of one that ships.
 
@@ -226,6 +296,25 @@ def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
     Raises ConfigError for an unknown key (with the nearest known one) or a wrong value, and
     DataError for a file that is no TOML.
     """
+    return parse_recipe(_read(path, overrides), where=str(path))
+
+
+def load_distill_recipe(path: Path | str, overrides: Sequence[str] = ()) -> DistillRecipe:
+    """As `load_recipe`, for `dear distill`; shipped ones may be named without `distill/`."""
+    if not Path(path).is_file() and f"{DISTILL}{path}" in shipped_recipes():
+        path = f"{DISTILL}{path}"
+    return _parse(DistillRecipe, _read(path, overrides), str(path))
+
+
+def parse_recipe(values: Mapping[str, Any], *, where: str = "recipe") -> Recipe:
+    """A recipe from plain values; errors as `load_recipe`."""
+    recipe = _parse(Recipe, values, where)
+    if not recipe.data:
+        raise ConfigError(f"{where}: data: name at least one collection to train on")
+    return recipe
+
+
+def _read(path: Path | str, overrides: Sequence[str]) -> dict[str, Any]:
     file = _find(path)
     try:
         values = tomllib.loads(file.read_text(encoding="utf-8"))
@@ -233,15 +322,14 @@ def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
         raise DataError.at(file, None, f"not TOML: {error}") from None
     for override in overrides:
         _override(values, override)
-    return parse_recipe(values, where=str(path))
+    return values
 
 
-def parse_recipe(values: Mapping[str, Any], *, where: str = "recipe") -> Recipe:
-    """A recipe from plain values; errors as `load_recipe`."""
-    _refuse_unknown(Recipe, values, where, "")
+def _parse(kind: type[T], values: Mapping[str, Any], where: str) -> T:
+    _refuse_unknown(kind, values, where, "")
     try:
         # as JSON: there a list may become a tuple, and a string or a bool never becomes a number
-        recipe = TypeAdapter(Recipe).validate_json(json.dumps(values), strict=True)
+        return TypeAdapter(kind).validate_json(json.dumps(values), strict=True)
     except TypeError:
         raise ConfigError(f"{where}: dates and times mean nothing in a recipe") from None
     except ValidationError as error:
@@ -249,9 +337,6 @@ def parse_recipe(values: Mapping[str, Any], *, where: str = "recipe") -> Recipe:
         key = ".".join(str(part) for part in first["loc"])
         given = "" if first["type"] == "missing" else f", got {_shown(first['input'])}"
         raise ConfigError(f"{where}: {key}: {first['msg']}{given}") from None
-    if not recipe.data:
-        raise ConfigError(f"{where}: data: name at least one collection to train on")
-    return recipe
 
 
 def _shown(value: Any) -> str:

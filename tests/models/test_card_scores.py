@@ -25,6 +25,7 @@ from dear.models.loading import load_scoring_model
 from dear.models.scorer import Scorer
 
 KINDS = ("llama", "mistral", "qwen3", "bert", "modernbert")
+OTHERS = ("gpt2", "bloom", "roberta")  # learned positions, none at all, counted from the pad id
 LONG = [
     (words(3, 1), words(900, 2)),
     (words(900, 3), words(3, 4)),
@@ -56,14 +57,14 @@ def card(folder: Path, some: list[tuple[str, str]]) -> np.ndarray[Any, Any]:
     return np.array(scores)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, *OTHERS])
 def test_a_score_is_the_cards(kind: str, tiny: Callable[[str], Path]) -> None:
     some = pairs(6) + LONG
     expected = card(tiny(kind), some)
     scorer = Scorer(load_scoring_model(tiny(kind), dtype="float32"))
     scores = scorer.score(some)
     assert scorer.contract.name == "card"
-    assert expected.std() > 0.1  # else the comparison below could not fail
+    assert expected.std() > 0.05  # else the comparison below could not fail
     np.testing.assert_allclose(scores, expected, atol=1e-4)
     assert max(len(e) for e in scorer.encoder.encode(some)) == 512
 

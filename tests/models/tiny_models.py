@@ -97,6 +97,7 @@ def bert_tokenizer(**options: Any) -> Any:
         pad_token="[PAD]",
         cls_token="[CLS]",
         mask_token="[MASK]",
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
         **options,
     )
 
@@ -150,6 +151,15 @@ CONFIGS: dict[str, Any] = {
     "granite": lambda **o: hf.GraniteConfig(
         **{k: v for k, v in DECODER.items() if k != "head_dim"} | {"logits_scaling": 3.0} | o
     ),
+    "gpt2": lambda **o: hf.GPT2Config(
+        n_embd=32, n_layer=2, n_head=4, vocab_size=400, n_positions=600, initializer_range=0.2, **o
+    ),
+    "bloom": lambda **o: hf.BloomConfig(
+        hidden_size=32, n_layer=2, n_head=4, vocab_size=400, initializer_range=0.2, **o
+    ),
+    "roberta": lambda **o: hf.RobertaConfig(
+        **ENCODER | {"max_position_embeddings": 514, "pad_token_id": 1} | o
+    ),
     "bert": lambda **o: hf.BertConfig(**ENCODER | o),
     "modernbert": lambda **o: hf.ModernBertConfig(
         **ENCODER
@@ -163,7 +173,7 @@ CONFIGS: dict[str, Any] = {
         | o
     ),
 }
-ENCODERS = ("bert", "modernbert")
+ENCODERS = ("bert", "modernbert", "roberta")
 
 
 def tokenizer_for(kind: str) -> Any:

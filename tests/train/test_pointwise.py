@@ -13,8 +13,11 @@ from typing import Any
 import pytest
 import torch
 from test_batches import example
+from transformers import TrainingArguments
+from transformers.training_args import OptimizerNames
 
 import dear.models.opening
+import dear.train.pointwise
 import dear.train.start
 from dear.data.collections import Collection
 from dear.errors import BackendError, ConfigError, DataError
@@ -123,9 +126,18 @@ def test_the_same_seed_gives_the_same_weights_bit_for_bit(
 
 @pytest.mark.parametrize("main", ["ce", "ranknet", "mse"])
 def test_accumulation_changes_nothing(
-    bert: str, labels: str, run: Any, tiny: Collection, main: str
+    bert: str, labels: str, run: Any, main: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not with a short last batch, nor with groups that have more valid pairs than others."""
+    inner = dear.train.pointwise.training_arguments
+
+    def with_sgd(*args: Any) -> TrainingArguments:
+        # Adam makes whole steps of rounding errors where a gradient is 0 (the bias of the keys)
+        arguments = inner(*args)
+        arguments.optim = OptimizerNames.SGD
+        return arguments
+
+    monkeypatch.setattr(dear.train.pointwise, "training_arguments", with_sgd)
     examples = [example(2 + i % 5, i, ties=i % 2 == 0) for i in range(11)]
     found = []
     for accumulate in (1, 2, 4):
@@ -134,13 +146,13 @@ def test_accumulation_changes_nothing(
             labels,
             loss={"main": [main], "alpha": 0.3},
             train__accumulate=accumulate,
-            train__learning_rate=1e-3,
+            train__learning_rate=3e-2,
         )
         folder = run(made, f"{accumulate}", examples=examples)
         found.append((weights(folder), report(folder)["loss_curve"]))
     start = weights(run(recipe(bert, labels, train__learning_rate=1e-12), "start"))
     for other, curve in found[1:]:
-        assert distance(found[0][0], other) < 2e-6
+        assert distance(found[0][0], other) < 1e-6
         assert [e["loss"] for e in curve] == pytest.approx([e["loss"] for e in found[0][1]])
     assert distance(found[0][0], start) > 1e-3
 

@@ -92,11 +92,11 @@ def evaluate(
     if to_stdout:
         print_json(report)
     else:
-        _show(rows, names, comparisons, per_query)
         if json_file is not None:
             from dear.artifacts import write_json
 
             write_json(json_file, report)
+        _show(rows, names, comparisons, per_query)
     for line in notes:
         note(line)
 
@@ -158,13 +158,15 @@ def run_names(paths: Sequence[Path], own: Mapping[Path, str]) -> list[str]:
 
     own: resolved path → name, for the collection's own runs.
     """
-    depth, names = 1, [own.get(p.resolve()) or _stem(p, 1) for p in paths]
-    while len(set(names)) < len(names) and depth < max(len(p.resolve().parts) for p in paths):
-        depth += 1
+    names = [own.get(path.resolve()) or _stem(path, 1) for path in paths]
+    for depth in range(2, max(len(path.resolve().parts) for path in paths)):
+        if len(set(names)) == len(names):
+            return names
         names = [
-            n if names.count(n) == 1 else _stem(p, depth) for n, p in zip(names, paths, strict=True)
+            _stem(path, depth) if names.count(name) > 1 else name
+            for path, name in zip(paths, names, strict=True)
         ]
-    return names
+    return names if len(set(names)) == len(names) else [str(path) for path in paths]
 
 
 def _stem(path: Path, depth: int) -> str:
@@ -244,7 +246,7 @@ def _show(
             )
             for row in rows
         ],
-        align=("left", *["right"] * (len(measures) + lacking)),  # type: ignore[arg-type]
+        align=("left", *["right"] * (len(measures) + lacking)),
         wrap=("run",),
     )
     if comparisons:
@@ -292,7 +294,7 @@ def _show_queries(rows: Sequence[_Row], measure: str) -> None:
             (query_id, *(f"{row.evaluation.per_query[measure][query_id]:.4f}" for row in rows))
             for query_id in ids
         ],
-        align=("left", *["right"] * len(rows)),  # type: ignore[arg-type]
+        align=("left", *["right"] * len(rows)),
     )
 
 

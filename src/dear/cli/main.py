@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import io
 import logging
 import os
 import sys
@@ -78,11 +79,7 @@ def _shared_options(
 def _register() -> None:
     for name, place in COMMANDS.items():
         module, _, function = place.partition(":")
-        try:
-            app.command(name)(getattr(importlib.import_module(module), function))
-        except ModuleNotFoundError as error:
-            if error.name != module:
-                raise
+        app.command(name)(getattr(importlib.import_module(module), function))
 
 
 _register()
@@ -94,8 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0: done. 2: bad input, in one line on standard error. 1: a fault of ours, in one line.
     130: interrupted. 141: whoever read the output has gone.
     """
-    words = _flags_first(sys.argv[1:] if arguments is None else arguments)
-    flags = {word for word in words if word in GLOBAL_FLAGS}
+    flags, words = _without_flags(sys.argv[1:] if arguments is None else arguments)
     with _surroundings(debug="--debug" in flags, hush="--quiet" in flags):
         try:
             status = _invoke(words or ["--help"])
@@ -108,11 +104,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return status
 
 
-def _flags_first(words: Sequence[str]) -> list[str]:
-    """The words with GLOBAL_FLAGS in front; what follows `--` is left alone."""
+def _without_flags(words: Sequence[str]) -> tuple[set[str], list[str]]:
+    """GLOBAL_FLAGS that are given, and the other words; what follows `--` is left alone."""
     end = list(words).index("--") if "--" in words else len(words)
-    flags = [word for word in words[:end] if word in GLOBAL_FLAGS]
-    return [*flags, *(word for word in words[:end] if word not in GLOBAL_FLAGS), *words[end:]]
+    flags = {word for word in words[:end] if word in GLOBAL_FLAGS}
+    return flags, [*(word for word in words[:end] if word not in GLOBAL_FLAGS), *words[end:]]
 
 
 def _invoke(words: Sequence[str]) -> int:
@@ -132,6 +128,9 @@ def _surroundings(*, debug: bool, hush: bool) -> Iterator[None]:
     for name in ("HF_HUB_DISABLE_PROGRESS_BARS", "TRANSFORMERS_NO_ADVISORY_WARNINGS"):
         os.environ.setdefault(name, "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # a passage may hold what the terminal's encoding does not
+        sys.stdout.reconfigure(errors="replace")
     logger = logging.getLogger("dear")
     handler = _ToStandardError()
     level, propagates = logger.level, logger.propagate

@@ -7,15 +7,17 @@ import sys
 from collections.abc import Sequence
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, Literal
-
-Align = Literal["left", "right"]
+from typing import Any, cast
 
 quiet: ContextVar[bool] = ContextVar("quiet", default=False)
 """True under --quiet."""
 
 UNLIMITED = 100_000
 """Columns for a table that goes to a file or a pipe: every row stays one line."""
+
+
+SHORTEST = 12
+"""Columns of a cell that is wrapped or cut, at least."""
 
 
 def note(text: str) -> None:
@@ -39,37 +41,43 @@ def table(
     headers: Sequence[str],
     rows: Sequence[Sequence[str]],
     *,
-    align: Sequence[Align],
+    align: Sequence[str],
     wrap: Sequence[str] = (),
     shorten: str | None = None,
 ) -> None:
     """A table on standard output; one line a row in a pipe.
 
-    align: one for each column.  wrap: headers of the columns that give way, line by line, where
-    the terminal is narrow.  shorten: the one that is cut with `…` there. What is still too wide
-    is printed whole.
+    align: left or right, one for each column.  wrap: headers of the columns that give way, line
+    by line, where the terminal is narrow.  shorten: the one that is cut with `…` there. All
+    other cells are whole.
     """
+    from rich.cells import cell_len
     from rich.console import Console
-    from rich.measure import Measurement
     from rich.table import Table
     from rich.text import Text
 
+    console = Console(width=None if sys.stdout.isatty() else UNLIMITED, highlight=False)
+    widths = [max(map(cell_len, column)) for column in zip(headers, *rows, strict=True)]
+    room = console.width - sum(width + 2 for width in widths)
+    cells = [[Text(cell) for cell in row] for row in rows]  # Text: brackets are no markup
+    if shorten is not None:
+        at = headers.index(shorten)
+        for row in cells:
+            row[at].truncate(max(SHORTEST, widths[at] + 2 + room), overflow="ellipsis")
+    if room < 0 and not wrap and shorten is None:
+        console = Console(width=UNLIMITED, highlight=False)
     grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for header, side in zip(headers, align, strict=True):
-        cut = header == shorten
+    for header, side, width in zip(headers, align, widths, strict=True):
+        whole = header not in wrap and header != shorten
         grid.add_column(
             header,
-            justify=side,
+            justify=cast(Any, side),
             no_wrap=header not in wrap,
-            overflow="ellipsis" if cut else "fold",
-            min_width=20 if cut else None,
+            # rich would take from every column alike
+            min_width=width if whole else min(width, SHORTEST),
         )
-    for row in rows:
-        grid.add_row(*(Text(cell) for cell in row))  # Text: brackets in a cell are no markup
-    console = Console(width=None if sys.stdout.isatty() else UNLIMITED, highlight=False)
-    free = console.options.update(width=UNLIMITED)
-    if not shorten and Measurement.get(console, free, grid).minimum > console.width:
-        console = Console(width=UNLIMITED, highlight=False)
+    for row in cells:
+        grid.add_row(*row)
     with console.capture() as captured:
         console.print(grid)
     # rich fills every row up with spaces

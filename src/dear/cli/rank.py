@@ -93,7 +93,7 @@ def rank(
     reranker = Reranker(model, dtype=dtype, device=device, batch_tokens=batch_tokens)  # type: ignore[arg-type]
     curve: dict[float, float] = {}
     if dev is not None:
-        weight, curve = _best_weight(reranker, dev, fuse_split, output)
+        weight, curve = _best_weight(reranker, dev)
     started = time.perf_counter()
     ranked = _rank_all(reranker, candidates, "ranking")
     seconds = time.perf_counter() - started
@@ -116,6 +116,8 @@ def rank(
         },
         first_stage=path,
     )
+    if dev is not None:
+        summary(_curve(weight, curve, dev, fuse_split), output)
     summary(
         f"{output}: {count(len(ranked), 'query')}, {count(pairs, 'pair')} in {duration(seconds)} "
         f"({rate(pairs, seconds)})",
@@ -218,19 +220,17 @@ def _dev_run(collection: Collection, run: str, fuse_run: str | None, split: str,
         )
 
 
-def _best_weight(
-    reranker: Reranker, dev: _Dev, split: str, output: Path
-) -> tuple[float, dict[float, float]]:
+def _best_weight(reranker: Reranker, dev: _Dev) -> tuple[float, dict[float, float]]:
     from dear.rank.fusion import best_weight
 
     reranked = _rank_all(reranker, dev.candidates, "ranking dev")
-    weight, curve = best_weight(reranked, dev.run, dev.judgements)
-    shown = "  ".join(f"{w:g}: {mean:.4f}" for w, mean in curve.items())
-    summary(
-        f"fuse weight {weight:g}, by nDCG@10 of {count(len(reranked), 'query')} of {split}", output
-    )
-    summary(f"  {shown}", output)
-    return weight, curve
+    return best_weight(reranked, dev.run, dev.judgements)
+
+
+def _curve(weight: Any, curve: Mapping[float, float], dev: _Dev, split: str) -> str:
+    tried = "  ".join(f"{w:g}: {mean:.4f}" for w, mean in curve.items())
+    queries = count(len(dev.candidates), "query")
+    return f"fuse weight {weight:g}, by nDCG@10 of {queries} of {split}\n  {tried}"
 
 
 def _fuse_values(weight: Any, curve: Mapping[float, float], split: str) -> dict[str, Any]:

@@ -58,7 +58,7 @@ def _begin(folder: Path, recipe: Recipe, fingerprint: str) -> Path | None:
     steps = folder / STEPS
     plan = {"recipe": json.loads(json.dumps(recipe.to_dict())), "examples": fingerprint}
     last = last_whole(steps)
-    if last is not None and (different := _differences(plan, read_json(steps / _PLAN))):
+    if last is not None and (different := differences(plan, read_json(steps / _PLAN))):
         raise ConfigError(
             f"{folder} holds another training ({'; '.join(different[:3])}); choose another "
             "folder or remove it"
@@ -104,7 +104,7 @@ def finish(
     folder: Path,
     model: Any,
     tokenizer: Any,
-    contract: ScoringContract,
+    contract: ScoringContract | None,
     recipe: Recipe,
     metrics: dict[str, Any],
 ) -> None:
@@ -112,7 +112,9 @@ def finish(
 
     TRAINING_FILE is written when everything else is on disk, and the steps are removed after it.
     """
-    contract.save(folder)  # before the weights: weights without a contract would be read by CARD
+    if contract is not None:  # a bi-encoder has none
+        # before the weights: weights without a contract would be read by CARD
+        contract.save(folder)
     # False: else peft asks the hub whether the vocabulary has grown
     extra = {"save_embedding_layers": False} if hasattr(model, "peft_config") else {}
     model.save_pretrained(folder, **extra)
@@ -142,12 +144,12 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _differences(mine: Any, theirs: Any, path: str = "") -> list[str]:
+def differences(mine: Any, theirs: Any, path: str = "") -> list[str]:
     if isinstance(mine, dict) and isinstance(theirs, dict):
         keys = sorted({*mine, *theirs})
         return [
             d
             for k in keys
-            for d in _differences(mine.get(k), theirs.get(k), f"{path}.{k}".lstrip("."))
+            for d in differences(mine.get(k), theirs.get(k), f"{path}.{k}".lstrip("."))
         ]
     return [] if mine == theirs else [f"{path}: {theirs!r} there, {mine!r} now"]

@@ -7,6 +7,7 @@ group stands in nor gradient accumulation changes what is learnt.
 
 from __future__ import annotations
 
+import pickle
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,6 +29,13 @@ from dear.models.loading import check_length, count_parameters
 from dear.recipes import DevRecipe, LossRecipe, Recipe
 from dear.records import gather, limit_run
 from dear.train.batches import GroupCollator
+from dear.train.biencoder import (
+    ContrastiveTrainer,
+    TextCollator,
+    contrastive_objective,
+    start_biencoder,
+    write_modules,
+)
 from dear.train.checkpoints import STEPS, claimed, finish
 from dear.train.examples import Example, fingerprint, load_examples, open_run
 from dear.train.start import reporters, start_model, training_arguments
@@ -100,7 +108,8 @@ def train(
     process in the folder), BackendError (a loss or gradient that is not finite; the last whole
     checkpoint is kept).
     """
-    objective = objective_of(recipe.loss)
+    biencoder = recipe.kind == "biencoder"
+    objective = contrastive_objective(recipe) if biencoder else objective_of(recipe.loss)
     if examples is None:
         examples = load_examples(
             recipe.data,
@@ -111,7 +120,8 @@ def train(
         )
     _require_targets(examples, objective)
     with claimed(folder, recipe, fingerprint(examples)) as resume, quiet():
-        trainer = _trainer(recipe, folder, examples, objective, collections, progress, resume)
+        make = _contrastive_trainer if biencoder else _trainer
+        trainer = make(recipe, folder, examples, objective, collections, progress, resume)
         started = time.perf_counter()
         _run(trainer, recipe, folder, resume)
         seconds = time.perf_counter() - started
@@ -141,7 +151,10 @@ def train(
         model = trainer.model
         if lora is not None and lora.merge:
             model = model.merge_and_unload()
-        finish(folder, model, scoring.tokenizer, scoring.contract, recipe, metrics)
+        if biencoder:
+            write_modules(folder, recipe.contract.max_passage_tokens, model.config.hidden_size)
+        contract = None if biencoder else scoring.contract
+        finish(folder, model, scoring.tokenizer, contract, recipe, metrics)
     return trained
 
 
@@ -173,6 +186,34 @@ def _trainer(
     )
 
 
+def _contrastive_trainer(
+    recipe: Recipe,
+    folder: Path,
+    examples: Sequence[Example],
+    objective: Objective,
+    _collections: Mapping[str, Collection] | None,
+    progress: Callable[[Step], None] | None,
+    resume: Path | None,
+) -> GroupTrainer:
+    if recipe.dev is not None:
+        raise ConfigError("dev is for pointwise models; leave it out for a biencoder")
+    args = training_arguments(recipe, folder)
+    set_seed(recipe.train.seed)
+    model, tokenizer = start_biencoder(recipe)
+    return ContrastiveTrainer(
+        recipe=recipe.train,
+        objective=objective,
+        scoring=Scoring(tokenizer, contract_of(recipe)),
+        dev=None,
+        progress=progress,
+        callbacks=reporters(recipe.train, folder, 0 if resume is None else _step_of(resume)),
+        model=model,
+        args=args,
+        train_dataset=list(examples),
+        data_collator=TextCollator(tokenizer, recipe.contract.max_passage_tokens),
+    )
+
+
 def _run(trainer: GroupTrainer, recipe: Recipe, folder: Path, resume: Path | None) -> None:
     """Train to the end and put the best weights into the model."""
     state = TrainerState.load_from_json(str(resume / "trainer_state.json")) if resume else None
@@ -184,7 +225,11 @@ def _run(trainer: GroupTrainer, recipe: Recipe, folder: Path, resume: Path | Non
         trainer.state = state
         at = None
     else:
-        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+        try:
+            trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+        except pickle.UnpicklingError:
+            # the optimizer's state is a pickle, read without running what is in it
+            raise DataError.at(resume or folder, None, "cannot be read; remove it") from None
         at = trainer.state.global_step
     wanted = best_step(trainer.state.log_history) or trainer.state.global_step
     if wanted != at:

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 from transformers import TrainerCallback, TrainingArguments
+from transformers.integrations.integration_utils import get_reporting_integration_callbacks
 
 from dear.errors import ConfigError, MissingExtra
 from dear.models.family import locate
@@ -37,7 +38,7 @@ def start_model(recipe: ModelRecipe) -> tuple[Any, Any]:
     if recipe.layers:
         pick_layers(model, recipe.layers)
     if recipe.dropout is not None:
-        _set_dropout(model, recipe.dropout)
+        set_dropout(model, recipe.dropout)
     if recipe.lora is not None:
         model = _add_lora(model, recipe.lora, fresh)
     return model, tokenizer
@@ -83,7 +84,10 @@ def training_arguments(recipe: Recipe, folder: Path) -> TrainingArguments:
             dataloader_pin_memory=device.type == "cuda",
             **options,
         )
-    except ValueError as error:
+        if t.report_to not in ("none", "tensorboard"):
+            # raises where the integration is unknown or not installed
+            get_reporting_integration_callbacks(t.report_to)  # type: ignore[no-untyped-call]
+    except (ValueError, RuntimeError) as error:
         raise ConfigError(f"train: {str(error).splitlines()[0]}") from None
     if args.world_size > 1:
         raise ConfigError("training runs in one process on one device; start it without torchrun")
@@ -110,7 +114,7 @@ def reporters(recipe: TrainRecipe, folder: Path, step: int) -> list[TrainerCallb
     return [TensorBoardCallback(writer)]  # type: ignore[no-untyped-call]
 
 
-def _set_dropout(model: Any, rate: float) -> None:
+def set_dropout(model: Any, rate: float) -> None:
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = rate

@@ -109,11 +109,14 @@ class GroupTrainer(Trainer):
         logits = flat_logits(model, inputs, self.budget)
         each = group_losses(self.objective, logits, inputs)
         loss = each.sum() * (self.passes_in_step / self.groups_in_step)
+        self.require_finite(loss)
+        return (loss, {"logits": logits}) if return_outputs else loss
+
+    def require_finite(self, loss: torch.Tensor) -> None:
         if not torch.isfinite(loss):
             raise BackendError(
                 f"step {self.state.global_step + 1}: the loss is {loss.item()}; {_NOT_FINITE}"
             )
-        return (loss, {"logits": logits}) if return_outputs else loss
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """The Trainer's own, with the head in groups of its own learning rate if it has one."""
