@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dear.cli.output import count, note, print_json, quiet, table
+from dear.cli.output import Align, count, note, print_json, quiet, table
 from dear.cli.runs import check_output, find_run, read_origin
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from dear.evaluate.metrics import Evaluation
     from dear.records import Run
 
+RIGHT: Align = "right"
 ENDINGS = (".gz", ".trec", ".run", ".txt")
 
 
@@ -246,7 +247,7 @@ def _show(
             )
             for row in rows
         ],
-        align=("left", *["right"] * (len(measures) + lacking)),
+        align=("left", *[RIGHT] * (len(measures) + lacking)),
         wrap=("run",),
     )
     if comparisons:
@@ -294,7 +295,7 @@ def _show_queries(rows: Sequence[_Row], measure: str) -> None:
             (query_id, *(f"{row.evaluation.per_query[measure][query_id]:.4f}" for row in rows))
             for query_id in ids
         ],
-        align=("left", *["right"] * len(rows)),
+        align=("left", *[RIGHT] * len(rows)),
     )
 
 

@@ -7,7 +7,9 @@ import sys
 from collections.abc import Sequence
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal
+
+Align = Literal["left", "right"]
 
 quiet: ContextVar[bool] = ContextVar("quiet", default=False)
 """True under --quiet."""
@@ -41,7 +43,7 @@ def table(
     headers: Sequence[str],
     rows: Sequence[Sequence[str]],
     *,
-    align: Sequence[str],
+    align: Sequence[Align],
     wrap: Sequence[str] = (),
     shorten: str | None = None,
 ) -> None:
@@ -71,7 +73,7 @@ def table(
         whole = header not in wrap and header != shorten
         grid.add_column(
             header,
-            justify=cast(Any, side),
+            justify=side,
             no_wrap=header not in wrap,
             # rich would take from every column alike
             min_width=width if whole else min(width, SHORTEST),
