@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dear.artifacts import read_json, write_json
+from dear.artifacts import atomic_path, read_json, write_json
 from dear.data.collections import Collection
 from dear.data.formats import read_run, write_run
 from dear.errors import ConfigError, DataError
@@ -30,6 +30,7 @@ MEASURE = "nDCG@10"
 FIRST, TEACHER, STUDENT, CONTROL = "first stage", "teacher", "student", "student, no teacher"
 PLAN = "distillation.json"
 RESULTS = "results.json"
+PLOT = "results.svg"
 
 Report = Callable[[int, int], None]
 """Called with (done, in all)."""
@@ -342,6 +343,9 @@ class _Distillation:
 
         values = asdict(found) | {"folder": self.folder.name, "versions": versions()}
         write_json(self.folder / RESULTS, json.loads(json.dumps(values)))
+        if split.test_judgements is not None:
+            with atomic_path(self.folder / PLOT) as path:
+                path.write_text(_plot(found), encoding="utf-8")
         return found
 
     def _judged(
@@ -532,6 +536,16 @@ def _glimpse(
         after=texts_after,
         relevant_before=relevant_before,
         relevant_after=relevant_after,
+    )
+
+
+def _plot(found: Distilled) -> str:
+    from dear.evaluate.plot import Bar, bars
+
+    return bars(
+        f"{found.collection}: {found.measure}",
+        f"{found.queries:,} test queries, best {found.top_k} of BM25 reranked, 95 % intervals",
+        [Bar(r.system, r.score, r.interval, strong=r.system == STUDENT) for r in found.rows],
     )
 
 

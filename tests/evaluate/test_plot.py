@@ -1,0 +1,33 @@
+"""A plot is a well-formed SVG whose lengths are its values."""
+
+from __future__ import annotations
+
+from xml.etree import ElementTree
+
+import pytest
+
+from dear.evaluate.plot import Bar, bars
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def test_lengths_are_in_the_ratio_of_the_values() -> None:
+    root = ElementTree.fromstring(bars("t", "s", [Bar("a", 0.2), Bar("b", 0.4, (0.3, 0.5), True)]))
+    a, b = [r for r in root.iter(f"{SVG}rect") if r.get("class") in ("b", "m")]
+    assert float(b.get("width", 0)) == pytest.approx(2 * float(a.get("width", 0)), abs=0.2)
+    assert b.get("class") == "m"
+
+
+def test_names_are_escaped_and_values_written() -> None:
+    text = bars("<t>", "s & s", [Bar("x < y", 0.123456)])
+    root = ElementTree.fromstring(text)
+    written = [node.text for node in root.iter(f"{SVG}text")]
+    assert "x < y" in written
+    assert "0.123" in written
+
+
+def test_everything_lies_inside_the_picture() -> None:
+    root = ElementTree.fromstring(bars("t", "s", [Bar("a", 1.0, (0.9, 1.0))]))
+    width = float(root.get("width", 0))
+    for line in root.iter(f"{SVG}line"):
+        assert float(line.get("x2", 0)) <= width
