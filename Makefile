@@ -25,7 +25,7 @@ help:
 	@echo 'PYTHON=python3.12 chooses the interpreter (3.11 or later)'
 
 demo: install-demo
-	$(BIN)/dear distill pydocs --out runs/pydocs
+	$(BIN)/dear distill pydocs --output runs/pydocs
 
 test: format-check lint types layers pytest
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from dear.records import Ranking
 
 QUERIES, DEV_QUERIES, CANDIDATES, SHARD_PAIRS = 60, 20, 20, 64
+TRAINING_FILE = "dear_training.json"
 LIBRARIES = ("dear.label", "dear.train.pointwise", "transformers.models.bert.modeling_bert")
 
 
@@ -106,6 +107,7 @@ def tally(
                 found.kills += 1
                 found.torn += is_torn(folder)
                 found.moments_s.append(round(after_s, 2))
+                done = (folder / TRAINING_FILE).exists()  # after its last word
         found.jobs += 1
         found.identical += bits_of(folder) == expected
         shutil.rmtree(folder)
@@ -128,7 +130,7 @@ def was_killed(
         process.join()
     if process.exitcode not in (0, -9):
         raise SystemExit(f"{folder.name} ended with {process.exitcode}")
-    return process.exitcode == -9
+    return bool(process.exitcode == -9)
 
 
 def in_a_process(job: Callable[..., None], *arguments: Any) -> float:
@@ -171,9 +173,8 @@ def bits_of(folder: Path) -> str:
     if weights:
         from dear.artifacts import read_json
 
-        digest.update(
-            repr(read_json(folder / "dear_training.json")["metrics"]["dev_curve"]).encode()
-        )
+        metrics = read_json(folder / TRAINING_FILE)["metrics"]
+        digest.update(repr([metrics["loss_curve"], metrics["dev_curve"]]).encode())
     return digest.hexdigest()
 
 

@@ -16,7 +16,14 @@ from typing import Any
 
 import pytest
 
-from dear.recipes import Recipe, parse_recipe, shipped_recipes
+from dear.recipes import (
+    DISTILL,
+    Recipe,
+    load_distill_recipe,
+    load_recipe,
+    parse_recipe,
+    shipped_recipes,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [
@@ -95,6 +102,7 @@ def commands() -> list[Any]:
 @cache
 def command_line() -> Any:
     import typer
+
     from dear.cli.main import app
 
     return typer.main.get_command(app)
@@ -132,7 +140,8 @@ def test_a_command_in_the_documents_is_one(where: str, words: tuple[str, ...], w
     if words[0] == "train" and whole:
         recipe = next(w for w in words[1:] if not w.startswith("-"))
         # a file is the reader's own; a bare name must ship
-        assert recipe.endswith(".toml") or recipe in shipped_recipes()
+        if not recipe.endswith(".toml"):
+            load_recipe(recipe)
 
 
 @pytest.mark.parametrize("words", [("nothing",), ("models", "--nothing"), ("models", "x", "y")])
@@ -206,15 +215,56 @@ def resolves(dotted: str) -> bool:
 
 
 @pytest.mark.parametrize("snippet", snippets({"toml"}), ids=str)
-def test_recipes_in_the_documents_are_recipes(snippet: Snippet) -> None:
+def test_recipes_in_the_documents_are_recipes(snippet: Snippet, tmp_path: Path) -> None:
     values = tomllib.loads(snippet.text)
+    if "student" in values:
+        (tmp_path / "distill.toml").write_text(snippet.text, encoding="utf-8")
+        load_distill_recipe(tmp_path / "distill.toml")
+        return
     if "name" not in values:
         values = merged(PLAIN_RECIPE, values)
-    recipe = parse_recipe(values, where=snippet.where)
+    check_recipe(parse_recipe(values, where=snippet.where))
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Fails for losses, prompts and kinds that training would refuse before it starts."""
+    from dear.train.biencoder import contrastive_objective
     from dear.train.pointwise import contract_of, objective_of
 
+    if recipe.kind == "biencoder":
+        contrastive_objective(recipe)
     objective_of(recipe.loss)
     contract_of(recipe)
+    assert recipe.train.groups_per_step % recipe.train.accumulate == 0
+
+
+@pytest.mark.parametrize("name", [n for n in shipped_recipes() if not n.startswith(DISTILL)])
+def test_a_recipe_that_ships_could_be_trained(name: str) -> None:
+    from dear.data.collections import COLLECTIONS
+    from dear.data.groups import NEGATIVES
+    from dear.models.family import locate
+
+    recipe = load_recipe(name)
+    check_recipe(recipe)
+    locate(recipe.model.base)
+    assert recipe.groups.negatives in NEGATIVES
+    for source in recipe.data:
+        assert source.collection.startswith("irds:") or source.collection in COLLECTIONS
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_a_recipe_that_ships_is_documented(name: str) -> None:
+    assert name in inline_code(ROOT / "docs" / "training.md")
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_commands_in_the_comments_of_a_recipe_are_commands(name: str) -> None:
+    text = shipped_recipes()[name].read_text(encoding="utf-8")
+    comments = "\n".join(re.findall(r"^#(.*)$", text, re.MULTILINE)).replace("\\\n", " ")
+    for line in comments.splitlines():
+        words = shlex.split(line) if line.startswith("   dear ") else []
+        if words:
+            check_command(tuple(words[1:]), whole=True)
 
 
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -235,10 +285,10 @@ def test_python_in_the_documents_uses_names_that_exist(snippet: Snippet) -> None
 
 
 def recipe_keys() -> set[str]:
-    """Every key of every table of a recipe."""
+    """Every key of every table of a recipe, those of `dear distill` too."""
     import dear.recipes as module
 
-    tables = [kind for name, kind in vars(module).items() if name.endswith("Recipe")]
+    tables = [kind for name, kind in vars(module).items() if name.endswith(("Recipe", "Stage"))]
     return {field.name for table in (Recipe, *tables) for field in fields(table)}
 
 

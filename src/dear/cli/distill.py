@@ -31,7 +31,10 @@ def distill(
         typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe: student.queries=500."),
     ] = None,
 ) -> None:
-    """Teacher, labels, student and the table that shows what it was worth. Goes on if stopped."""
+    """The whole way: from a collection to a student.
+
+    Ends with a table that shows what the teacher was worth. Goes on where it was stopped.
+    """
     from dear.data.collections import open_collection
     from dear.distill import distill as run
     from dear.recipes import load_distill_recipe

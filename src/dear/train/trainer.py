@@ -227,13 +227,16 @@ class Flow(TrainerCallback):
 
 
 def loss_curve(history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """What was logged of the loss: each entry's is the mean of the steps since the one before."""
-    return [dict(entry) for entry in history if "loss" in entry]
+    """What was logged of the loss: each entry's is the mean of the steps since the one before.
+
+    Keys in one order, whether or not an entry has been through a checkpoint.
+    """
+    return [dict(sorted(entry.items())) for entry in history if "loss" in entry]
 
 
 def dev_curve(history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """What was measured on dev."""
-    return [dict(entry) for entry in history if "eval_ndcg" in entry]
+    return [dict(sorted(entry.items())) for entry in history if "eval_ndcg" in entry]
 
 
 def mean_loss(history: Sequence[Mapping[str, Any]]) -> float:
