@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from dear.data.collections import Collection
 from dear.data.formats import read_run
@@ -156,6 +157,22 @@ def test_test_judgements_alone_are_used_for_testing(recipe: DistillRecipe, tmp_p
     assert [row.system for row in found.rows] == [FIRST, TEACHER, STUDENT]
     assert found.rows[0].difference is None
     assert found.rows[1].difference is not None
+
+
+def test_the_student_may_start_from_the_teacher_and_the_control_never_does(
+    base: str, tmp_path: Path
+) -> None:
+    recipe = tiny(base, "student.from_teacher=true", "student.train.learning_rate=1e-12")
+    distill(collection(), recipe, tmp_path / "d")
+
+    def words(folder: Path | str) -> torch.Tensor:
+        name = "embeddings.word_embeddings.weight"
+        weights = load_file(Path(folder) / "model.safetensors")
+        return next(value for key, value in weights.items() if key.endswith(name))
+
+    torch.testing.assert_close(words(tmp_path / "d/student"), words(tmp_path / "d/teacher"))
+    torch.testing.assert_close(words(tmp_path / "d/control"), words(base))
+    assert not torch.equal(words(tmp_path / "d/student"), words(base))
 
 
 def test_training_queries_never_test(recipe: DistillRecipe, tmp_path: Path) -> None:

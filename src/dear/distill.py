@@ -12,7 +12,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -233,14 +233,16 @@ class _Distillation:
     def _student(self, name: str, split: _Split, labels: Path | None) -> None:
         """The student, or, without labels, the same student trained on judgements alone."""
         stage = self.recipe.student
-        loss = stage.loss
+        loss, model = stage.loss, stage.model
+        if labels is not None and stage.from_teacher and (self.folder / "teacher").is_dir():
+            model = replace(model, base=str(self.folder / "teacher"))
         if labels is None:
             loss = LossRecipe(main=("ce",), alpha=0.0)
         elif split.train_judgements is None:
             loss = LossRecipe(main=(), alpha=1.0, temperature=stage.loss.temperature)
         recipe = Recipe(
             name=f"{self.recipe.name}-{name}",
-            model=stage.model,
+            model=model,
             contract=stage.contract,
             groups=stage.groups,
             loss=loss,

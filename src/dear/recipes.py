@@ -156,7 +156,8 @@ class TrainRecipe:
     """Steps and optimiser.
 
     groups_per_step: groups for each optimiser step, in `accumulate` forward-backward passes;
-        what is learnt does not depend on `accumulate`.
+        what is learnt does not depend on `accumulate` (but for a biencoder, whose negatives are
+        those of one pass).
     max_steps: replaces the epochs where it is above 0.
     head_learning_rate: of the module that makes the logit; None takes `learning_rate`.
     warmup: share of the steps if below 1, else a number of steps.
@@ -247,10 +248,15 @@ class TeacherStage:
 
 @dataclass(frozen=True, kw_only=True)
 class StudentStage:
-    """The student, and the queries that it is distilled on (None: all)."""
+    """The student, and the queries that it is distilled on (None: all).
+
+    from_teacher: start from the encoder of a teacher that was trained here, in place of
+        model.base. The control always starts from model.base: it knows nothing of the teacher.
+    """
 
     __pydantic_config__ = _STRICT
     model: ModelRecipe
+    from_teacher: bool = False
     contract: ContractRecipe = ContractRecipe()
     groups: GroupsRecipe = GroupsRecipe()
     loss: LossRecipe = LossRecipe()
