@@ -93,7 +93,9 @@ class Bench:
         run = self.collection(name).run("bm25", split)
         ids = sorted(run)
         random.Random(0).shuffle(ids)
-        return {q: run[q].top(50) for q in ids[: TRAIN.get(name)]}
+        cap = self.options.train_queries
+        wanted = TRAIN.get(name, len(ids)) if cap is None else cap
+        return {q: run[q].top(50) for q in ids[:wanted]}
 
     def judgements(self, name: str) -> Mapping[str, Mapping[str, int]] | None:
         if name == "dl22":
@@ -353,6 +355,7 @@ def main() -> None:
     parser.add_argument("--best", default="CE + KL", choices=list(ABLATION))
     parser.add_argument("--ablation-queries", type=int, default=100)
     parser.add_argument("--depth", type=int, default=100)
+    parser.add_argument("--train-queries", type=int, help="of each collection; for a quick look")
     parser.add_argument("--web-repeats", type=int, default=8)
     options = parser.parse_args()
     bench = Bench(options)
