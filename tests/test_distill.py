@@ -192,6 +192,13 @@ def test_too_few_queries_are_an_error(recipe: DistillRecipe, tmp_path: Path) -> 
         distill(one, recipe, tmp_path / "d")
 
 
+def test_candidates_too_few_to_compare_are_an_error(recipe: DistillRecipe, tmp_path: Path) -> None:
+    corpus = {f"p{i}": Passage(id=f"p{i}", text=f"w{i}") for i in range(12)}
+    queries = {f"q{i}": Query(id=f"q{i}", text=f"w{i}") for i in range(12)}
+    with pytest.raises(DataError, match="too small"):
+        distill(Collection.from_parts("dots", corpus, queries, {}), recipe, tmp_path / "d")
+
+
 def test_agreement_is_one_with_itself_and_minus_one_with_its_reverse() -> None:
     run = {"q": Ranking(query_id="q", passage_ids=("a", "b", "c"), scores=(3.0, 2.0, 1.0))}
     back = {"q": Ranking(query_id="q", passage_ids=("c", "b", "a"), scores=(3.0, 2.0, 1.0))}

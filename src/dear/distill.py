@@ -278,6 +278,11 @@ class _Distillation:
                 rank_to=recipe.groups.rank_to,
                 seed=recipe.train.seed,
             )
+            if not groups:
+                raise DataError(
+                    f"{self.collection.name}: BM25 finds fewer than two candidates for every "
+                    "training query; the collection is too small to learn from"
+                )
             examples = examples_of(groups, self.collection.queries(), self.collection.corpus)
             with self.watch(f"training, {name}", "steps") as report:
                 trained = train(
