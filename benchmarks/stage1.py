@@ -188,13 +188,16 @@ class Bench:
 
     # -- testing ---------------------------------------------------------------------------
 
-    def test_run(self, name: str, queries: int | None) -> dict[str, Ranking]:
-        collection = self.collection(name)
-        judged = collection.judgements("test")
-        run = {q: r for q, r in collection.run("bm25", "test").items() if q in judged}
-        ids = sorted(run)
+    def test_queries(self, name: str, queries: int | None) -> list[str]:
+        """Judged queries, all or a fixed sample; those that the run lacks count as zero."""
+        ids = sorted(self.collection(name).judgements("test"))
         random.Random(1).shuffle(ids)
-        return {q: run[q].top(self.options.depth) for q in sorted(ids[:queries])}
+        return sorted(ids[:queries])
+
+    def test_run(self, name: str, queries: int | None) -> dict[str, Ranking]:
+        run = self.collection(name).run("bm25", "test")
+        wanted = self.test_queries(name, queries)
+        return {q: run[q].top(self.options.depth) for q in wanted if q in run}
 
     def ranked(self, system: str, model: str, name: str, queries: int | None) -> Run:
         size = "all" if queries is None else str(queries)
@@ -229,7 +232,8 @@ class Bench:
             if fuse and model is not None:
                 run = fuse_runs(run, first, fuse)
             judged = self.collection(name).judgements("test")
-            out[name] = evaluate(run, {q: judged[q] for q in first}, MEASURES)
+            wanted = self.test_queries(name, queries)
+            out[name] = evaluate(run, {q: judged[q] for q in wanted}, MEASURES)
         return out
 
     def speed(self, system: str) -> dict[str, float]:
