@@ -16,15 +16,6 @@ Qrels = dict[str, dict[str, int]]
 
 
 @pytest.fixture(scope="session")
-def shared_data() -> Path:
-    """The folder of test collections beside the repository."""
-    folder = Path(__file__).resolve().parents[3] / "shared" / "data"
-    if not folder.is_dir():
-        pytest.skip("the test collections (shared/data beside the repository) are not here")
-    return folder
-
-
-@pytest.fixture(scope="session")
 def load_run(shared_data: Path) -> Callable[..., dict[str, Ranking]]:
     def load(
         collection: str, name: str, *, by: Literal["score", "rank"] = "score"
