@@ -7,9 +7,13 @@ scifact, dl21, dl22 to train on; dl19, noveleval, nfcorpus, scifact, cranfield t
 Every step is kept in --work and done once; kill it at any time and start it again. What has been
 measured so far is written to benchmarks/results/stage1.json and as a table to standard output.
 
+The parts, in order: `teach` (a bi-encoder and a one-logit LLaMA on the judgements), `labels` (the
+bi-encoder's, with the first stage's beside them), `teachers`, `llama`, `ablation`, `long`.
+
 The budgets are options, because a laptop and a server differ by a factor of a hundred:
---pairs (each ablation), --long-pairs, --teacher-pairs, --ablation-queries (test queries of a
-collection, a fixed sample).
+--pairs (each ablation), --long-pairs, --llama-pairs, --ablation-queries and --ablation-depth (a
+fixed sample of the test queries, and how many candidates of each). --variants trains and tests
+some of the ablation only, so that two processes can share it; the last run collects them all.
 """
 
 from __future__ import annotations
@@ -23,7 +27,7 @@ import random
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,28 +53,40 @@ from dear.train.checkpoints import is_finished, versions
 from dear.train.examples import Example, examples_of
 from dear.train.pointwise import train
 
-TRAIN = {"insuranceqa": 2500, "medquad": 2500, "nfcorpus": 1200, "scifact": 800}
+TRAIN = {"insuranceqa": 1500, "medquad": 1500, "nfcorpus": 2400, "scifact": 800}
 """Judged training queries taken of each collection (its `train` split)."""
 WEB = ("dl21", "dl22")
 """Web queries: dl21 is judged, dl22 is not; both lend their candidates for labels."""
 TEST = ("dl19", "noveleval", "nfcorpus", "scifact", "cranfield")
 MEASURES = ("nDCG@10", "MRR@10")
 FUSE = 0.3
-SCALE = 3.0
-"""Factor on an ensemble's z-scores: the range of a cross-encoder's logits on one query."""
+SCALE = 1.5
+"""Factor on an ensemble's z-scores, which makes them logits; 3 was worse (docs/LOG.md)."""
 ENSEMBLE = {"biencoder": 1.0, "first-stage": 0.3}
+LAYERS = (6, 3)
 STUDENT = {"max_query_tokens": 32, "max_passage_tokens": 128}
 
 ABLATION: dict[str, dict[str, Any]] = {
     "CE": {"main": ["ce"], "alpha": 0.0},
     "KL": {"main": [], "alpha": 1.0, "temperature": 1.0},
-    "CE + KL": {"main": ["ce"], "alpha": 0.7, "temperature": 1.0},
-    "RankNet + KL": {"main": ["ranknet"], "alpha": 0.7, "temperature": 1.0},
-    "CE + RankNet + KL": {"main": ["ce", "ranknet"], "alpha": 0.7, "temperature": 1.0},
+    "CE + KL": {"main": ["ce"], "alpha": 0.9, "temperature": 1.0},
+    "RankNet + KL": {"main": ["ranknet"], "alpha": 0.9, "temperature": 1.0},
+    "CE + RankNet + KL": {"main": ["ce", "ranknet"], "alpha": 0.9, "temperature": 1.0},
     "MarginMSE": {"terms": [{"name": "margin-mse"}]},
     "DeAR as published (α 0.1, T 2)": {"main": ["ce"], "alpha": 0.1, "temperature": 2.0},
-    "independent sampling": {"main": ["ce"], "alpha": 0.7, "temperature": 1.0},
+    "independent sampling": {"main": ["ce"], "alpha": 0.9, "temperature": 1.0},
 }
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Which test queries of each collection (None: all), and how many candidates of each."""
+
+    queries: int | None
+    depth: int
+
+    def __str__(self) -> str:
+        return f"{'all' if self.queries is None else self.queries}.{self.depth}"
 
 
 class Bench:
@@ -107,13 +123,84 @@ class Bench:
         corpus = self.collection(name).corpus
         return {q: {p: g for p, g in row.items() if p in corpus} for q, row in found.items()}
 
+    def teacher(self) -> str:
+        """The labels' teacher: all-MiniLM-L6 trained further on the judgements, in-batch."""
+        folder = self.work / "teachers" / "biencoder"
+        if not is_finished(folder):
+            recipe = {
+                "name": "stage1-biencoder",
+                "kind": "biencoder",
+                "model": {"base": "minilm-l6"},
+                "contract": {"max_passage_tokens": 128},
+                "data": [{"collection": "stage1"}],
+                "loss": {"main": ["ce"], "alpha": 0.0},
+                "train": {
+                    "groups_per_step": 32,
+                    "learning_rate": 3e-5,
+                    "save_steps": 50,
+                    "seed": 7,
+                },
+            }
+            self._train(recipe, folder, self.judged_examples(size=2, rank_to=20))
+        return str(folder)
+
+    def llama_teacher(self) -> str:
+        """SmolLM2-135M with one logit, by the way of recipes/llama/teacher-13b.toml."""
+        folder = self.work / "teachers" / f"smollm2-{self.options.llama_pairs}"
+        if not is_finished(folder):
+            recipe = {
+                "name": "stage1-smollm2",
+                "model": {"base": "smollm2-135m"},
+                "contract": STUDENT | {"append_eos": True},
+                "data": [{"collection": "stage1"}],
+                "loss": {"main": ["ce"], "alpha": 0.0},
+                "train": {
+                    "groups_per_step": 8,
+                    "accumulate": 2,
+                    "learning_rate": 5e-5,
+                    "head_learning_rate": 2e-4,
+                    "save_steps": 20,
+                    "seed": 7,
+                },
+            }
+            groups = self.judged_examples(size=8, rank_to=50)
+            self._train(recipe, folder, groups[: self.options.llama_pairs // 8])
+        return str(folder)
+
+    def teach(self) -> None:
+        self.teacher()
+        self.llama_teacher()
+
+    def judged_examples(self, *, size: int, rank_to: int) -> list[Example]:
+        """One positive and size - 1 random candidates, mixed from all judged collections."""
+        found: list[Example] = []
+        for name in (*TRAIN, "dl21"):
+            groups = sample_groups(
+                self.train_run(name),
+                judgements=self.judgements(name),
+                size=size,
+                per_query=4 if name in WEB else 1,
+                negatives="random",
+                rank_to=rank_to,
+                seed=1,
+            )
+            collection = self.collection(name)
+            found += examples_of(groups, collection.queries(), collection.corpus)
+        random.Random(1).shuffle(found)
+        return found
+
+    def _train(self, recipe: dict[str, Any], folder: Path, examples: list[Example]) -> None:
+        say(f"training {recipe['name']}: {sum(len(e.passages) for e in examples):,} pairs")
+        trained = train(parse_recipe(recipe), folder, examples=examples, progress=every(30.0))
+        say(f"trained {recipe['name']}: {trained.pairs / trained.seconds:.1f} pairs/s")
+
     def labels(self) -> None:
         teacher = None
         for name in (*TRAIN, *WEB):
             folder = self.work / "labels" / name
             if (folder / "done").exists():
                 continue
-            teacher = teacher or open_model("biencoder:minilm-l6")
+            teacher = teacher or open_model(f"biencoder:{self.teacher()}")
             run = self.train_run(name)
             args = (self.collection(name), [run])
             done = label(*args, teacher, folder / "biencoder", judged=self.judgements(name))
@@ -165,46 +252,41 @@ class Bench:
         folder = self.work / "students" / slug(name)
         if is_finished(folder):
             return folder
-        recipe = parse_recipe(
-            {
-                "name": name,
-                "model": {"base": "minilm-l6", "layers": list(range(layers))},
-                "contract": STUDENT,
-                "data": [{"collection": "stage1"}],
-                "loss": loss,
-                "train": {
-                    "groups_per_step": 8,
-                    "learning_rate": 2e-4,
-                    "save_steps": 200,
-                    "seed": 7,
-                },
-            }
-        )
-        examples = self.examples(pairs, **options)
-        say(f"training {name}: {sum(len(e.passages) for e in examples):,} pairs")
-        trained = train(recipe, folder, examples=examples, progress=every(30.0))
-        say(f"trained {name}: {trained.pairs / trained.seconds:.1f} pairs/s")
+        recipe = {
+            "name": name,
+            # judgements made this start, no teacher: every variant, CE too, has the same
+            "model": {"base": self.teacher(), "layers": list(range(layers))},
+            "contract": STUDENT,
+            "data": [{"collection": "stage1"}],
+            "loss": loss,
+            "train": {
+                "groups_per_step": 8,
+                "learning_rate": 2e-4,
+                "save_steps": 200,
+                "seed": 7,
+            },
+        }
+        self._train(recipe, folder, self.examples(pairs, **options))
         return folder
 
     # -- testing ---------------------------------------------------------------------------
 
-    def test_queries(self, name: str, queries: int | None) -> list[str]:
+    def test_queries(self, name: str, sample: Sample) -> list[str]:
         """Judged queries, all or a fixed sample; those that the run lacks count as zero."""
         ids = sorted(self.collection(name).judgements("test"))
         random.Random(1).shuffle(ids)
-        return sorted(ids[:queries])
+        return sorted(ids[: sample.queries])
 
-    def test_run(self, name: str, queries: int | None) -> dict[str, Ranking]:
+    def test_run(self, name: str, sample: Sample) -> dict[str, Ranking]:
         run = self.collection(name).run("bm25", "test")
-        wanted = self.test_queries(name, queries)
-        return {q: run[q].top(self.options.depth) for q in wanted if q in run}
+        wanted = self.test_queries(name, sample)
+        return {q: run[q].top(sample.depth) for q in wanted if q in run}
 
-    def ranked(self, system: str, model: str, name: str, queries: int | None) -> Run:
-        size = "all" if queries is None else str(queries)
-        path = self.work / "runs" / f"{slug(system)}.{name}.{size}.{self.options.depth}.trec"
+    def ranked(self, system: str, model: str, name: str, sample: Sample) -> Run:
+        path = self.work / "runs" / f"{slug(system)}.{name}.{sample}.trec"
         if path.exists():
             return read_run(path)
-        run = self.test_run(name, queries)
+        run = self.test_run(name, sample)
         collection = self.collection(name)
         texts = [gather(r, collection.queries(), collection.corpus) for r in run.values()]
         reranker = self._open(model)
@@ -223,16 +305,16 @@ class Bench:
         return self._opened[1]
 
     def evaluations(
-        self, system: str, model: str | None, queries: int | None, fuse: float
+        self, system: str, model: str | None, sample: Sample, fuse: float
     ) -> dict[str, Evaluation]:
         out = {}
         for name in TEST:
-            first = self.test_run(name, queries)
-            run: Run = first if model is None else self.ranked(system, model, name, queries)
+            first = self.test_run(name, sample)
+            run: Run = first if model is None else self.ranked(system, model, name, sample)
             if fuse and model is not None:
                 run = fuse_runs(run, first, fuse)
             judged = self.collection(name).judgements("test")
-            wanted = self.test_queries(name, queries)
+            wanted = self.test_queries(name, sample)
             out[name] = evaluate(run, {q: judged[q] for q in wanted}, MEASURES)
         return out
 
@@ -243,13 +325,13 @@ class Bench:
         pairs, seconds = sum(n["pairs"] for n in notes), sum(n["seconds"] for n in notes)
         return {"pairs_per_s": round(pairs / seconds, 1), "parameters": notes[0]["parameters"]}
 
-    def table(self, systems: Mapping[str, str | None], queries: int | None) -> dict[str, Any]:
+    def table(self, systems: Mapping[str, str | None], sample: Sample) -> dict[str, Any]:
         """Every system on every test collection, plain and fused, with pooled paired tests."""
-        found = {"BM25": self.evaluations("BM25", None, queries, 0.0)}
+        found = {"BM25": self.evaluations("BM25", None, sample, 0.0)}
         for system, model in systems.items():
             say(f"testing {system}")
-            found[system] = self.evaluations(system, model, queries, 0.0)
-            found[f"{system} + {FUSE} BM25"] = self.evaluations(system, model, queries, FUSE)
+            found[system] = self.evaluations(system, model, sample, 0.0)
+            found[f"{system} + {FUSE} BM25"] = self.evaluations(system, model, sample, FUSE)
         pooled = {system: pool(by_name) for system, by_name in found.items()}
         rows = {
             system: {
@@ -271,32 +353,67 @@ class Bench:
             }
             for c in compare_all(pooled, "nDCG@10", permutations=20_000)
         ]
-        return {"rows": rows, "tests": tests, "test_queries": queries, "depth": self.options.depth}
+        return {"rows": rows, "tests": tests, "test_queries": sample.queries, "depth": sample.depth}
 
     # -- the parts -------------------------------------------------------------------------
 
     def teachers(self) -> dict[str, Any]:
-        return self.table({"MiniLM bi-encoder": "biencoder:minilm-l6"}, None)
+        return self.table(
+            {
+                "MiniLM bi-encoder": "biencoder:minilm-l6",
+                "MiniLM bi-encoder, trained": f"biencoder:{self.teacher()}",
+            },
+            self.everything,
+        )
+
+    def llama(self) -> dict[str, Any]:
+        """SmolLM2-135M trained and zero-shot, beside the others on the same few candidates."""
+        llama = {
+            "SmolLM2-135M, one logit, trained": self.llama_teacher(),
+            "SmolLM2-135M, zero-shot (UPR)": "upr:smollm2-135m",
+            "MiniLM bi-encoder, trained": f"biencoder:{self.teacher()}",
+        }
+        students = {f"student, {n} layers": str(self.long_folder(n)) for n in LAYERS}
+        ready = {k: v for k, v in students.items() if is_finished(Path(v))}
+        return self.table(llama | ready, Sample(self.options.llama_queries, 20))
 
     def ablation(self) -> Iterator[dict[str, Any]]:
         systems: dict[str, str | None] = {}
-        for name, loss in ABLATION.items():
+        wanted = self.options.variants or list(ABLATION)
+        sample = Sample(self.options.ablation_queries, self.options.ablation_depth)
+        for name in wanted:
             independent = name == "independent sampling"
             folder = self.student(
-                f"{name} {self.options.pairs}", loss, self.options.pairs, independent=independent
+                f"{name} {self.options.pairs}",
+                ABLATION[name],
+                self.options.pairs,
+                independent=independent,
             )
             systems[name] = str(folder)
-            yield self.table(systems, self.options.ablation_queries)
+            yield self.table(systems, sample)
+
+    def long_name(self, layers: int) -> str:
+        return f"{layers} layers, long {self.options.long_pairs}"
+
+    def long_folder(self, layers: int) -> Path:
+        return self.work / "students" / slug(self.long_name(layers))
 
     def long(self) -> Iterator[dict[str, Any]]:
         systems: dict[str, str | None] = {}
-        for layers in (6, 3):
-            name = f"{layers} layers, long {self.options.long_pairs}"
-            loss = ABLATION[self.options.best]
+        for layers in self.options.layers:
             systems[f"student, {layers} layers"] = str(
-                self.student(name, loss, self.options.long_pairs, layers=layers)
+                self.student(
+                    self.long_name(layers),
+                    ABLATION[self.options.best],
+                    self.options.long_pairs,
+                    layers=layers,
+                )
             )
-            yield self.table(systems, None)
+            yield self.table(systems, self.everything)
+
+    @property
+    def everything(self) -> Sample:
+        return Sample(None, self.options.depth)
 
 
 def swap_teachers(mine: list[Group], theirs: list[Group]) -> list[Group]:
@@ -353,22 +470,30 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/stage1.json"))
-    parser.add_argument("--only", default="labels,teachers,ablation,long")
+    parser.add_argument("--only", default="teach,labels,teachers,ablation,long,llama")
     parser.add_argument("--pairs", type=int, default=50_000)
     parser.add_argument("--long-pairs", type=int, default=500_000)
     parser.add_argument("--best", default="CE + KL", choices=list(ABLATION))
+    parser.add_argument("--variants", action="append", choices=list(ABLATION))
+    parser.add_argument("--layers", type=int, action="append")
+    parser.add_argument("--llama-pairs", type=int, default=4_000)
+    parser.add_argument("--llama-queries", type=int, default=40)
     parser.add_argument("--ablation-queries", type=int, default=100)
+    parser.add_argument("--ablation-depth", type=int, default=50)
     parser.add_argument("--depth", type=int, default=100)
     parser.add_argument("--train-queries", type=int, help="of each collection; for a quick look")
     parser.add_argument("--web-repeats", type=int, default=8)
     options = parser.parse_args()
+    options.layers = options.layers or list(LAYERS)
     bench = Bench(options)
     results = read_json(options.output) if options.output.exists() else {}
     results["machine"] = machine()
     for part in options.only.split(","):
         say(part)
         work = getattr(bench, part)
-        budget = {"pairs": options.pairs, "long_pairs": options.long_pairs}
+        budget = {
+            name: getattr(options, name) for name in ("pairs", "long_pairs", "llama_pairs", "best")
+        }
         produced = work()
         if produced is None:
             continue

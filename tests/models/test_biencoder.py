@@ -16,9 +16,9 @@ from tiny_models import bert_tokenizer, llama_tokenizer, make, pairs, save, word
 
 from dear.errors import BackendError, ConfigError, DataError
 from dear.models import biencoder
+from dear.models.batching import collate
 from dear.models.biencoder import BiEncoder
 from dear.models.family import locate
-from dear.models.scorer import collate
 
 SOME = [*pairs(8, seed=2, longest=60), (words(20, 1), words(400, 2)), ("", ""), ("open", "")]
 

@@ -13,10 +13,11 @@ import torch
 from tiny_models import make, pairs
 from torch import nn
 
+from dear.models.batching import collate
 from dear.models.contract import DEAR
 from dear.models.heads import is_head, pool_by_mask, pooled_logits, pools_by_mask
 from dear.models.loading import load_scoring_model
-from dear.models.scorer import Scorer, collate
+from dear.models.scorer import Scorer
 
 Tiny = Callable[[str], Path]
 SOME = pairs(6, seed=9)

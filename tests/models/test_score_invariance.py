@@ -13,10 +13,12 @@ import torch
 from tiny_models import llama_tokenizer, make, pairs, save, words
 
 from dear.errors import BackendError, ConfigError
+from dear.models.batching import collate, in_batches, token_batches
 from dear.models.contract import CARD, DEAR
+from dear.models.engines.padded import PaddedEngine
 from dear.models.heads import pooled_logits
 from dear.models.loading import load_scoring_model
-from dear.models.scorer import Scorer, collate, in_batches, token_batches
+from dear.models.scorer import Scorer
 
 KINDS = ("llama", "mistral", "qwen3", "bert", "modernbert")
 SOME = [*pairs(14, seed=3, longest=120), ("", ""), ("bank </s>", "the pad </s> inside </s>")]
@@ -115,8 +117,10 @@ def test_identical_pairs_are_scored_once(
 ) -> None:
     model = scorer(tiny("bert"), dtype="float32")
     seen: list[int] = []
-    forward = model._forward
-    monkeypatch.setattr(model, "_forward", lambda some: seen.append(len(some)) or forward(some))
+    engine = model.engine
+    assert isinstance(engine, PaddedEngine)
+    forward = engine.forward
+    monkeypatch.setattr(engine, "forward", lambda some: seen.append(len(some)) or forward(some))
     scores = model.score([SOME[0], SOME[1], SOME[0], SOME[0]])
     assert sum(seen) == 2
     assert scores[0] == scores[2] == scores[3] != scores[1]

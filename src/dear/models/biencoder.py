@@ -12,12 +12,12 @@ import torch
 from numpy.typing import NDArray
 
 from dear.errors import ConfigError, DataError
+from dear.models.batching import Progress, collate, in_batches, pick_batch_tokens, require_finite
 from dear.models.contract import DType, fingerprint_of
 from dear.models.encoding import Encoded, Pair
 from dear.models.family import Source
 from dear.models.files import model_file, model_json
 from dear.models.loading import count_parameters, load_reader
-from dear.models.scorer import Progress, collate, in_batches, pick_batch_tokens, require_finite
 
 MAX_TOKENS = 256
 """Where a text is cut if its folder does not say."""

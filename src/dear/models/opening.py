@@ -22,8 +22,8 @@ from dear.prompts.pointwise import ZERO_SHOT_PROMPTS
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from dear.models.batching import Progress
     from dear.models.contract import DType, ScoringContract
-    from dear.models.scorer import Progress
 
 
 class PairModel(Protocol):

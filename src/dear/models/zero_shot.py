@@ -18,10 +18,10 @@ import torch
 from numpy.typing import NDArray
 
 from dear.errors import ConfigError, nearest
+from dear.models.batching import Progress, collate, in_batches, pick_batch_tokens, require_finite
 from dear.models.contract import DType, fingerprint_of
 from dear.models.encoding import Encoded, Pair
 from dear.models.loading import count_parameters, load_reader
-from dear.models.scorer import Progress, collate, in_batches, pick_batch_tokens, require_finite
 from dear.prompts.pointwise import ZERO_SHOT_PROMPTS
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 
 from dear.losses import Objective
+from dear.models.batching import collate, token_batches
 from dear.models.encoding import PairEncoder
 from dear.models.heads import pooled_logits
-from dear.models.scorer import collate, token_batches
 from dear.train.examples import Example
 
 

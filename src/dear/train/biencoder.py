@@ -16,11 +16,11 @@ from dear.artifacts import write_json
 from dear.errors import ConfigError
 from dear.losses import Objective, Term
 from dear.losses.listwise import softmax_cross_entropy
+from dear.models.batching import collate, token_batches
 from dear.models.encoding import Encoded
 from dear.models.family import locate
 from dear.models.files import reading
 from dear.models.loading import load_tokenizer
-from dear.models.scorer import collate, token_batches
 from dear.recipes import Recipe
 from dear.train.examples import Example
 from dear.train.start import set_dropout

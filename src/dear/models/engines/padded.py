@@ -1,0 +1,46 @@
+"""transformers' forward pass over padded token-budget batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dear.models.batching import Progress, collate, in_batches
+from dear.models.encoding import Encoded
+from dear.models.heads import pooled_logits
+from dear.models.loading import ScoringModel
+
+
+class PaddedEngine:
+    """Like lengths stand together, so that little of a batch is padding."""
+
+    def __init__(self, model: ScoringModel, batch_tokens: int) -> None:
+        self.model = model
+        self.batch_tokens = batch_tokens
+
+    def run(
+        self,
+        encoded: Sequence[Encoded],
+        progress: Progress | None = None,
+        total: int | None = None,
+    ) -> NDArray[np.float32]:
+        """float32 (n,) logits in the order of `encoded`."""
+        return in_batches(encoded, self.batch_tokens, self.forward, progress, total)
+
+    def forward(self, encoded: Sequence[Encoded]) -> NDArray[np.float32]:
+        """float32 (n,) logits of one batch."""
+        device = self.model.device
+        ids, mask, types = collate(
+            encoded,
+            pad_id=self.model.tokenizer.pad_token_id,
+            # an encoder's head reads the first position
+            side=self.model.contract.padding_side if self.model.is_decoder else "right",
+        )
+        with torch.inference_mode():
+            logits = pooled_logits(
+                self.model.model, ids.to(device), mask.to(device), types.to(device)
+            )
+        return logits.cpu().numpy().astype(np.float32, copy=False)
