@@ -31,6 +31,8 @@ COMMANDS: dict[str, str] = {
     "rank": "dear.cli.rank:rank",
     "evaluate": "dear.cli.evaluate:evaluate",
     "rerank": "dear.cli.rank:rerank",
+    "export": "dear.cli.export:export",
+    "bench": "dear.cli.bench:bench",
     "collections": "dear.cli.data:collections",
     "models": "dear.cli.models:models",
 }

@@ -14,7 +14,12 @@ DTypeOption: TypeAlias = Annotated[
     typer.Option(metavar="TYPE", help="auto, float32, bfloat16 or float16.", show_default=False),
 ]
 DeviceOption: TypeAlias = Annotated[
-    str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps.", show_default=False)
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="auto, cpu, cuda, cuda:1 or mps; several, with commas between, share the work.",
+        show_default=False,
+    ),
 ]
 BatchOption: TypeAlias = Annotated[
     int | None,

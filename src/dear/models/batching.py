@@ -1,8 +1,10 @@
-"""Sequences to batches: token budgets, padding, and the order put back."""
+"""Sequences to batches: token budgets, padding, the order put back, and chunks made ready ahead."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence, Sized
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence, Sized
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from typing import TypeVar
 
 import numpy as np
@@ -20,8 +22,13 @@ CPU_BATCH_TOKENS = 2048
 
 GPU_BATCH_TOKENS = 32768
 
+CHUNK_PAIRS = 8192
+"""Pairs that are tokenised and sorted by length at once. Of MS MARCO's lengths, sorting so many
+leaves 0.2 % padding at 2,048 tokens a batch and 2.9 % at 32,768."""
 
 T = TypeVar("T", bound=Sized)
+Item = TypeVar("Item")
+Made = TypeVar("Made")
 
 
 def pick_batch_tokens(batch_tokens: int | None, device: torch.device) -> int:
@@ -31,6 +38,11 @@ def pick_batch_tokens(batch_tokens: int | None, device: torch.device) -> int:
     if batch_tokens < 1:
         raise ConfigError(f"batch_tokens must be 1 or more, not {batch_tokens}")
     return batch_tokens
+
+
+def chunk_pairs(batch_tokens: int) -> int:
+    """Pairs in a chunk: CHUNK_PAIRS, and more for batches so large that they would pad more."""
+    return max(CHUNK_PAIRS, batch_tokens // 4)
 
 
 def token_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
@@ -74,6 +86,47 @@ def in_batches(
     return np.concatenate(parts)[order]
 
 
+def in_chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """Lists of `size` items, the last of what is left. ConfigError for a size below 1."""
+    if size < 1:
+        raise ConfigError(f"a chunk holds 1 pair or more, not {size}")
+    iterator = iter(items)
+    while chunk := list(islice(iterator, size)):
+        yield chunk
+
+
+def ahead(
+    items: Iterable[Item], make: Callable[[Item], Made]
+) -> Generator[tuple[Item, Made], None, None]:
+    """(item, make(item)) in order; while the caller uses one, a thread makes the next.
+
+    At most two items are held; none of them may be None. `items` is read in the caller's thread,
+    one item ahead, and an error of it is raised after the items before it were given. A single
+    item takes no thread. Close the generator (contextlib.closing) to end the thread.
+    """
+    iterator = iter(items)
+    present = next(iterator, None)
+    if present is None:
+        return
+    made = make(present)
+    failure: Exception | None = None
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="dear-ahead") as thread:
+        while True:
+            try:
+                following = next(iterator, None)
+            except Exception as error:
+                failure, following = error, None
+            if following is None:
+                break
+            future = thread.submit(make, following)  # the thread starts with the first of these
+            yield present, made
+            del present, made
+            present, made = following, future.result()
+    yield present, made
+    if failure is not None:
+        raise failure
+
+
 def require_finite(name: str, scores: NDArray[np.float32], pairs: Sequence[Pair]) -> None:
     """BackendError that shows the first pair whose score is not finite."""
     bad = np.flatnonzero(~np.isfinite(scores))
@@ -86,10 +139,12 @@ def require_finite(name: str, scores: NDArray[np.float32], pairs: Sequence[Pair]
 
 
 def collate(
-    encoded: Sequence[Encoded], *, pad_id: int, side: str = "right"
+    encoded: Sequence[Encoded], *, pad_id: int, side: str = "right", width: int | None = None
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """(input_ids, attention_mask, token_type_ids), each int64 (B, T)."""
-    width = max(len(e) for e in encoded)
+    """(input_ids, attention_mask, token_type_ids), each int64 (B, T); T is that of the longest
+    sequence, or `width`."""
+    if width is None:
+        width = max(len(e) for e in encoded)
     ids = np.full((len(encoded), width), pad_id, dtype=np.int64)
     mask = np.zeros((len(encoded), width), dtype=np.int64)
     types = np.zeros((len(encoded), width), dtype=np.int64)

@@ -22,7 +22,7 @@ CONTRACT_FILE = "scoring_contract.json"
 Truncation = Literal["pair", "separate"]
 Pooling = Literal["mask", "model"]
 Side = Literal["right", "left"]
-DType = Literal["auto", "float32", "bfloat16", "float16"]
+DType = Literal["auto", "float32", "bfloat16", "float16", "int8"]
 
 _CHOICES = {"truncation": Truncation, "pooling": Pooling, "padding_side": Side, "dtype": DType}
 _LIMITS = {
@@ -58,7 +58,8 @@ class ScoringContract:
                          right). Scores do not depend on it.
     dtype:               of the weights while scoring; the head is float32 in any case. "auto" in
                          a checkpoint means that the machine decides; a loaded model's contract
-                         holds what was decided.
+                         holds what was decided. "int8": weights and activations, as `dear
+                         export` writes them.
     """
 
     name: str = "custom"

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import platform
+from pathlib import Path
+
 import torch
 
 from dear.errors import ConfigError
@@ -25,6 +29,8 @@ def pick_device(device: str) -> torch.device:
 
 def pick_dtype(dtype: DType, device: torch.device) -> DType:
     """For "auto", bfloat16 where the hardware multiplies in it, float32 elsewhere."""
+    if dtype == "int8":
+        raise ConfigError("int8 weights come from `dear export MODEL --dtype int8 --output FOLDER`")
     if dtype != "auto":
         if dtype not in ("float32", "bfloat16", "float16"):
             raise ConfigError(f"no dtype {dtype!r}; try auto, float32, bfloat16 or float16")
@@ -41,6 +47,15 @@ def cpu_has_bfloat16() -> bool:
         for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     )
     return any(probe is not None and probe() for probe in probes)
+
+
+def processor_name() -> str:
+    """The processor's model, as the system names it."""
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 def pick_attention(device: torch.device | None = None) -> str:

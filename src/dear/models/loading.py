@@ -17,6 +17,7 @@ from dear.models.files import model_file, model_json, reading, revision_of
 from dear.models.gguf import drop_quantization, gguf_as_safetensors
 from dear.models.hardware import pick_attention, pick_device, pick_dtype
 from dear.models.heads import (
+    bare_model,
     float32_head,
     is_head,
     pool_by_mask,
@@ -52,6 +53,19 @@ class ScoringModel:
     @property
     def parameters(self) -> int:
         return count_parameters(self.model)
+
+    @property
+    def architecture(self) -> str:
+        """Class, width and depth: models of one architecture are as fast as each other."""
+        bare = bare_model(self.model)
+        config = bare.config.get_text_config()
+        sizes = (getattr(config, key, None) for key in ("hidden_size", "num_hidden_layers"))
+        return " ".join(map(str, (type(bare).__name__, *sizes)))
+
+    @property
+    def working_parameters(self) -> int:
+        """Those that multiply: all but the input embedding, which is looked up."""
+        return self.parameters - count_parameters(self.model.get_input_embeddings())
 
     @property
     def is_decoder(self) -> bool:

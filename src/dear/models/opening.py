@@ -1,6 +1,6 @@
 """From what a user types to something that scores pairs.
 
-folder, hub id or name      a one-logit head (RankLLaMA, DeAR, any cross-encoder)
+folder, hub id or name      a one-logit head (RankLLaMA, DeAR, any cross-encoder), or an export
 biencoder:NAME              similarity of embeddings
 upr:NAME                    likelihood of the query given the passage, no training
 yes-no:NAME                 log-odds of "yes", no training
@@ -58,8 +58,20 @@ def open_model(
 ) -> PairModel:
     """The model that `spec` names, ready to score.
 
+    device: one device, or several with commas between them: a process for each.
+
     Raises ConfigError for an unknown kind or name, BackendError for weights that do not load.
     """
+    if "," in device:
+        from dear.models.workers import ScorerPool
+
+        return ScorerPool(
+            spec,
+            devices=device.split(","),
+            contract=contract,
+            dtype=dtype,
+            batch_tokens=batch_tokens,
+        )
     kind, colon, name = str(spec).partition(":")
     if colon and not Path(str(spec)).exists():
         if contract is not None:
@@ -76,8 +88,12 @@ def open_model(
             )
         kinds = ("biencoder", *ZERO_SHOT_PROMPTS)
         raise ConfigError(f"{spec}: no kind of model {kind!r}{nearest(kind, kinds)}")
+    from dear.models.exported import is_exported, load_exported
     from dear.models.loading import load_scoring_model
     from dear.models.scorer import Scorer
 
+    if is_exported(spec):
+        exported = load_exported(spec, contract=contract, dtype=dtype, device=device)
+        return Scorer(exported, batch_tokens=batch_tokens)
     model = load_scoring_model(spec, contract=contract, dtype=dtype, device=device)
     return Scorer(model, batch_tokens=batch_tokens)

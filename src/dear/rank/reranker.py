@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 Text = str | Passage
 Progress = Callable[[int, int], None]
 
-CHUNK_PAIRS = 4096
-"""Pairs that are held and sorted by length at once while ranking a run."""
+CHUNK_PAIRS = 65536
+"""Pairs that are held at once while ranking a run; the scorer tokenises ahead inside them."""
 
 
 class Reranker:
@@ -33,7 +33,7 @@ class Reranker:
         "biencoder:minilm-l6" or "upr:smollm2-135m" (dear.models.opening lists them).
     contract: for a checkpoint that brings none; the model cards' contract is the default.
     dtype: "auto" (bfloat16 where the hardware has it), "float32", "bfloat16" or "float16".
-    device: "auto", "cpu", "cuda", "cuda:1", …
+    device: "auto", "cpu", "cuda", "cuda:1", …; several with commas: a process for each.
     batch_tokens: padded tokens in a batch; a default for the device where None.
     """
 

@@ -1,0 +1,63 @@
+"""What a number was measured on."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import statistics
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Any
+
+import torch
+
+from dear.models.contract import DType
+from dear.models.hardware import pick_device, processor_name
+
+SIDE = 2048
+"""Of the square matrices whose product is timed."""
+
+PACKAGES = (
+    "dear-rerank",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "openvino",
+    "nncf",
+    "onnxruntime",
+    "sentence-transformers",
+    "FlagEmbedding",
+    "rerankers",
+)
+
+
+def matrix_rate(dtype: DType, device: str = "auto", *, rounds: int = 5) -> float:
+    """Floating-point operations a second of a 2048 x 2048 x 2048 matrix product (median)."""
+    where = pick_device(device)
+    a = torch.randn(SIDE, SIDE).to(where, getattr(torch, dtype))
+
+    def once() -> float:
+        started = time.perf_counter()
+        a @ a
+        if where.type == "cuda":
+            torch.cuda.synchronize(where)
+        return time.perf_counter() - started
+
+    once()
+    return float(2 * SIDE**3 / statistics.median(once() for _ in range(rounds)))
+
+
+def describe(device: str = "auto", packages: Iterable[str] = PACKAGES) -> dict[str, Any]:
+    """Processor or GPU, threads, and the versions that numbers depend on."""
+    where = pick_device(device)
+    found: dict[str, Any] = {
+        "processor": processor_name(),
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name(where) if where.type == "cuda" else where.type,
+        "python": platform.python_version(),
+    }
+    for package in packages:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    return found

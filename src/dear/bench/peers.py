@@ -1,0 +1,140 @@
+"""What a user would pick instead, as it comes, on the same checkpoint and the same texts.
+
+Each peer is handed the texts that our prompt makes of a pair, so all of them score the same words.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from dear.bench.turns import Score, System
+from dear.models.contract import ScoringContract
+from dear.models.encoding import Pair
+from dear.prompts.pointwise import PAIR_PROMPTS
+
+PUBLISHED_TOKENS, PUBLISHED_BATCH = 228, 64
+"""32 query and 196 passage tokens, 64 pairs a batch."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Peer:
+    """package: what must be installed.  build: (folder, tokens at most, device) → score."""
+
+    package: str
+    build: Callable[[str, int, str], Score]
+
+
+def _published(folder: str, _tokens: int, device: str) -> Score:
+    """The DeAR paper's way: float32, every pair filled up to 228 tokens, 64 pairs a batch."""
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForSequenceClassification.from_pretrained(
+        folder, num_labels=1, dtype=torch.float32
+    )
+    model.config.pad_token_id = tokenizer.pad_token_id
+    model.to(device).eval()
+
+    def score(pairs: Sequence[Pair]) -> Any:
+        found = []
+        for at in range(0, len(pairs), PUBLISHED_BATCH):
+            queries, passages = zip(*pairs[at : at + PUBLISHED_BATCH], strict=True)
+            batch = tokenizer(
+                list(queries),
+                list(passages),
+                truncation=True,
+                padding="max_length",
+                max_length=PUBLISHED_TOKENS,
+                return_tensors="pt",
+            )
+            with torch.no_grad():
+                found.append(model(**batch.to(device)).logits[:, 0].float().cpu())
+        return torch.cat(found).numpy()
+
+    return score
+
+
+def _cross_encoder(dtype: str | None) -> Callable[[str, int, str], Score]:
+    def build(folder: str, tokens: int, device: str) -> Score:
+        from sentence_transformers import CrossEncoder
+
+        options = {} if dtype is None else {"dtype": getattr(torch, dtype)}
+        model = CrossEncoder(
+            folder,
+            num_labels=1,
+            max_length=tokens,
+            device=device,
+            model_kwargs=options,
+            activation_fn=torch.nn.Identity(),
+        )
+        if model.tokenizer.pad_token is None:
+            model.tokenizer.pad_token = model.tokenizer.eos_token
+        model.model.config.pad_token_id = model.tokenizer.pad_token_id
+        return lambda pairs: model.predict(list(pairs), show_progress_bar=False)
+
+    return build
+
+
+def _flag_embedding(folder: str, tokens: int, device: str) -> Score:
+    from FlagEmbedding import FlagReranker
+
+    model = FlagReranker(folder, use_fp16=False, devices=[device], max_length=tokens)
+    return lambda pairs: np.asarray(model.compute_score([list(p) for p in pairs]))
+
+
+def _rerankers(folder: str, tokens: int, device: str) -> Score:
+    from rerankers import Reranker
+
+    model = Reranker(folder, model_type="cross-encoder", device=device, verbose=0)
+    if model is None:
+        raise RuntimeError("the rerankers package gives no model for this folder")
+    if model.tokenizer.pad_token is None:
+        model.tokenizer.pad_token = model.tokenizer.eos_token
+    model.model.config.pad_token_id = model.tokenizer.pad_token_id
+    model.tokenizer.model_max_length = tokens
+
+    def score(pairs: Sequence[Pair]) -> Any:
+        found = np.empty(len(pairs), dtype=np.float32)
+        rows: dict[str, list[int]] = {}
+        for i, (query, _) in enumerate(pairs):
+            rows.setdefault(query, []).append(i)
+        for query, mine in rows.items():
+            ranked = model.rank(query=query, docs=[pairs[i][1] for i in mine])
+            for result in ranked.results:
+                found[mine[result.document.doc_id]] = result.score
+        return found
+
+    return score
+
+
+PEERS: dict[str, Peer] = {
+    "published DeAR way (float32, 228 tokens)": Peer(package="transformers", build=_published),
+    "sentence-transformers": Peer(package="sentence_transformers", build=_cross_encoder(None)),
+    "sentence-transformers, bfloat16": Peer(
+        package="sentence_transformers", build=_cross_encoder("bfloat16")
+    ),
+    "FlagEmbedding": Peer(package="FlagEmbedding", build=_flag_embedding),
+    "rerankers": Peer(package="rerankers", build=_rerankers),
+}
+
+
+def installed() -> dict[str, Peer]:
+    """The peers whose package is there."""
+    return {n: p for n, p in PEERS.items() if importlib.util.find_spec(p.package) is not None}
+
+
+def as_system(name: str, peer: Peer, folder: str, contract: ScoringContract, device: str) -> System:
+    """A peer on a checkpoint of ours."""
+    prompt = PAIR_PROMPTS[contract.prompt]
+
+    def load() -> Score:
+        score = peer.build(folder, contract.longest, device)
+        return lambda pairs: score([prompt.render(*pair) for pair in pairs])
+
+    return System(name=name, load=load)

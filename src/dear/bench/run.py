@@ -1,0 +1,155 @@
+"""`dear bench`: this machine's matrix rate, then every system in turns, then the table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dear.bench.machine import describe, matrix_rate
+from dear.bench.peers import as_system, installed
+from dear.bench.turns import Score, System, Timing, in_turns, pairs_of, quality
+from dear.errors import ConfigError
+from dear.models.contract import DType, ScoringContract
+from dear.models.exported import ExportedModel, is_exported
+from dear.models.hardware import pick_device, pick_dtype
+from dear.models.scorer import Scorer
+from dear.records import Candidates, Judgements
+
+RATE_DTYPES: tuple[DType, ...] = ("float32", "bfloat16")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One system. ndcg: None where nothing is judged.  load_s: until it was ready.
+    share: of the machine's bfloat16 matrix rate, or float32 where it has no bfloat16."""
+
+    name: str
+    pairs_per_s: float
+    ndcg: float | None
+    share: float
+    load_s: float
+    seconds: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What `dear bench` found. gflop_s: of a matrix product, by dtype.
+    gflop_per_pair: 2 x parameters without the input embedding x mean tokens."""
+
+    model: str
+    machine: dict[str, Any]
+    gflop_s: dict[str, float]
+    gflop_per_pair: float
+    pairs: int
+    queries: int
+    mean_tokens: float
+    longest_tokens: int
+    rows: tuple[Row, ...]
+    failed: dict[str, str]
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def bench(
+    models: Sequence[str],
+    candidates: Sequence[Candidates],
+    judgements: Judgements | None,
+    *,
+    device: str = "auto",
+    rounds: int = 3,
+    peers: bool = True,
+    also: Sequence[System] = (),
+    batch_tokens: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Report:
+    """Measure `models` (each also in float32 where it may) and the peers on the first of them.
+
+    The first model is a checkpoint's folder, which the peers read too; the others may be exports
+    of it, or other models to put beside it.  also: more systems, on the same pairs.
+    """
+    if not models:
+        raise ConfigError("name a model to measure")
+    pairs = pairs_of(candidates)
+    if not pairs:
+        raise ConfigError("there is no pair to score")
+    where = str(pick_device(device))
+    reference = _open(models[0], "auto", device, batch_tokens)
+    lengths = [len(e) for e in reference.encoder.encode(pairs)]
+    systems = [s for m in models for s in _ours(m, device, batch_tokens)]
+    systems += also
+    failed: dict[str, str] = {}
+    if peers:
+        if isinstance(reference.model, ExportedModel) or not Path(models[0]).is_dir():
+            failed["peers"] = "they need a checkpoint's folder as the first model"
+        else:
+            systems += [
+                as_system(name, peer, models[0], reference.contract, where)
+                for name, peer in installed().items()
+            ]
+    rates = {d: matrix_rate(d, device) for d in RATE_DTYPES}
+    timings, broken = in_turns(systems, pairs, rounds=rounds, progress=progress)
+    flop = 2 * reference.model.working_parameters * float(np.mean(lengths))
+    rate = rates["bfloat16" if pick_dtype("auto", pick_device(device)) != "float32" else "float32"]
+    return Report(
+        model=models[0],
+        machine=describe(device),
+        gflop_s={d: round(r / 1e9, 1) for d, r in rates.items()},
+        gflop_per_pair=round(flop / 1e9, 4),
+        pairs=len(pairs),
+        queries=len(candidates),
+        mean_tokens=round(float(np.mean(lengths)), 1),
+        longest_tokens=max(lengths),
+        rows=tuple(_row(t, candidates, judgements, flop / rate) for t in timings),
+        failed=failed | broken,
+    )
+
+
+def _row(
+    timing: Timing,
+    candidates: Sequence[Candidates],
+    judgements: Judgements | None,
+    ideal_s: float,
+) -> Row:
+    judged = judgements is not None and any(c.query.id in judgements for c in candidates)
+    return Row(
+        name=timing.name,
+        pairs_per_s=round(timing.pairs_per_s, 2),
+        ndcg=quality(timing.scores, candidates, judgements or {}) if judged else None,
+        share=round(timing.pairs_per_s * ideal_s, 3),
+        load_s=round(timing.load_s, 2),
+        seconds=tuple(round(s, 3) for s in timing.seconds),
+    )
+
+
+def _ours(model: str, device: str, batch_tokens: int | None) -> list[System]:
+    def system(dtype: DType) -> System:
+        def load() -> Score:
+            return _open(model, dtype, device, batch_tokens).score
+
+        return System(name=f"dear, {_label(model, dtype, device)}", load=load)
+
+    if is_exported(model):
+        return [system("auto")]
+    best = pick_dtype("auto", pick_device(device))
+    return [system(best)] + ([system("float32")] if best != "float32" else [])
+
+
+def _label(model: str, dtype: DType, device: str) -> str:
+    if is_exported(model):
+        stored = ScoringContract.load(Path(model))
+        return f"OpenVINO {stored.dtype if stored else ''} ({Path(model).name})"
+    return f"{dtype} ({Path(model).name})"
+
+
+def _open(model: str, dtype: DType, device: str, batch_tokens: int | None) -> Scorer:
+    from dear.models.opening import open_model
+
+    found = open_model(model, dtype=dtype, device=device, batch_tokens=batch_tokens)
+    if not isinstance(found, Scorer):
+        raise ConfigError(f"{model}: `dear bench` measures one-logit models and their exports")
+    return found

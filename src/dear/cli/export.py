@@ -1,0 +1,135 @@
+"""`dear export`: a checkpoint in the form that runs fastest on a CPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, cast
+
+import typer
+
+from dear.cli.output import note, summary, table
+from dear.cli.progress import progress
+from dear.cli.runs import check_folder, find_run
+from dear.errors import ConfigError
+
+if TYPE_CHECKING:
+    from dear.bench.turns import Timing
+    from dear.export.openvino import ExportDType
+    from dear.models.encoding import Pair
+    from dear.records import Candidates, Judgements, Run
+
+
+def export(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A checkpoint: a folder, hub id or name.")
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DIR", help="The export's folder.")
+    ],
+    dtype: Annotated[
+        str, typer.Option(metavar="TYPE", help="float32, bfloat16 or int8.")
+    ] = "bfloat16",
+    collection: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLLECTION", help="Its pairs calibrate int8, and show what the export costs."
+        ),
+    ] = None,
+    run: Annotated[
+        str, typer.Option(metavar="RUN", help="A run's file, or one of the collection's own runs.")
+    ] = "bm25",
+    split: Annotated[
+        str, typer.Option(metavar="SPLIT", help="Of the run and the queries.")
+    ] = "dev",
+    pairs: Annotated[int, typer.Option(min=8, metavar="N", help="Pairs to calibrate on.")] = 256,
+    check_queries: Annotated[
+        int,
+        typer.Option(min=0, metavar="N", help="Queries on which speed and nDCG@10 are compared."),
+    ] = 20,
+) -> None:
+    """Write a one-logit model as an OpenVINO graph for CPUs, and show its gain and its loss."""
+    from dear.cli.train import check_model
+    from dear.export.openvino import export_openvino
+    from dear.models.exported import is_exported
+    from dear.models.loading import load_scoring_model
+
+    if dtype not in ("float32", "bfloat16", "int8"):
+        raise ConfigError(f"--dtype {dtype}: an export is float32, bfloat16 or int8")
+    if dtype == "int8" and collection is None:
+        raise ConfigError("--dtype int8 needs --collection: its pairs set the ranges")
+    check_model(model)
+    if is_exported(output):
+        raise ConfigError(f"{output}: holds an export already; remove the folder to repeat it")
+    if is_exported(model):
+        raise ConfigError(f"{model}: is an export; name the checkpoint that it was made of")
+    texts = None if collection is None else _texts(collection, run, split)
+    check_folder(output)
+    loaded = load_scoring_model(model, dtype="float32", device="cpu")
+    calibration = [] if texts is None or dtype != "int8" else _spread(texts[0], pairs)
+    note(f"exporting {model} as {dtype}" + (f", {len(calibration)} pairs" if calibration else ""))
+    export_openvino(loaded, output, cast("ExportDType", dtype), calibration=calibration)
+    summary(f"{output}: {dtype} for OpenVINO; use the folder wherever a model is named")
+    if texts is not None and check_queries:
+        _compare(model, output, texts, check_queries)
+
+
+def _texts(collection: str, run: str, split: str) -> tuple[list[Candidates], Judgements | None]:
+    from dear.data.collections import open_collection
+    from dear.data.formats import read_run
+    from dear.records import gather
+
+    opened = open_collection(collection)
+    found: Run = read_run(find_run(opened, run, split))
+    judgements = opened.judgements(split) if opened.has_judgements(split) else None
+    asked = [q for q in found if judgements is None or q in judgements] or list(found)
+    queries, corpus = opened.queries(), opened.corpus
+    return [gather(found[q].top(100), queries, corpus) for q in asked], judgements
+
+
+def _spread(candidates: list[Candidates], pairs: int) -> list[Pair]:
+    """Every n-th pair of all, so that many queries and all ranks are in it."""
+    from dear.bench.turns import pairs_of
+
+    found = pairs_of(candidates)
+    # an odd step: candidates come in tens and hundreds
+    step = max(1, len(found) // pairs) | 1
+    return found[::step][:pairs]
+
+
+def _compare(
+    model: str,
+    output: Path,
+    texts: tuple[list[Candidates], Judgements | None],
+    queries: int,
+) -> None:
+    """The checkpoint and its export in turns, on the same pairs."""
+    from dear.bench.turns import Score, System, in_turns, pairs_of, quality
+    from dear.models.opening import open_model
+
+    candidates, judgements = texts
+    picked = candidates[:: max(1, len(candidates) // queries)][:queries]
+
+    def system(name: str, where: str, dtype: Literal["auto", "float32"]) -> System:
+        def load() -> Score:
+            return open_model(where, dtype=dtype, device="cpu").score
+
+        return System(name=name, load=load)
+
+    systems = [
+        system("checkpoint, float32", model, "float32"),
+        system("checkpoint", model, "auto"),
+        system("export", str(output), "auto"),
+    ]
+    with progress("comparing", "turns") as report:
+        timings, failed = in_turns(systems, pairs_of(picked), rounds=2, progress=report)
+    for name, reason in failed.items():
+        note(f"{name}: not measured: {reason}")
+
+    def ndcg(timing: Timing) -> str:
+        return "" if judgements is None else f"{quality(timing.scores, picked, judgements):.4f}"
+
+    table(
+        (f"on {len(picked)} queries", "pairs/s", "nDCG@10"),
+        [(t.name, f"{t.pairs_per_s:,.1f}", ndcg(t)) for t in timings],
+        align=("left", "right", "right"),
+    )

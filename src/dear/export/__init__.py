@@ -1,0 +1,1 @@
+"""Checkpoints in other forms than the one they were trained in."""

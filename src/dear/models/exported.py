@@ -1,0 +1,97 @@
+"""Folders that `dear export` wrote: a compiled graph with its tokenizer and contract."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dear.artifacts import read_json
+from dear.errors import ConfigError, DataError
+from dear.models.contract import DType, ScoringContract
+from dear.models.engines.openvino import BATCH_TOKENS, GRAPH, WEIGHTS, OpenVINOEngine
+from dear.models.family import locate
+from dear.models.files import sampled_digest
+from dear.models.loading import load_tokenizer
+
+EXPORT_FILE = "dear_export.json"
+
+_KEYS = {"precision", "architecture", "parameters", "working_parameters", "graph"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportedModel:
+    """What a Scorer needs to know of a graph; the twin of ScoringModel.
+
+    working_parameters: without the input embedding, which is looked up.
+    precision: "f32" or "bf16", what the graph computes in beside its int8 parts.
+    """
+
+    tokenizer: Any
+    contract: ScoringContract
+    name: str
+    revision: str
+    architecture: str
+    parameters: int
+    working_parameters: int
+    precision: str
+    folder: Path
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device("cpu")
+
+    def engine(self, batch_tokens: int | None = None) -> OpenVINOEngine:
+        """The graph, compiled for this processor."""
+        return OpenVINOEngine(
+            self.folder / GRAPH,
+            pad_id=self.tokenizer.pad_token_id,
+            precision=self.precision,
+            batch_tokens=BATCH_TOKENS if batch_tokens is None else batch_tokens,
+        )
+
+
+def is_exported(name: str | Path) -> bool:
+    """True for a folder that `dear export` wrote."""
+    return (Path(name) / EXPORT_FILE).is_file()
+
+
+def load_exported(
+    name: str | Path,
+    *,
+    contract: ScoringContract | None = None,
+    dtype: DType = "auto",
+    device: str = "auto",
+) -> ExportedModel:
+    """An exported model; its dtype was settled when it was written, and its device is the CPU.
+
+    Raises ConfigError for another dtype or device, ContractMismatch, DataError for damage.
+    """
+    folder = Path(name)
+    about = read_json(folder / EXPORT_FILE)
+    stored = ScoringContract.load(folder)
+    if stored is None or not about.keys() >= _KEYS:
+        raise DataError.at(folder, None, "this export is not whole; write it again")
+    if device not in ("auto", "cpu"):
+        raise ConfigError(f"{name}: an export runs on the CPU, not on {device!r}")
+    if dtype not in ("auto", stored.dtype):
+        raise ConfigError(f"{name}: this export computes in {stored.dtype}, not in {dtype}")
+    if contract is not None:
+        stored.require(contract, what=str(name), ignore=("dtype", "pooling"))
+    files = [folder / GRAPH, folder / WEIGHTS]
+    if not all(file.is_file() for file in files) or sampled_digest(files) != about["graph"]:
+        raise DataError.at(folder, None, "the graph is not the one that was exported")
+    return ExportedModel(
+        tokenizer=load_tokenizer(locate(folder)),
+        contract=stored,
+        name=str(name),
+        # the graph names its nodes anew in every export; the weights are the same
+        revision=f"local-{sampled_digest(files[1:])}",
+        architecture=about["architecture"],
+        parameters=about["parameters"],
+        working_parameters=about["working_parameters"],
+        precision=about["precision"],
+        folder=folder,
+    )
