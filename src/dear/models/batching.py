@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -21,6 +23,12 @@ CPU_BATCH_TOKENS = 2048
 """Past about 4,000 tokens a batch falls out of a CPU's cache and gets slower."""
 
 GPU_BATCH_TOKENS = 32768
+
+START_SHARE = 0.02
+"""Starting a batch costs this share of a full one (measured: 37 of 2,048 tokens, a 135M model)."""
+
+EXACT_BATCHES = 1024
+"""Up to so many sequences, the cuts between batches are the best there are."""
 
 CHUNK_PAIRS = 8192
 """Pairs that are tokenised and sorted by length at once. Of MS MARCO's lengths, sorting so many
@@ -48,19 +56,47 @@ def chunk_pairs(batch_tokens: int) -> int:
 def token_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
     """Indices in batches of at most `budget` padded tokens (one sequence may exceed it alone).
 
-    Longest first, so that the largest batch comes first and a lack of memory shows at once.
+    Longest first, so that the largest batch comes first and a lack of memory shows at once. A few
+    sequences, such as the candidates of one query, are cut where the padding is least; for many
+    the lengths lie so close that full batches are as good.
     """
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
-    batches: list[list[int]] = []
-    current: list[int] = []
-    for index in order:
-        if current and lengths[current[0]] * (len(current) + 1) > budget:
-            batches.append(current)
-            current = []
-        current.append(index)
-    if current:
-        batches.append(current)
-    return batches
+    tall = [lengths[i] for i in order]
+    cuts = _least_cost(tall, budget) if len(tall) <= EXACT_BATCHES else _full(tall, budget)
+    return [order[a:b] for a, b in itertools.pairwise([*cuts, len(order)])] if order else []
+
+
+def _full(tall: Sequence[int], budget: int) -> list[int]:
+    """Where batches begin that are as full as can be. tall: lengths, falling."""
+    cuts = [0]
+    for place in range(1, len(tall)):
+        if tall[cuts[-1]] * (place + 1 - cuts[-1]) > budget:
+            cuts.append(place)
+    return cuts
+
+
+def _least_cost(tall: Sequence[int], budget: int) -> list[int]:
+    """Where batches begin that compute the fewest tokens, padding and starts included."""
+    start_tokens = budget * START_SHARE
+    best = [0.0]
+    begin = [0]
+    for stop in range(1, len(tall) + 1):
+        least, place = math.inf, stop - 1
+        for first in range(stop - 1, -1, -1):
+            padded = tall[first] * (stop - first)
+            if padded > budget and first < stop - 1:
+                break
+            cost = best[first] + padded + start_tokens
+            if cost < least:
+                least, place = cost, first
+        best.append(least)
+        begin.append(place)
+    cuts = []
+    stop = len(tall)
+    while stop:
+        stop = begin[stop]
+        cuts.append(stop)
+    return cuts[::-1]
 
 
 def in_batches(

@@ -39,6 +39,7 @@ class Scorer:
         self, model: ScoringModel | ExportedModel, *, batch_tokens: int | None = None
     ) -> None:
         self.model = model
+        self._shares_prefix: bool | None = None
         self.encoder = PairEncoder(model.tokenizer, model.contract)
         if batch_tokens is None:
             batch_tokens = load_batch_tokens(model)
@@ -52,6 +53,13 @@ class Scorer:
         """The engine that suits the model, with this budget."""
         if isinstance(self.model, ExportedModel):
             return self.model.engine(batch_tokens)
+        if self.model.is_decoder:
+            from dear.models.engines.prefix import PrefixEngine, shares_prefix
+
+            if self._shares_prefix is None:
+                self._shares_prefix = shares_prefix(self.model)
+            if self._shares_prefix:
+                return PrefixEngine(self.model, batch_tokens)
         return PaddedEngine(self.model, batch_tokens)
 
     def tune(self, *, limit_s: float = 20.0) -> int:

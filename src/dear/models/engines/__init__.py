@@ -1,6 +1,8 @@
 """Ways to compute the same logits: each takes token ids and gives float32 scores.
 
 padded      transformers' own forward pass over padded batches: every model, every device
+prefix      a common beginning (the query) computed once for all that share it: causal decoders
+openvino    an exported graph: float32, bfloat16 or int8, on a CPU
 """
 
 from __future__ import annotations
