@@ -17,6 +17,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,6 +34,7 @@ from dear.bench.peers import PEERS, as_system, installed
 from dear.bench.run import bench
 from dear.bench.turns import Score, System, pairs_of, quality
 from dear.data.collections import open_collection
+from dear.data.groups import Group
 from dear.export.openvino import export_openvino
 from dear.models.batching import collate, token_batches
 from dear.models.contract import DType
@@ -40,7 +42,10 @@ from dear.models.encoding import Pair, PairEncoder
 from dear.models.exported import is_exported
 from dear.models.loading import load_scoring_model
 from dear.models.opening import open_model
+from dear.recipes import parse_recipe
 from dear.records import Candidates, gather
+from dear.train.examples import Example
+from dear.train.pointwise import train
 
 KINDS = ("encoder", "decoder")
 SETS = {"dl19": "MS MARCO passages", "scifact": "abstracts: long passages"}
@@ -235,6 +240,91 @@ class Bench:
             say(f"{count:,} pairs: {found[str(count)]}")
         return found
 
+    def training(self) -> dict[str, Any]:
+        """Pairs a second of a student's training: ours from labels on disk, against the published
+        loop (the teacher in every step, everything filled up to 228 tokens), both in float32."""
+        candidates = self.candidates("scifact", 40, 8)
+        pairs = pairs_of(candidates)
+        with tempfile.TemporaryDirectory(dir=self.options.work) as folder:
+            mine = self.train_ours(candidates, Path(folder) / "student")
+        found = {
+            "ours, labels on disk": mine,
+            "published loop": self.train_published(pairs[:32], teacher=True),
+            "published loop, without its teacher": self.train_published(pairs[:96], teacher=False),
+        }
+        say(str(found))
+        return {"pairs_per_s": found, "precision": "float32"}
+
+    def train_ours(self, candidates: Sequence[Candidates], folder: Path) -> float:
+        examples = [
+            Example(
+                Group(
+                    query_id=c.query.id,
+                    passage_ids=tuple(p.id for p in c.passages),
+                    grades=(1,) + (0,) * (len(c.passages) - 1),
+                    teacher=tuple(float(s) for s in c.scores),
+                ),
+                c.query.text,
+                tuple(p.full_text for p in c.passages),
+            )
+            for c in candidates
+        ]
+        recipe = parse_recipe(
+            {
+                "name": "speed",
+                "model": {"base": self.checkpoint("encoder")},
+                "contract": {"max_query_tokens": 32, "max_passage_tokens": 196},
+                "data": [{"collection": "given"}],
+                "train": {"groups_per_step": 4, "autocast": False, "save_steps": 1000},
+            }
+        )
+        trained = train(recipe, folder, examples=examples)
+        return round(trained.pairs / trained.seconds, 2)
+
+    def train_published(self, pairs: Sequence[Pair], *, teacher: bool) -> float:
+        student, tokenizer = _classifier(self.checkpoint("encoder"))
+        judge, its = _classifier(self.checkpoint("decoder")) if teacher else (None, None)
+        optimizer = torch.optim.AdamW(student.parameters(), lr=1e-4)
+        student.train()
+        started = time.perf_counter()
+        for at in range(0, len(pairs), 16):  # 8 queries with 2 passages each
+            queries, passages = zip(*pairs[at : at + 16], strict=True)
+            logits = student(**_filled(tokenizer, queries, passages)).logits.view(-1, 2)
+            loss = torch.nn.functional.cross_entropy(
+                logits, torch.zeros(len(logits), dtype=torch.long)
+            )
+            if judge is not None:
+                with torch.no_grad():
+                    aims = judge(**_filled(its, queries, passages)).logits.view(-1, 2)
+                loss = 0.9 * loss + 0.1 * 4 * torch.nn.functional.kl_div(
+                    (logits / 2).log_softmax(-1), (aims / 2).softmax(-1), reduction="batchmean"
+                )
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        return round(len(pairs) / (time.perf_counter() - started), 2)
+
+
+def _classifier(folder: str) -> tuple[Any, Any]:
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+    model.config.pad_token_id = tokenizer.pad_token_id
+    return model.eval(), tokenizer
+
+
+def _filled(tokenizer: Any, queries: Sequence[str], passages: Sequence[str]) -> Any:
+    return tokenizer(
+        list(queries),
+        list(passages),
+        truncation=True,
+        padding="max_length",
+        max_length=228,
+        return_tensors="pt",
+    )
+
 
 PEER_SCRIPT = """
 import sys
@@ -335,7 +425,7 @@ def main() -> None:
     parser.add_argument("--encoder", type=Path)
     parser.add_argument("--decoder", type=Path)
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/scoring.json"))
-    parser.add_argument("--only", default="speed,quality,latency,start,memory")
+    parser.add_argument("--only", default="speed,quality,latency,start,memory,training")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--calibration", type=int, default=256)
     parser.add_argument("--encoder-pairs", type=shape, default=(5, 100), help="QUERIESxDEPTH")

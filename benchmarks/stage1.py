@@ -283,7 +283,7 @@ class Bench:
         return {q: run[q].top(sample.depth) for q in wanted if q in run}
 
     def ranked(self, system: str, model: str, name: str, sample: Sample) -> Run:
-        path = self.work / "runs" / f"{slug(system)}.{name}.{sample}.trec"
+        path = self.work / "runs" / f"{self.kept_as(model)}.{name}.{sample}.trec"
         if path.exists():
             return read_run(path)
         run = self.test_run(name, sample)
@@ -298,6 +298,10 @@ class Bench:
         cost = {"pairs": pairs, "seconds": seconds, "parameters": reranker.model.parameters}
         write_json(path.with_suffix(".json"), cost)
         return found
+
+    def kept_as(self, model: str) -> str:
+        """A name that another budget does not share."""
+        return slug(model.replace(str(self.work), ""))
 
     def _open(self, model: str) -> Reranker:
         if getattr(self, "_opened", ("", None))[0] != model:
@@ -318,8 +322,11 @@ class Bench:
             out[name] = evaluate(run, {q: judged[q] for q in wanted}, MEASURES)
         return out
 
-    def speed(self, system: str) -> dict[str, float]:
-        notes = [read_json(p) for p in (self.work / "runs").glob(f"{slug(system)}.*.json")]
+    def speed(self, model: str | None) -> dict[str, float]:
+        if model is None:
+            return {}
+        kept = (self.work / "runs").glob(f"{self.kept_as(model)}.*.json")
+        notes = [read_json(path) for path in kept]
         if not notes:
             return {}
         pairs, seconds = sum(n["pairs"] for n in notes), sum(n["seconds"] for n in notes)
@@ -337,7 +344,7 @@ class Bench:
             system: {
                 **{n: {m: round(e.means[m], 4) for m in MEASURES} for n, e in by_name.items()},
                 "pooled": {m: round(pooled[system].means[m], 4) for m in MEASURES},
-                **self.speed(system),
+                **self.speed(systems.get(system)),
             }
             for system, by_name in found.items()
         }

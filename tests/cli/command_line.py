@@ -135,7 +135,7 @@ def write_animals(folder: Path) -> Path:
     return folder
 
 
-def write_reranker(folder: Path, seed: int = 0) -> Path:
+def write_reranker(folder: Path, seed: int = 0, layers: int = 1) -> Path:
     """A random one-logit encoder that knows the words of the collection."""
     torch.manual_seed(seed)
     texts = [*(p.text for p in CORPUS.values()), *(q.text for q in QUERIES.values())]
@@ -148,7 +148,7 @@ def write_reranker(folder: Path, seed: int = 0) -> Path:
     config = BertConfig(
         vocab_size=len(vocabulary),
         hidden_size=16,
-        num_hidden_layers=1,
+        num_hidden_layers=layers,
         num_attention_heads=2,
         intermediate_size=24,
         max_position_embeddings=520,

@@ -62,7 +62,7 @@ def export(
         raise ConfigError(f"{output}: holds an export already; remove the folder to repeat it")
     if is_exported(model):
         raise ConfigError(f"{model}: is an export; name the checkpoint that it was made of")
-    texts = None if collection is None else _texts(collection, run, split)
+    texts = None if collection is None else candidates_of(collection, run, split)
     check_folder(output)
     loaded = load_scoring_model(model, dtype="float32", device="cpu")
     calibration = [] if texts is None or dtype != "int8" else _spread(texts[0], pairs)
@@ -73,7 +73,11 @@ def export(
         _compare(model, output, texts, check_queries)
 
 
-def _texts(collection: str, run: str, split: str) -> tuple[list[Candidates], Judgements | None]:
+def candidates_of(
+    collection: str, run: str, split: str
+) -> tuple[list[Candidates], Judgements | None]:
+    """The best 100 of each judged query of a run (of all, where nothing is judged), with the
+    judgements."""
     from dear.data.collections import open_collection
     from dear.data.formats import read_run
     from dear.records import gather

@@ -32,6 +32,7 @@ COMMANDS: dict[str, str] = {
     "evaluate": "dear.cli.evaluate:evaluate",
     "rerank": "dear.cli.rank:rerank",
     "export": "dear.cli.export:export",
+    "calibrate": "dear.cli.calibrate:calibrate",
     "bench": "dear.cli.bench:bench",
     "collections": "dear.cli.data:collections",
     "models": "dear.cli.models:models",

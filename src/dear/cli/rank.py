@@ -67,6 +67,10 @@ def rank(
     fuse_queries: Annotated[
         int, typer.Option(min=1, metavar="N", help="At most so many of them.")
     ] = FUSE_QUERIES,
+    early: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="An early exit: hopeless candidates leave early."),
+    ] = None,
     dtype: DTypeOption = "auto",
     device: DeviceOption = "auto",
     batch_tokens: BatchOption = None,
@@ -79,6 +83,8 @@ def rank(
     from dear.records import limit_run
 
     weight = _weight(fuse)
+    if early is not None and weight is not None:
+        raise ConfigError("--early leaves candidates without a score of their own: no --fuse")
     check_model(model)
     check_output(output)
     opened = open_collection(collection)
@@ -90,7 +96,13 @@ def rank(
         if weight == "auto"
         else None
     )
-    reranker = Reranker(model, dtype=dtype, device=device, batch_tokens=batch_tokens)  # type: ignore[arg-type]
+    reranker = Reranker(
+        model,
+        dtype=dtype,  # type: ignore[arg-type]
+        device=device,
+        batch_tokens=batch_tokens,
+        early=early,
+    )
     curve: dict[float, float] = {}
     if dev is not None:
         weight, curve = _best_weight(reranker, dev)
@@ -108,6 +120,7 @@ def rank(
             "collection": opened.name,
             "split": split,
             "top_k": top_k,
+            "early": None if early is None else str(early),
             "fuse": _fuse_values(weight, curve, fuse_split) if fuse is not None else None,
             "queries": len(ranked),
             "pairs": pairs,

@@ -274,7 +274,7 @@ def pick_layers(model: Any, layers: Sequence[int]) -> None:
         raise ConfigError(f"layers {list(layers)}: the model has layers 0 to {count - 1}")
     if len(set(layers)) != len(layers):
         raise ConfigError(f"layers {list(layers)}: a layer is named twice")
-    parent, name = _layer_list(model, count)
+    parent, name = find_layers(model, count)
     old = getattr(parent, name)
     for place, i in enumerate(layers):
         if old[i].state_dict().keys() != old[place].state_dict().keys():
@@ -289,7 +289,8 @@ def pick_layers(model: Any, layers: Sequence[int]) -> None:
         config.layer_types = [config.layer_types[i] for i in layers]
 
 
-def _layer_list(model: nn.Module, count: int) -> tuple[nn.Module, str]:
+def find_layers(model: nn.Module, count: int) -> tuple[nn.Module, str]:
+    """(the module that holds the list of `count` layers, the list's name in it)."""
     for parent in model.modules():
         for name, child in parent.named_children():
             if isinstance(child, nn.ModuleList) and len(child) == count:

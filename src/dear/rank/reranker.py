@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dear.errors import ConfigError
-from dear.records import Candidates, Passage, Ranking
+from dear.records import Candidates, Passage, Query, Ranking
 
 if TYPE_CHECKING:
     from dear.models.contract import DType, ScoringContract
@@ -35,6 +36,9 @@ class Reranker:
     dtype: "auto" (bfloat16 where the hardware has it), "float32", "bfloat16" or "float16".
     device: "auto", "cpu", "cuda", "cuda:1", …; several with commas: a process for each.
     batch_tokens: padded tokens in a batch; a default for the device where None.
+    early: a folder that `dear calibrate` wrote: in rankings, candidates that an early layer puts
+        well outside the top are not computed to the end and stand below all others. `score`
+        computes everything. ConfigError for a model that is no one-logit checkpoint.
     """
 
     def __init__(
@@ -45,12 +49,14 @@ class Reranker:
         dtype: DType = "auto",
         device: str = "auto",
         batch_tokens: int | None = None,
+        early: str | Path | None = None,
     ) -> None:
         from dear.models.opening import open_model
 
         self.model: PairModel = open_model(
             model, contract=contract, dtype=dtype, device=device, batch_tokens=batch_tokens
         )
+        self._early = None if early is None else _early_exit(self.model, Path(early))
 
     def score(
         self, pairs: Sequence[tuple[str, Text]], *, progress: Progress | None = None
@@ -70,6 +76,9 @@ class Reranker:
         """
         _check_top_k(top_k)
         ids = [p.id if isinstance(p, Passage) else str(i) for i, p in enumerate(passages)]
+        if self._early is not None and ids:
+            only = _candidates(query, passages, ids)
+            return replace(next(self.rank_candidates([only], top_k=top_k)), query_id="")
         scores = self.score([(query, p) for p in passages])
         return _ranking("", ids, scores, top_k)
 
@@ -86,6 +95,8 @@ class Reranker:
         progress: called with (pairs done, pairs in all).
         """
         _check_top_k(top_k)  # now, not when the first ranking is asked for
+        if self._early is not None:
+            return self._early(candidates, top_k, progress)
         return self._rank_chunks(candidates, top_k, progress)
 
     def _rank_chunks(
@@ -107,6 +118,37 @@ class Reranker:
                 first += len(c.passages)
                 yield _ranking(c.query.id, [p.id for p in c.passages], mine, top_k)
             done += len(pairs)
+
+
+def _early_exit(
+    model: PairModel, folder: Path
+) -> Callable[[Sequence[Candidates], int | None, Progress | None], Iterator[Ranking]]:
+    from dear.models.engines.early import EarlyExit
+    from dear.models.loading import ScoringModel
+    from dear.models.scorer import Scorer
+    from dear.rank.early import rank_early
+
+    if not isinstance(model, Scorer) or not isinstance(model.model, ScoringModel):
+        raise ConfigError(f"{model.name}: only a one-logit checkpoint can leave early")
+    loaded, batch_tokens = model.model, model.batch_tokens
+    exit = EarlyExit.load(folder, loaded)
+
+    def rank(
+        candidates: Sequence[Candidates], top_k: int | None, progress: Progress | None
+    ) -> Iterator[Ranking]:
+        return rank_early(
+            loaded, exit, candidates, top_k=top_k, batch_tokens=batch_tokens, progress=progress
+        )
+
+    return rank
+
+
+def _candidates(query: str, passages: Sequence[Text], ids: Sequence[str]) -> Candidates:
+    return Candidates(
+        query=Query(id="query", text=query),
+        passages=tuple(Passage(id=i, text=_text(p)) for i, p in zip(ids, passages, strict=True)),
+        scores=tuple(float(-i) for i in range(len(ids))),
+    )
 
 
 def _ranking(
