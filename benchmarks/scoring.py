@@ -60,12 +60,12 @@ class Bench:
     def checkpoint(self, kind: str) -> str:
         return str(getattr(self.options, kind))
 
-    def candidates(self, name: str, queries: int | None, depth: int) -> list[Candidates]:
+    def candidates(self, name: str, queries: int, depth: int) -> list[Candidates]:
         """Every n-th judged query of the collection's BM25 run."""
         collection = open_collection(self.options.data / name)
         run = collection.run("bm25", "test")
         judged = [q for q in run if q in collection.judgements("test")]
-        step = 1 if queries is None else max(1, len(judged) // queries)
+        step = max(1, len(judged) // queries)
         texts, corpus = collection.queries(), collection.corpus
         return [gather(run[q].top(depth), texts, corpus) for q in judged[::step][:queries]]
 
@@ -164,6 +164,8 @@ class Bench:
         """One query with 100 passages, model loaded: p50 and p99 over queries, in turns."""
         found = {}
         for kind in self.options.kinds:
+            if not self.options.latency[kind]:
+                continue
             candidates = self.candidates("dl19", self.options.latency[kind], 100)
             model = self.checkpoint(kind)
             systems = [
@@ -249,9 +251,10 @@ class Bench:
             mine = self.train_ours(candidates, Path(folder) / "student")
         found = {
             "ours, labels on disk": mine,
-            "published loop": self.train_published(pairs[:32], teacher=True),
             "published loop, without its teacher": self.train_published(pairs[:96], teacher=False),
         }
+        if self.options.decoder is not None:
+            found["published loop"] = self.train_published(pairs[:32], teacher=True)
         say(str(found))
         return {"pairs_per_s": found, "precision": "float32"}
 
@@ -299,7 +302,7 @@ class Bench:
                 loss = 0.9 * loss + 0.1 * 4 * torch.nn.functional.kl_div(
                     (logits / 2).log_softmax(-1), (aims / 2).softmax(-1), reduction="batchmean"
                 )
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             optimizer.zero_grad()
         return round(len(pairs) / (time.perf_counter() - started), 2)
@@ -430,14 +433,15 @@ def main() -> None:
     parser.add_argument("--calibration", type=int, default=256)
     parser.add_argument("--encoder-pairs", type=shape, default=(5, 100), help="QUERIESxDEPTH")
     parser.add_argument("--decoder-pairs", type=shape, default=(2, 50))
+    parser.add_argument("--encoder-quality", type=shape, default=(300, 100))
     parser.add_argument("--decoder-quality", type=shape, default=(20, 20))
     parser.add_argument("--latency-queries", type=int, default=40)
     parser.add_argument("--stream", type=int, action="append")
     options = parser.parse_args()
     options.kinds = [kind for kind in KINDS if getattr(options, kind) is not None]
     options.pairs = {"encoder": options.encoder_pairs, "decoder": options.decoder_pairs}
-    options.quality = {"encoder": (None, 100), "decoder": options.decoder_quality}
-    options.latency = {"encoder": options.latency_queries, "decoder": 3}
+    options.quality = {"encoder": options.encoder_quality, "decoder": options.decoder_quality}
+    options.latency = {"encoder": options.latency_queries, "decoder": options.latency_queries // 10}
     options.latency_peers = [name for name in PEERS if "published" not in name]
     options.stream = options.stream or [10_000, 100_000]
     options.work.mkdir(parents=True, exist_ok=True)
