@@ -85,7 +85,7 @@ class Bench:
         return open_collection(self.options.data / name).judgements("test")
 
     def export(self, kind: str, dtype: Any, name: str = "dl19") -> str:
-        """The checkpoint as an OpenVINO graph; int8 is calibrated on queries that are not tested."""
+        """The checkpoint as an OpenVINO graph; int8 is calibrated on queries not tested."""
         folder = self.options.work / f"{kind}-{dtype}{'-long' if name in LONG else ''}"
         if not is_exported(folder):
             source = self.checkpoint(kind, name)
