@@ -9,8 +9,6 @@ in its notes; wall time and memory are then unknown.
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import resource
 import subprocess
 import sys
@@ -18,22 +16,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
 from dear.artifacts import read_json, write_json
-
-
-def matrix_rate(dtype: torch.dtype) -> int:
-    """GFLOP/s of a 2048³ product, the median of five."""
-    a = torch.randn(2048, 2048, dtype=dtype)
-    _ = a @ a
-    seconds = []
-    for _ in range(5):
-        started = time.perf_counter()
-        _ = a @ a
-        seconds.append(time.perf_counter() - started)
-    return round(2 * 2048**3 / float(np.median(seconds)) / 1e9)
+from dear.bench.machine import with_rates
 
 
 def main() -> None:
@@ -55,25 +39,12 @@ def main() -> None:
         }
     found = read_json(results)
     found["stages_s"] = round(sum(found["stage_seconds"].values()), 1)
-    found["machine"] = {
-        "processor": _processor(),
-        "cores": os.cpu_count(),
-        "bfloat16_gflop_s": matrix_rate(torch.bfloat16),
-        "float32_gflop_s": matrix_rate(torch.float32),
-    }
+    found["machine"] = with_rates()
     found.pop("folder")
     write_json(options.output, found | measured)
     for row in found["rows"]:
         print(f"{row['system']:22} {row['score']:.4f}")
     print(f"stages: {found['stages_s']} s", measured or "(read, not run)")
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    return next((x.split(":", 1)[1].strip() for x in lines if x.startswith("model name")), "")
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ import numpy as np
 import torch
 
 from dear.artifacts import read_json, write_json
-from dear.bench.machine import describe
+from dear.bench.machine import with_rates
 from dear.bench.peers import PEERS, as_system, installed
 from dear.bench.run import bench
 from dear.bench.turns import Score, System, pairs_of, quality
@@ -465,7 +465,7 @@ def main() -> None:
     for part in options.only.split(","):
         say(part)
         results.setdefault(part, {}).update(getattr(runner, part)())
-        results["machine"] = describe()
+        results["machine"] = with_rates()
         write_json(options.output, results)
 
 

@@ -22,7 +22,6 @@ import argparse
 import itertools
 import json
 import os
-import platform
 import random
 import sys
 import time
@@ -33,10 +32,8 @@ from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-import numpy as np
-import torch
-
 from dear.artifacts import read_json, write_json
+from dear.bench.machine import with_rates
 from dear.data.collections import Collection, open_collection
 from dear.data.formats import read_run, write_run
 from dear.data.groups import Group, sample_groups
@@ -49,7 +46,7 @@ from dear.rank.fusion import fuse_runs
 from dear.rank.reranker import Reranker
 from dear.recipes import parse_recipe
 from dear.records import Ranking, Run, gather
-from dear.train.checkpoints import is_finished, versions
+from dear.train.checkpoints import is_finished
 from dear.train.examples import Example, examples_of
 from dear.train.pointwise import train
 
@@ -455,23 +452,6 @@ def every(seconds: float) -> Any:
     return report
 
 
-def machine() -> dict[str, Any]:
-    """What the numbers were measured on, with its bfloat16 matrix rate."""
-    a = torch.randn(2048, 2048, dtype=torch.bfloat16)
-    a @ a
-    times = []
-    for _ in range(5):
-        started = time.perf_counter()
-        a @ a
-        times.append(time.perf_counter() - started)
-    return {
-        "processor": platform.processor() or platform.machine(),
-        "threads": torch.get_num_threads(),
-        "bfloat16_gflop_s": round(2 * 2048**3 / float(np.median(times)) / 1e9),
-        "versions": versions(),
-    }
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
@@ -494,7 +474,7 @@ def main() -> None:
     options.layers = options.layers or list(LAYERS)
     bench = Bench(options)
     results = read_json(options.output) if options.output.exists() else {}
-    results["machine"] = machine()
+    results["machine"] = with_rates()
     for part in options.only.split(","):
         say(part)
         work = getattr(bench, part)

@@ -18,6 +18,8 @@ from dear.models.hardware import pick_device, processor_name
 SIDE = 2048
 """Of the square matrices whose product is timed."""
 
+RATE_DTYPES: tuple[DType, ...] = ("float32", "bfloat16")
+
 PACKAGES = (
     "dear-rerank",
     "torch",
@@ -61,3 +63,10 @@ def describe(device: str = "auto", packages: Iterable[str] = PACKAGES) -> dict[s
         with suppress(importlib.metadata.PackageNotFoundError):
             found[package] = importlib.metadata.version(package)
     return found
+
+
+def with_rates(device: str = "auto") -> dict[str, Any]:
+    """`describe`, and GFLOP/s of a matrix product in float32 and bfloat16."""
+    return describe(device) | {
+        f"{dtype}_gflop_s": round(matrix_rate(dtype, device) / 1e9) for dtype in RATE_DTYPES
+    }

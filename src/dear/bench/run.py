@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from dear.bench.machine import describe, matrix_rate
+from dear.bench.machine import RATE_DTYPES, describe, matrix_rate
 from dear.bench.peers import as_system, installed
 from dear.bench.turns import Score, System, Timing, in_turns, pairs_of, quality
 from dear.errors import ConfigError
@@ -18,8 +18,6 @@ from dear.models.exported import ExportedModel, is_exported
 from dear.models.hardware import pick_device, pick_dtype
 from dear.models.scorer import Scorer
 from dear.records import Candidates, Judgements
-
-RATE_DTYPES: tuple[DType, ...] = ("float32", "bfloat16")
 
 
 @dataclass(frozen=True, kw_only=True)
