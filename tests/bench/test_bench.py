@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,9 @@ from bench_models import CANDIDATES, JUDGEMENTS, reranker
 from dear.bench.peers import PEERS, installed
 from dear.bench.run import bench
 from dear.errors import ConfigError
+from dear.models.budget import CPU_CANDIDATES
+from dear.models.opening import open_model
+from dear.models.scorer import Scorer
 
 
 @pytest.fixture(scope="module")
@@ -68,3 +72,16 @@ def test_nothing_to_measure_is_an_error(checkpoint: str) -> None:
 def test_the_peers_that_are_not_installed_are_left_out() -> None:
     for name, peer in PEERS.items():
         assert (name in installed()) == (importlib.util.find_spec(peer.package) is not None)
+
+
+def test_tuning_is_remembered_for_later_commands(
+    checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    bench([checkpoint], CANDIDATES, None, device="cpu", rounds=1, peers=False, tune=True)
+    kept = json.loads((tmp_path / "dear" / "budget.json").read_text())
+    (found,) = kept.values()
+    assert found in CPU_CANDIDATES
+    scorer = open_model(checkpoint, device="cpu")
+    assert isinstance(scorer, Scorer)
+    assert scorer.batch_tokens == found

@@ -62,6 +62,7 @@ def bench(
     rounds: int = 3,
     peers: bool = True,
     also: Sequence[System] = (),
+    tune: bool = False,
     batch_tokens: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Report:
@@ -69,6 +70,7 @@ def bench(
 
     The first model is a checkpoint's folder, which the peers read too; the others may be exports
     of it, or other models to put beside it.  also: more systems, on the same pairs.
+    tune: find the fastest token budget of each of our models first, and remember it.
     """
     if not models:
         raise ConfigError("name a model to measure")
@@ -78,6 +80,9 @@ def bench(
     where = str(pick_device(device))
     reference = _open(models[0], "auto", device, batch_tokens)
     lengths = [len(e) for e in reference.encoder.encode(pairs)]
+    if tune:
+        for model in models:
+            _open(model, "auto", device, None).tune()
     systems = [s for m in models for s in _ours(m, device, batch_tokens)]
     systems += also
     failed: dict[str, str] = {}

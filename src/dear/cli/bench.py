@@ -43,6 +43,9 @@ def bench(
     peers: Annotated[
         bool, typer.Option("--peers/--no-peers", help="Measure what else is installed, too.")
     ] = True,
+    tune: Annotated[
+        bool, typer.Option("--tune", help="Find the fastest token budget first; remember it.")
+    ] = False,
     plot: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="An SVG: pairs a second against nDCG@10."),
@@ -71,6 +74,7 @@ def bench(
             device=device,
             rounds=rounds,
             peers=peers,
+            tune=tune,
             batch_tokens=batch_tokens,
             progress=report,
         )
