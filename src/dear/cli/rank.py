@@ -15,10 +15,11 @@ from dear.cli.output import count, duration, note, print_json, rate, summary, ta
 from dear.cli.progress import progress
 from dear.cli.runs import TOP_K, check_output, find_run, write_origin
 from dear.cli.train import check_model
-from dear.errors import ConfigError, DataError
+from dear.errors import ConfigError, DataError, nearest
 
 if TYPE_CHECKING:
     from dear.data.collections import Collection
+    from dear.rank.listwise import ListwiseReport
     from dear.rank.reranker import Reranker
     from dear.records import Candidates, Judgements, Ranking, Run
 
@@ -38,12 +39,13 @@ def rank(
             metavar="RUN", help="The first stage: a file, or one of the collection's own runs."
         ),
     ],
-    model: Annotated[
-        str, typer.Option(metavar="MODEL", help="A folder, a hub id, or a name of `dear models`.")
-    ],
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="RUN", help="The run to write (.gz packs it).")
     ],
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help="A folder, a hub id, or a name of `dear models`."),
+    ] = None,
     split: Annotated[
         str, typer.Option(metavar="SPLIT", help="Of a run that is given by name.")
     ] = "test",
@@ -71,11 +73,27 @@ def rank(
         Path | None,
         typer.Option(metavar="DIR", help="An early exit: hopeless candidates leave early."),
     ] = None,
+    listwise: Annotated[
+        str | None,
+        typer.Option(metavar="BACKEND", help="Whole lists, behind the model: replay:FILE."),
+    ] = None,
+    prompt: Annotated[
+        str, typer.Option(metavar="NAME", help="rankvicuna, rankgpt or reasoning.")
+    ] = "rankvicuna",
+    strategy: Annotated[
+        str, typer.Option(metavar="NAME", help="sliding, topdown, setwise, tournament or full.")
+    ] = "sliding",
+    window: Annotated[int, typer.Option(metavar="N", help="Passages in a prompt.")] = 20,
+    step: Annotated[int, typer.Option(metavar="N", help="How far a window slides.")] = 10,
+    depth: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Rank lists of the best N only, leave the others."),
+    ] = None,
     dtype: DTypeOption = "auto",
     device: DeviceOption = "auto",
     batch_tokens: BatchOption = None,
 ) -> None:
-    """Rerank a run with a model: a run to a run."""
+    """Rerank a run with a model, with a listwise backend, or with one behind the other."""
     from dear.data.collections import open_collection
     from dear.data.formats import read_run, write_run
     from dear.rank.fusion import fuse_runs
@@ -85,7 +103,13 @@ def rank(
     weight = _weight(fuse)
     if early is not None and weight is not None:
         raise ConfigError("--early leaves candidates without a score of their own: no --fuse")
-    check_model(model)
+    if model is None and (early is not None or weight is not None):
+        raise ConfigError("--early and --fuse are about a model's scores: give a --model")
+    if model is None and listwise is None:
+        raise ConfigError("nothing to rank with: give a --model, a --listwise backend, or both")
+    lists = None if listwise is None else _Lists(listwise, prompt, strategy, window, step, depth)
+    if model is not None:
+        check_model(model)
     check_output(output)
     opened = open_collection(collection)
     path = find_run(opened, run, split)
@@ -96,45 +120,107 @@ def rank(
         if weight == "auto"
         else None
     )
-    reranker = Reranker(
-        model,
-        dtype=dtype,  # type: ignore[arg-type]
-        device=device,
-        batch_tokens=batch_tokens,
-        early=early,
-    )
     curve: dict[float, float] = {}
-    if dev is not None:
-        weight, curve = _best_weight(reranker, dev)
-    started = time.perf_counter()
-    ranked = _rank_all(reranker, candidates, "ranking")
-    seconds = time.perf_counter() - started
-    if isinstance(weight, float):
-        ranked = fuse_runs(ranked, first, weight)
-    write_run(output, ranked, _tag(model))
-    pairs = sum(len(c.passages) for c in candidates)
+    ranked, pairs, seconds, values = first, 0, 0.0, {}  # type: tuple[Run, int, float, dict[str, Any]]
+    if model is not None:
+        reranker = Reranker(
+            model,
+            dtype=dtype,  # type: ignore[arg-type]
+            device=device,
+            batch_tokens=batch_tokens,
+            early=early,
+        )
+        if dev is not None:
+            weight, curve = _best_weight(reranker, dev)
+        started = time.perf_counter()
+        ranked = _rank_all(reranker, candidates, "ranking")
+        seconds = time.perf_counter() - started
+        if isinstance(weight, float):
+            ranked = fuse_runs(ranked, first, weight)
+        pairs = sum(len(c.passages) for c in candidates)
+        values = {
+            **_model_values(reranker),
+            "early": None if early is None else str(early),
+            "fuse": _fuse_values(weight, curve, fuse_split) if fuse is not None else None,
+            "pairs": pairs,
+            "pairs_per_second": round(pairs / max(seconds, 1e-9), 2),
+        }
+    report = None
+    if lists is not None:
+        ranked, report = lists.rank(_candidates(opened, ranked))
+        seconds += report.seconds
+        values = {"model": lists.name} | values | {"listwise": lists.values(report)}
+    write_run(output, ranked, _tag(model or f"listwise-{strategy}"))
     write_origin(
         output,
         {
-            **_model_values(reranker),
+            **values,
             "collection": opened.name,
             "split": split,
             "top_k": top_k,
-            "early": None if early is None else str(early),
-            "fuse": _fuse_values(weight, curve, fuse_split) if fuse is not None else None,
             "queries": len(ranked),
-            "pairs": pairs,
             "seconds": round(seconds, 3),
-            "pairs_per_second": round(pairs / max(seconds, 1e-9), 2),
         },
         first_stage=path,
     )
     if dev is not None:
         summary(_curve(weight, curve, dev, fuse_split), output)
+    if report is not None:
+        summary(_mended(report), output)
+    done = f", {count(pairs, 'pair')}" if pairs else ""
+    pace = f" ({rate(pairs, seconds)})" if pairs and report is None else ""
     summary(
-        f"{output}: {count(len(ranked), 'query')}, {count(pairs, 'pair')} in {duration(seconds)} "
-        f"({rate(pairs, seconds)})",
+        f"{output}: {count(len(ranked), 'query')}{done} in {duration(seconds)}{pace}",
         output,
+    )
+
+
+class _Lists:
+    """What `--listwise` and its options say; wrong ones are refused before any work."""
+
+    def __init__(
+        self, backend: str, prompt: str, strategy: str, window: int, step: int, depth: int | None
+    ) -> None:
+        from dear.backends import open_backend
+        from dear.prompts.listwise import LISTWISE_PROMPTS
+        from dear.rank.strategies import open_strategy
+
+        if prompt not in LISTWISE_PROMPTS:
+            raise ConfigError(f"--prompt {prompt!r}{nearest(prompt, LISTWISE_PROMPTS)}")
+        self.options = {"prompt": prompt, "strategy": strategy, "depth": depth}
+        self.options |= {"window": window, "step": step}
+        self.prompt, self.depth = prompt, depth
+        self.strategy = open_strategy(strategy, window=window, step=step)
+        self.backend = open_backend(backend)
+
+    @property
+    def name(self) -> str:
+        return self.backend.name
+
+    def rank(self, candidates: list[Candidates]) -> tuple[dict[str, Ranking], ListwiseReport]:
+        from dear.rank.listwise import rank_listwise
+
+        with progress("ranking lists", "windows") as shown:
+            rankings, report = rank_listwise(
+                candidates,
+                self.backend,
+                strategy=self.strategy,
+                prompt=self.prompt,
+                depth=self.depth,
+                progress=shown,
+            )
+        return {ranking.query_id: ranking for ranking in rankings}, report
+
+    def values(self, report: ListwiseReport) -> dict[str, Any]:
+        """For the run's note."""
+        return {"backend": self.name, **self.options, **report.to_dict()}
+
+
+def _mended(report: ListwiseReport) -> str:
+    kinds = ", ".join(f"{kind} {number:,}" for kind, number in sorted(report.mends.items()))
+    return (
+        f"{count(report.windows, 'window')}, {report.mended:,} of them mended"
+        f"{f' ({kinds})' if kinds else ''}, {report.parse_errors:,} without a ranking"
     )
 
 

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 Text = str | Passage
 Progress = Callable[[int, int], None]
 
+_RankEarly = Callable[[Sequence[Candidates], int | None, Progress | None], Iterator[Ranking]]
+"""(candidates, top_k, progress) → rankings, as `rank_early` gives them."""
+
 CHUNK_PAIRS = 65536
 """Pairs that are held at once while ranking a run; the scorer tokenises ahead inside them."""
 
@@ -40,6 +43,8 @@ class Reranker:
         well outside the top are not computed to the end and stand below all others. `score`
         computes everything. ConfigError for a model that is no one-logit checkpoint.
     """
+
+    _early: _RankEarly | None = None
 
     def __init__(
         self,
@@ -120,9 +125,7 @@ class Reranker:
             done += len(pairs)
 
 
-def _early_exit(
-    model: PairModel, folder: Path
-) -> Callable[[Sequence[Candidates], int | None, Progress | None], Iterator[Ranking]]:
+def _early_exit(model: PairModel, folder: Path) -> _RankEarly:
     from dear.models.engines.early import EarlyExit
     from dear.models.loading import ScoringModel
     from dear.models.scorer import Scorer

@@ -1,0 +1,321 @@
+"""Many passages in one prompt, and the order that comes back: an inverse pair, pure.
+
+`LISTWISE_PROMPTS` renders N passages with identifiers [1] … [N]; `parse_permutation` reads the
+answer.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from dear.errors import ParseError, excerpt
+from dear.records import Passage, Query
+
+Role: TypeAlias = Literal["system", "user", "assistant"]
+Mend: TypeAlias = Literal[
+    "missing", "duplicate", "out of range", "no brackets", "cut off", "thought stripped"
+]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WindowPrompt:
+    """One question to a model: rank these passages for this query.
+
+    messages: (role, text) turns, the last one the user's.
+    """
+
+    query: Query
+    passages: tuple[Passage, ...]
+    messages: tuple[tuple[Role, str], ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ListwisePrompt:
+    """`{query}`, `{count}`, `{i}`, `{passage}` and `{example}` are replaced; the rest is literal.
+
+    system:    the system turn, left out where it is empty.
+    before:    what comes before the passages.  after: what comes behind them.
+    passage:   one passage.
+    ready:     the assistant's turn after `before`. Where it is empty, everything is one turn of
+               the user's, parts joined as they are; else each passage is a turn of its own.
+    received:  the assistant's turn after each passage; only with `ready`.
+    max_words: words that are kept of a passage.
+    """
+
+    system: str = ""
+    before: str
+    passage: str = "[{i}] {passage}\n"
+    after: str
+    ready: str = ""
+    received: str = ""
+    max_words: int = 300
+
+    def render(self, query: Query, passages: Sequence[Passage]) -> WindowPrompt:
+        """Identifiers [1] … [N] in the order given; `[3]` inside a passage becomes `(3)`."""
+        asked = clean(query.text)
+        fixed = {
+            "query": asked,
+            "count": str(len(passages)),
+            "example": "[4] > [2]" if len(passages) >= 4 else "[2] > [1]",
+        }
+        texts = [
+            _fill(
+                self.passage, fixed | {"i": str(i), "passage": clean(p.full_text, self.max_words)}
+            )
+            for i, p in enumerate(passages, 1)
+        ]
+        before, after = _fill(self.before, fixed), _fill(self.after, fixed)
+        turns: list[tuple[Role, str]] = [("system", self.system)] if self.system else []
+        if not self.ready:
+            turns.append(("user", "".join([before, *texts, after])))
+        else:
+            turns += [("user", before), ("assistant", self.ready)]
+            for i, text in enumerate(texts, 1):
+                turns += [("user", text), ("assistant", _fill(self.received, {"i": str(i)}))]
+            turns.append(("user", after))
+        return WindowPrompt(query=query, passages=tuple(passages), messages=tuple(turns))
+
+
+def clean(text: str, max_words: int | None = None) -> str:
+    """One line of at most `max_words` words, without anything that looks like an identifier."""
+    return re.sub(r"\[([0-9]+)\]", r"(\1)", " ".join(text.split()[:max_words]))
+
+
+def _fill(template: str, values: Mapping[str, str]) -> str:
+    # one pass: a query that holds "{passage}" is left as it is
+    return re.sub(r"\{(\w+)\}", lambda m: values.get(m[1], m[0]), template)
+
+
+LISTWISE_PROMPTS: dict[str, ListwisePrompt] = {
+    # RankVicuna and RankZephyr (Pradeep et al. 2023)
+    "rankvicuna": ListwisePrompt(
+        system=(
+            "A chat between a curious user and an artificial intelligence assistant. The "
+            "assistant gives helpful, detailed, and polite answers to the user's questions."
+        ),
+        before=(
+            "I will provide you with {count} passages, each indicated by a numerical identifier "
+            "[]. Rank the passages based on their relevance to the search query: {query}.\n\n"
+        ),
+        after=(
+            "Search Query: {query}.\nRank the {count} passages above based on their relevance to "
+            "the search query. All the passages should be included and listed using identifiers, "
+            "in descending order of relevance. The output format should be [] > [], e.g., "
+            "{example}, Only respond with the ranking results, do not say any word or explain. "
+        ),
+    ),
+    # RankGPT (Sun et al. 2023): a turn for each passage
+    "rankgpt": ListwisePrompt(
+        system=(
+            "You are RankGPT, an intelligent assistant that can rank passages based on their "
+            "relevancy to the query."
+        ),
+        before=(
+            "I will provide you with {count} passages, each indicated by number identifier []. \n"
+            "Rank the passages based on their relevance to query: {query}."
+        ),
+        ready="Okay, please provide the passages.",
+        passage="[{i}] {passage}",
+        received="Received passage [{i}].",
+        after=(
+            "Search Query: {query}. \nRank the {count} passages above based on their relevance to "
+            "the search query. The passages should be listed in descending order using "
+            "identifiers. The most relevant passages should be listed first. The output format "
+            "should be [] > [], e.g., {example}. Only response the ranking results, do not say "
+            "any word or explain. "
+        ),
+    ),
+    # the three steps of DeAR's second stage (Abdallah et al. 2025), in our words
+    "reasoning": ListwisePrompt(
+        before="Query: {query}\n\n{count} passages, each with an identifier in brackets:\n\n",
+        after=(
+            "\nThink in three steps. First list what somebody who asks this needs to know. Then "
+            "name the passages that hold each of these. Then rank all {count} passages, those "
+            "that cover the needs best first.\nEnd with a line that says ### Final Reranking: and "
+            "one line with the ranking, every identifier once, in the form {example}."
+        ),
+    ),
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Parsed:
+    """An answer as a permutation.
+
+    order:    every position of the window once, counted from 0, best first.
+    complete: the answer itself named every one.
+    mends:    kind → how many; empty where the answer needed none.
+    """
+
+    order: tuple[int, ...]
+    complete: bool
+    mends: Mapping[Mend, int]
+
+
+def parse_permutation(text: str, count: int) -> Parsed:
+    """The ranking of `count` passages that `text` ends in; nothing else in it is read.
+
+    A thought (all up to the last `</think>`) is stripped first. Where there are `<answer>` tags
+    or a line that begins with "Final Reranking" or the like, what stands in them or behind it is
+    read, and the rest only if no identifier is there. Then the first of these that is found:
+
+    1. the last chain `[a] > [b] > …` that names more than half of the passages;
+    2. the last run of identifiers with nothing but separators and list numbers between them
+       (`1. [a] 2. [b]`, `[a], [b]`) that names more than half;
+    3. identifiers at the starts of lines, if they name more than half (neither 2 nor 3 counts
+       where a chain comes behind it);
+    4. the chain that names most, the last of equals;  5. such a run;
+    6. a line of bare numbers, `3 > 1 > 2` or `3, 1, 2` ("no brackets"), most of them in range;
+    7. every identifier in brackets, in order.
+
+    Bare numbers in prose are never identifiers. Duplicates and identifiers that are not 1 … count
+    are dropped, missing ones appended in the window's order; `mends` counts all of it.
+    ParseError: there is no identifier, the thought never ends, or nothing is behind "Final".
+    """
+    answer, thought = _strip_thought(text)
+    plain = answer.translate(_PLAIN)
+    for region in _regions(plain):
+        for read in _READINGS:
+            named, bare = read(region, count), read is _bare_line
+            if named:
+                return _mend(named, count, plain, thought=thought, bare=bare)
+    raise ParseError(f"no identifier of 1 to {count} in the answer {excerpt(text.strip())}")
+
+
+_PLAIN = str.maketrans(
+    {"［": "[", "］": "]", "【": "[", "】": "]", "＞": ">", "≻": ">", "→": ">", "≥": ">"}
+    | dict.fromkeys("*`\\", None)
+)
+"""Other people's brackets and signs; marks of emphasis are dropped."""
+
+_THOUGHT = r"(?:think|thinking|thought|reasoning)"
+_ID = r"\[[ \t]?(?:(?:passage|document|doc|id)[ \t]?)?#?([0-9]{1,6})[ \t]?\]"
+# "> 2. [15]": some models number the members of a chain
+_CHAIN = re.compile(rf"{_ID}(?:\s*[>=]+\s*(?:[0-9]{{1,3}}[.)]\s*)?{_ID})+", re.IGNORECASE)
+_RUN = re.compile(rf"{_ID}(?:(?:[\s>=,;|-]|[0-9]{{1,3}}[.)])*{_ID})+", re.IGNORECASE)
+_LINE = re.compile(rf"^[ \t]*(?:[0-9]{{1,3}}[.):]|[-•+])?[ \t]*{_ID}", re.IGNORECASE | re.MULTILINE)
+_EACH = re.compile(_ID, re.IGNORECASE)
+_WORD = r"(?:passage |document |doc )?#?[0-9]{1,6}"
+_BARE = re.compile(
+    rf"^[^\n:0-9]*?(?::[ \t]*)?\[?({_WORD}(?:[ \t]*[>,][ \t]*{_WORD})+)\]?[ \t.>,]*$",
+    re.IGNORECASE | re.MULTILINE,
+)
+_FINAL = re.compile(
+    r"^[# \t]*final(?:[ \t]+(?:re-?)?(?:rank|answer|order|list|result)\w*)?[ \t]*(?::|$)",
+    re.IGNORECASE | re.MULTILINE,
+)
+_ANSWER = re.compile(r"<answer>(.*?)(?:</answer>|\Z)", re.IGNORECASE | re.DOTALL)
+_ANSWER_TAG = re.compile(r"</?answer>", re.IGNORECASE)
+_CUT_BARE = re.compile(r"[>,]\s*\Z")
+_CUT = re.compile(r"(?:>\s*(?:[0-9]+[.)]?)?|\[[ \t]?[0-9]*|\]\s+[0-9]+[.)]?)\s*\Z")
+
+
+def _strip_thought(text: str) -> tuple[str, bool]:
+    """(the answer, whether there was a thought before it)."""
+    parts = re.split(rf"</{_THOUGHT}>", text, flags=re.IGNORECASE)
+    thoughts, answer = parts[:-1], parts[-1]
+    head, opened, _ = _partition(rf"<{_THOUGHT}>", answer)
+    if opened and not re.search(r"\[[0-9]", head):
+        raise ParseError(f"the thought never ends: {excerpt(text.strip())}")
+    words = re.sub(rf"<{_THOUGHT}>", "", "".join(thoughts), flags=re.IGNORECASE)
+    return head, bool(words.strip()) or opened
+
+
+def _partition(pattern: str, text: str) -> tuple[str, bool, str]:
+    found = re.search(pattern, text, re.IGNORECASE)
+    return (text[: found.start()], True, text[found.end() :]) if found else (text, False, "")
+
+
+def _regions(text: str) -> list[str]:
+    """Where to look, the likeliest first."""
+    answers = [m[1] for m in _ANSWER.finditer(text)][-1:]
+    finals = [text[m.end() :] for m in _FINAL.finditer(text)][-1:]
+    if finals and not finals[0].strip():
+        raise ParseError(f"the answer ends before its ranking: {excerpt(text.strip()[-60:])}")
+    return [*answers, *finals, text]
+
+
+def _ids(text: str) -> list[int]:
+    return [int(m[1]) for m in _EACH.finditer(text)]
+
+
+def _named(ids: Sequence[int], count: int) -> int:
+    return len({i for i in ids if 1 <= i <= count})
+
+
+def _most(
+    pattern: re.Pattern[str], text: str, count: int, *, half: bool, start: int = 0
+) -> list[int]:
+    """The last match that names more than half of the candidates, or the one that names most.
+
+    Only matches that end at `start` or behind it.
+    """
+    best: list[int] = []
+    for match in pattern.finditer(text):
+        if match.end() < start:
+            continue
+        ids = _ids(match[0])
+        enough = 2 * _named(ids, count) > count if half else _named(ids, count) > 0
+        if enough and (half or _named(ids, count) >= _named(best, count)):
+            best = ids
+    return best
+
+
+def _chains_end(text: str) -> int:
+    return max((m.end() for m in _CHAIN.finditer(text)), default=0)
+
+
+def _line_starts(text: str, count: int) -> list[int]:
+    found = list(_LINE.finditer(text))
+    if not found or found[-1].end() < _chains_end(text):
+        return []
+    ids = [int(m[1]) for m in found]
+    return ids if 2 * _named(ids, count) > count else []
+
+
+def _bare_line(text: str, count: int) -> list[int]:
+    best: list[int] = []
+    for match in _BARE.finditer(text):
+        ids = [int(n) for n in re.findall(r"[0-9]+", match[1])]
+        inside = sum(1 <= i <= count for i in ids)
+        if inside > 1 and 2 * inside > len(ids) and _named(ids, count) >= _named(best, count):
+            best = ids
+    return best
+
+
+def _anything(text: str, count: int) -> list[int]:
+    ids = _ids(text)
+    return ids if _named(ids, count) else []
+
+
+_READINGS = (
+    lambda text, count: _most(_CHAIN, text, count, half=True),
+    lambda text, count: _most(_RUN, text, count, half=True, start=_chains_end(text)),
+    _line_starts,
+    lambda text, count: _most(_CHAIN, text, count, half=False),
+    lambda text, count: _most(_RUN, text, count, half=False),
+    _bare_line,
+    _anything,
+)
+
+
+def _mend(named: Sequence[int], count: int, answer: str, *, thought: bool, bare: bool) -> Parsed:
+    inside = [i - 1 for i in named if 1 <= i <= count]
+    order = list(dict.fromkeys(inside))
+    missing = [i for i in range(count) if i not in set(order)]
+    mends: dict[Mend, int] = {
+        "missing": len(missing),
+        "duplicate": len(inside) - len(order),
+        "out of range": len(named) - len(inside),
+        "no brackets": int(bare),
+        "cut off": int(bool((_CUT_BARE if bare else _CUT).search(_ANSWER_TAG.sub("", answer)))),
+        "thought stripped": int(thought),
+    }
+    return Parsed(
+        order=(*order, *missing),
+        complete=not missing,
+        mends={kind: number for kind, number in mends.items() if number},
+    )

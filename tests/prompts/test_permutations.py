@@ -1,0 +1,290 @@
+"""Prompts of many passages, and what is read of the answers: rendered orders, damage, real ones."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import random
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dear.errors import ParseError
+from dear.prompts.listwise import LISTWISE_PROMPTS, ListwisePrompt, clean, parse_permutation
+from dear.records import Passage, Query
+
+QUERY = Query(id="q", text="who reads [1]?")
+RESPONSES = "rankllm-listwise-responses"
+
+
+def passages(*texts: str) -> list[Passage]:
+    return [Passage(id=str(i), text=text) for i, text in enumerate(texts)]
+
+
+def chain(order: tuple[int, ...] | list[int]) -> str:
+    return " > ".join(f"[{i + 1}]" for i in order)
+
+
+def recorded(shared_data: Path, name: str) -> list[dict[str, Any]]:
+    path = shared_data / RESPONSES / f"{name}.bm25.dl19.jsonl.gz"
+    with gzip.open(path, "rt", encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]
+
+
+orders = st.integers(1, 40).flatmap(lambda n: st.permutations(range(n)).map(tuple))
+
+FORMS = {
+    "chain": lambda order: chain(order),
+    "wide": lambda order: "  >  ".join(f"[ {i + 1} ]" for i in order),
+    "tight": lambda order: ">".join(f"[{i + 1}]" for i in order),
+    "bold": lambda order: " > ".join(f"**[{i + 1}]**" for i in order),
+    "full width": lambda order: " ＞ ".join(f"【{i + 1}】" for i in order),
+    "named": lambda order: " > ".join(f"[Passage {i + 1}]" for i in order),
+    "numbered chain": lambda order: " > ".join(f"{n}. [{i + 1}]" for n, i in enumerate(order, 1)),
+    "numbered": lambda order: " ".join(f"{n}. [{i + 1}]" for n, i in enumerate(order, 1)),
+    "commas": lambda order: ", ".join(f"[{i + 1}]" for i in order),
+    "lines": lambda order: "\n".join(f"[{i + 1}]" for i in order),
+    "bullets": lambda order: "\n".join(f"- [{i + 1}] says so in 1998" for i in order),
+    "listed": lambda order: "\n".join(f"{n}. [{i + 1}] why" for n, i in enumerate(order, 1)),
+    "tagged": lambda order: f"<answer>\n{chain(order)}\n</answer>",
+    "sentence": lambda order: f"The ranking is {chain(order)}.",
+}
+
+
+@given(orders, st.sampled_from(sorted(FORMS)))
+def test_an_order_that_is_written_is_read(order: tuple[int, ...], form: str) -> None:
+    parsed = parse_permutation(FORMS[form](order), len(order))
+    assert parsed.order == order
+    assert parsed.complete
+    assert parsed.mends == {}
+
+
+THOUGHTS = (
+    "Step 3: in 1998 and 2019, passages 2 and 1 were written; 20 of 100 agree.",
+    "First [1] looked best, then [2].",
+    "The order given is [1] > [2] > [3]. Hmm.",
+    "### Step 1\n1. What it is\n2. Since when: 1492\n\n[2] holds both",
+)
+
+
+@given(
+    st.integers(3, 20).flatmap(lambda n: st.permutations(range(n)).map(tuple)),
+    st.lists(st.sampled_from(THOUGHTS), min_size=1, max_size=4),
+    st.sampled_from(["<think>{}</think>\n{}", "{}\n</think>\n\n{}", "<THINKING>{}</THINKING>{}"]),
+)
+def test_a_thought_is_stripped(order: tuple[int, ...], thoughts: list[str], form: str) -> None:
+    parsed = parse_permutation(form.format("\n".join(thoughts), chain(order)), len(order))
+    assert parsed.order == order
+    assert parsed.mends == {"thought stripped": 1}
+
+
+@given(
+    st.integers(3, 20).flatmap(lambda n: st.permutations(range(n)).map(tuple)),
+    st.lists(st.sampled_from(THOUGHTS), min_size=1, max_size=4),
+    st.sampled_from(["\n", "\n### Final Reranking:\n", "\n**Final ranking:** ", "\n\nAnswer: "]),
+)
+def test_reasoning_without_tags_never_counts_as_ranks(
+    order: tuple[int, ...], thoughts: list[str], head: str
+) -> None:
+    parsed = parse_permutation("\n".join(thoughts) + head + chain(order), len(order))
+    assert parsed.order == order
+    assert parsed.mends == {}
+
+
+@given(st.text(alphabet="[]0123456789> ,.\nab<>/think-", max_size=80), st.integers(0, 30))
+def test_any_text_gives_a_permutation_or_a_parse_error(text: str, count: int) -> None:
+    try:
+        parsed = parse_permutation(text, count)
+    except ParseError:
+        return
+    assert sorted(parsed.order) == list(range(count))
+    assert parsed.complete == ("missing" not in parsed.mends)
+    assert all(number > 0 for number in parsed.mends.values())
+
+
+@given(st.lists(st.integers(0, 60), min_size=1, max_size=60), st.integers(1, 40))
+def test_the_rule_for_mends(ids: list[int], count: int) -> None:
+    text = " > ".join(f"[{i}]" for i in ids)
+    inside = [i - 1 for i in ids if 1 <= i <= count]
+    if not inside:
+        with pytest.raises(ParseError):
+            parse_permutation(text, count)
+        return
+    first = list(dict.fromkeys(inside))
+    rest = [i for i in range(count) if i not in first]
+    parsed = parse_permutation(text, count)
+    assert list(parsed.order) == first + rest
+    expected = {
+        "missing": len(rest),
+        "duplicate": len(inside) - len(first),
+        "out of range": len(ids) - len(inside),
+    }
+    assert parsed.mends == {kind: number for kind, number in expected.items() if number}
+
+
+@pytest.mark.parametrize(
+    ("text", "count", "order", "mends"),
+    [
+        # the last chain counts, a remark behind it does not
+        ("[1] > [2] > [3]. On second thought, [3] > [1] > [2]", 3, [3, 1, 2], {}),
+        ("[4] > [2] > [1] > [3]. In short, [4] > [3].", 4, [4, 2, 1, 3], {}),
+        ("First [1] > [2] > [3]. Better: [3] > [1]", 3, [3, 1, 2], {"missing": 1}),
+        # candidates that are only listed are no ranking where a chain follows
+        ("[1], [2], [3], [4], [5] are on the topic. Best: [5] > [2]", 5, [5, 2, 1, 3, 4], 3),
+        ("[1] a\n[2] b\n[3] c\n[4] d\nso [4] > [2]", 4, [4, 2, 1, 3], 2),
+        # behind the last heading even a short answer is the answer
+        ("[1] > [2] > [3] > [4]\n### Final Reranking:\n[3] > [1]", 4, [3, 1, 2, 4], 2),
+        ("[1] > [2] > [3]\n### Final\n[2]", 3, [2, 1, 3], 2),
+        ("[1] > [2]\nFinal ranking: 2 > 1", 2, [2, 1], {"no brackets": 1}),
+        ("[1] > [2]\n<answer>[2] > [1]</answer> as [1] > [2] is wrong", 2, [2, 1], {}),
+        ("[2] > [1] > [3]\nFinal thoughts: [3] is bad", 3, [2, 1, 3], {}),
+        ("[2] > [1] > [3]\nFinal answer: see above", 3, [2, 1, 3], {}),
+        ("3 > 1 > 2", 3, [3, 1, 2], {"no brackets": 1}),
+        ("Ranking: 3, 1, 2.", 3, [3, 1, 2], {"no brackets": 1}),
+        ("[3, 1, 2]", 3, [3, 1, 2], {"no brackets": 1}),
+        ("Passage 3 > Passage 1 > Passage 2", 3, [3, 1, 2], {"no brackets": 1}),
+        ("3 > 1 >", 3, [3, 1, 2], {"no brackets": 1, "cut off": 1, "missing": 1}),
+        ("[2] > [3] > [1", 3, [2, 3, 1], {"missing": 1, "cut off": 1}),
+        ("[2] > [3] >", 3, [2, 3, 1], {"missing": 1, "cut off": 1}),
+        ("The best one is [3], of 2019.", 3, [3, 1, 2], 2),
+        ("[1998] > [2]", 3, [2, 1, 3], {"out of range": 1, "missing": 2}),
+        ("<think>\n\n</think>\n[2] > [1]", 2, [2, 1], {}),
+    ],
+)
+def test_known_answers(text: str, count: int, order: list[int], mends: Any) -> None:
+    parsed = parse_permutation(text, count)
+    assert [i + 1 for i in parsed.order] == order
+    assert parsed.mends == (mends if isinstance(mends, dict) else {"missing": mends})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "20 passages are provided, so the ranking should be from 1 to 20.",
+        "In 1998, 12 > 3 was known; step 3 of 20.",
+        "2019, 2020, 2021",
+        "[] > []",
+        "[21] > [22]",
+        "<think>[1] > [2] > [3]",
+        "[1] > [2] > [3]</think>I can not tell.",
+        "Step 1: [1] > [2] > [3]\n### Final Reranking:\n",
+    ],
+)
+def test_no_identifier_is_a_parse_error(text: str) -> None:
+    with pytest.raises(ParseError):
+        parse_permutation(text, 20)
+
+
+def test_long_answers_are_read_fast() -> None:
+    for piece in ("[1] > ", "[ ", "1. ", "> ", "[1", "<think>", "\n", "1, ", "passage "):
+        with_rank = piece * 20_000 + "\n[2] > [1]"
+        try:
+            parse_permutation(with_rank, 2)
+        except ParseError:
+            assert "think" in piece
+
+
+@pytest.mark.parametrize("name", LISTWISE_PROMPTS)
+def test_prompts_number_the_passages_and_hold_no_other_identifier(name: str) -> None:
+    prompt = LISTWISE_PROMPTS[name].render(
+        QUERY, passages("one [2] two", "{query} {i}", "three\n\nlines [99]", "four")
+    )
+    text = "\n".join(text for _, text in prompt.messages)
+    assert "who reads (1)?" in text
+    assert "one (2) two" in text
+    assert "[2] {query} {i}" in text
+    assert "[3] three lines (99)" in text
+    assert "[99]" not in text
+    assert "[4] > [2]" in text
+    assert prompt.messages[-1][0] == "user"
+    assert [p.id for p in prompt.passages] == ["0", "1", "2", "3"]
+
+
+def test_two_passages_are_shown_no_fourth() -> None:
+    prompt = LISTWISE_PROMPTS["rankvicuna"].render(QUERY, passages("a", "b"))
+    assert "[4]" not in prompt.messages[-1][1]
+    assert "2 passages" in prompt.messages[-1][1]
+
+
+def test_titles_come_first_and_long_passages_are_cut() -> None:
+    template = ListwisePrompt(before="", after="{query}", max_words=3)
+    prompt = template.render(QUERY, [Passage(id="1", title="T", text="a b c d")])
+    assert prompt.messages == (("user", "[1] T a b\nwho reads (1)?"),)
+    assert clean(" a  b\n[3] ", 2) == "a b"
+
+
+def test_recorded_prompts_are_rendered_to_the_letter(shared_data: Path) -> None:
+    for record in recorded(shared_data, "rankvicuna-7b"):
+        texts, query = _passages(record["prompt"]), Query(id=record["qid"], text=record["query"])
+        prompt = LISTWISE_PROMPTS["rankvicuna"].render(query, passages(*texts))
+        (_, system), (_, user) = prompt.messages
+        # a passage of one query holds a line end, which ours does not keep
+        assert f"{system} USER: {user} ASSISTANT:".split() == record["prompt"].split()
+
+
+def test_recorded_turns_are_rendered_to_the_letter(shared_data: Path) -> None:
+    compared = 0
+    for record in recorded(shared_data, "vicuna-7b-v1.5"):
+        texts, query = _turns(record["prompt"]), Query(id=record["qid"], text=record["query"])
+        if any(re.search(r"\[[0-9]+\]|\s\s", text) for text in texts):
+            continue  # their passages kept what looks like an identifier; ours do not
+        prompt = LISTWISE_PROMPTS["rankgpt"].render(query, passages(*texts))
+        parts = [prompt.messages[0][1].replace("RankGPT", "Vicuna")]
+        for role, text in prompt.messages[1:]:
+            parts.append(f" USER: {text}" if role == "user" else f" ASSISTANT: {text}</s>")
+        joined = "".join(parts).replace("</s> USER", "</s>USER").replace("[4] > [2]", "[1] > [2]")
+        assert joined == record["prompt"]
+        compared += 1
+    assert compared > 300
+
+
+def _passages(prompt: str) -> list[str]:
+    body = prompt.split("\n\n", 1)[1].rsplit("\nSearch Query: ", 1)[0]
+    return re.split(r"\n\[[0-9]+\] ", "\n" + body)[1:]
+
+
+def _turns(prompt: str) -> list[str]:
+    turns = prompt.split("</s>USER: ")[1:-1]
+    return [t.split("] ", 1)[1].split(" ASSISTANT: Received passage [")[0] for t in turns]
+
+
+def test_every_recorded_malformed_answer_becomes_a_permutation(shared_data: Path) -> None:
+    mends: Counter[str] = Counter()
+    windows: Counter[str] = Counter()
+    for name in ("vicuna-7b-v1.5", "vicuna-13b-v1.5"):
+        for record in recorded(shared_data, name):
+            windows["all"] += 1
+            try:
+                parsed = parse_permutation(record["response"], 20)
+            except ParseError:
+                windows["parse error"] += 1
+                assert "[1]" not in record["response"]
+                continue
+            assert sorted(parsed.order) == list(range(20))
+            mends.update(parsed.mends)
+            windows["clean"] += not parsed.mends
+            windows["complete"] += parsed.complete
+    # the 13 B model answered "20 passages are provided." to almost everything
+    assert windows == {"all": 774, "parse error": 387, "clean": 366, "complete": 366}
+    assert mends == {"missing": 191, "duplicate": 23, "cut off": 2}
+
+
+def test_every_recorded_good_answer_needs_no_mend(shared_data: Path) -> None:
+    for record in recorded(shared_data, "rankvicuna-7b"):
+        parsed = parse_permutation(record["response"], 20)
+        assert parsed.mends == {}
+        assert chain(parsed.order) == record["response"]
+
+
+def test_a_recorded_answer_is_read_out_of_any_reasoning(shared_data: Path) -> None:
+    draw = random.Random(0)
+    for record in recorded(shared_data, "rankvicuna-7b"):
+        thought = "\n".join(draw.choices(THOUGHTS, k=3))
+        text = f"{thought}\n### Final Reranking:\n{record['response']}"
+        assert chain(parse_permutation(text, 20).order) == record["response"]
