@@ -70,7 +70,6 @@ ABLATION: dict[str, dict[str, Any]] = {
     "RankNet + KL": {"main": ["ranknet"], "alpha": 0.9, "temperature": 1.0},
     "CE + RankNet + KL": {"main": ["ce", "ranknet"], "alpha": 0.9, "temperature": 1.0},
     "MarginMSE": {"terms": [{"name": "margin-mse"}]},
-    "DeAR as published (α 0.1, T 2)": {"main": ["ce"], "alpha": 0.1, "temperature": 2.0},
     "independent sampling": {"main": ["ce"], "alpha": 0.9, "temperature": 1.0},
 }
 
