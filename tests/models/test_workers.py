@@ -5,6 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -212,17 +214,35 @@ def test_a_process_that_dies_idle_or_while_it_loads(folder: Path) -> None:
     assert multiprocessing.active_children() == others
 
 
+INTERRUPTED = """
+import os, signal, sys
+
+from dear.models.contract import DEAR
+from dear.models.workers import ScorerPool
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    pool = ScorerPool(sys.argv[1], devices=["cpu", "cpu"], contract=DEAR, dtype="float32")
+    print(*[worker.process.pid for worker in pool._workers])
+    try:
+        pairs = [(f"query {i}", f"passage {i}") for i in range(4000)]
+        pool.score(pairs, lambda done, total: os.kill(os.getpid(), signal.SIGINT))
+    except KeyboardInterrupt:
+        print("interrupted")
+"""
+
+
 @pytest.mark.slow
-def test_ctrl_c_ends_the_processes(folder: Path) -> None:
-    pool = ScorerPool(folder, devices=CPUS, contract=DEAR, dtype="float32")
-    mine = pids(pool)
-
-    def interrupt(_done: int, _total: int) -> None:
-        os.kill(os.getpid(), signal.SIGINT)
-
-    with pytest.raises(KeyboardInterrupt):
-        pool.score(healthy(), interrupt)
-    assert not any(alive(pid) for pid in mine)
+def test_ctrl_c_ends_the_processes(folder: Path, tmp_path: Path) -> None:
+    # in a process of its own: the test runner minds SIGINT
+    script = tmp_path / "interrupted.py"
+    script.write_text(INTERRUPTED)
+    done = subprocess.run(
+        [sys.executable, str(script), str(folder)], capture_output=True, text=True, timeout=120
+    )
+    numbers, told = done.stdout.splitlines()
+    assert told == "interrupted", done.stderr
+    assert not any(alive(int(pid)) for pid in numbers.split())
 
 
 @pytest.mark.slow
