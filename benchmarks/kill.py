@@ -263,6 +263,7 @@ def set_threads(threads: int) -> None:
 
 def write_report(options: argparse.Namespace, found: dict[str, Tally], seconds: float) -> None:
     from dear.artifacts import write_json
+    from dear.models.hardware import processor_name
     from dear.train.checkpoints import versions
 
     write_json(
@@ -271,7 +272,7 @@ def write_report(options: argparse.Namespace, found: dict[str, Tally], seconds: 
             "what": "SIGKILL at random moments; bits of the outcome against an undisturbed run",
             "date": datetime.now(UTC).date().isoformat(),
             "machine": {
-                "processor": processor(),
+                "processor": processor_name(),
                 "cores": os.cpu_count(),
                 "threads": options.threads,
                 "system": f"{platform.system()} {platform.machine()}",
@@ -288,16 +289,6 @@ def write_report(options: argparse.Namespace, found: dict[str, Tally], seconds: 
             f"{name:8}{t.kills:>7}{t.torn:>12}{t.jobs:>6}{t.identical:>11}"
             f"{t.undisturbed_s:>11.1f} s"
         )
-
-
-def processor() -> str:
-    """The processor's name as the system gives it."""
-    path = Path("/proc/cpuinfo")
-    if path.is_file():
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 from dear.errors import DataError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -128,6 +130,12 @@ def gather(
 def count_pairs(run: Run) -> int:
     """Number of (query, passage) pairs in a run."""
     return sum(len(ranking) for ranking in run.values())
+
+
+def every_nth(items: Iterable[T], count: int) -> list[T]:
+    """At most `count` items, evenly spread: of a file that is sorted by topic, not one topic."""
+    held = list(items)
+    return held[:: max(1, len(held) // count)][:count]
 
 
 def limit_run(

@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +95,15 @@ def test_the_contract_goes_along_and_is_enforced(tmp_path: Path) -> None:
         load_exported(folder, dtype="bfloat16")
     with pytest.raises(ConfigError, match="runs on the CPU"):
         load_exported(folder, device="cuda")
+
+
+def test_a_batch_is_not_wider_than_the_models_positions(tmp_path: Path) -> None:
+    source = checkpoint(tmp_path / "source", "bert", max_position_embeddings=46)
+    replace(DEAR, max_query_tokens=12, max_passage_tokens=26).save(source)
+    folder = exported(source, tmp_path / "export")
+    long = [(words(30), words(60, seed)) for seed in range(5)]
+    mine, theirs = (open_model(f, dtype="float32").score(long) for f in (folder, source))
+    np.testing.assert_allclose(mine, theirs, atol=1e-4)
 
 
 def test_another_graph_is_another_revision(

@@ -14,7 +14,7 @@ from dear.bench.peers import as_system, installed
 from dear.bench.turns import Score, System, Timing, in_turns, pairs_of, quality
 from dear.errors import ConfigError
 from dear.models.contract import DType, ScoringContract
-from dear.models.exported import ExportedModel, is_exported
+from dear.models.exported import is_exported
 from dear.models.hardware import pick_device, pick_dtype
 from dear.models.scorer import Scorer
 from dear.records import Candidates, Judgements
@@ -80,6 +80,8 @@ def bench(
     where = str(pick_device(device))
     reference = _open(models[0], "auto", device, batch_tokens)
     lengths = [len(e) for e in reference.encoder.encode(pairs)]
+    contract, working = reference.contract, reference.model.working_parameters
+    del reference  # each system loads its own
     if tune:
         for model in models:
             _open(model, "auto", device, None).tune()
@@ -87,19 +89,19 @@ def bench(
     systems += also
     failed: dict[str, str] = {}
     if peers:
-        if isinstance(reference.model, ExportedModel) or not Path(models[0]).is_dir():
+        if is_exported(models[0]) or not Path(models[0]).is_dir():
             failed["peers"] = "they need a checkpoint's folder as the first model"
         else:
             systems += [
-                as_system(name, peer, models[0], reference.contract, where)
+                as_system(name, peer, models[0], contract, where)
                 for name, peer in installed().items()
             ]
     rates = {d: matrix_rate(d, device) for d in RATE_DTYPES}
     timings, broken = in_turns(systems, pairs, rounds=rounds, progress=progress)
-    flop = 2 * reference.model.working_parameters * float(np.mean(lengths))
+    flop = 2 * working * float(np.mean(lengths))
     rate = rates["bfloat16" if pick_dtype("auto", pick_device(device)) != "float32" else "float32"]
     return Report(
-        model=models[0],
+        model=Path(models[0]).name,
         machine=describe(device),
         gflop_s={d: round(r / 1e9, 1) for d, r in rates.items()},
         gflop_per_pair=round(flop / 1e9, 4),

@@ -92,9 +92,8 @@ def bench(
 def _candidates(
     collection: Collection, run: str, split: str, queries: int, top_k: int
 ) -> tuple[list[Candidates], Judgements | None]:
-    """Every n-th judged query, so that a file that is sorted by topic gives no single topic."""
     from dear.data.formats import read_run
-    from dear.records import gather, limit_run
+    from dear.records import every_nth, gather
 
     judgements = collection.judgements(split) if collection.has_judgements(split) else None
     if run in collection.runs(split) or Path(run).exists():
@@ -104,10 +103,9 @@ def _candidates(
     else:
         raise ConfigError(f"{collection.name}: no run {run!r} for split {split!r}")
     asked = [q for q in found if judgements is None or q in judgements] or list(found)
-    step = max(1, len(asked) // queries)
-    picked = limit_run({q: found[q] for q in asked[::step]}, queries=queries, top_k=top_k)
     texts, corpus = collection.queries(), collection.corpus
-    return [gather(ranking, texts, corpus) for ranking in picked.values()], judgements
+    picked = every_nth(asked, queries)
+    return [gather(found[q].top(top_k), texts, corpus) for q in picked], judgements
 
 
 def _search(collection: Collection, split: str, top_k: int) -> Run:

@@ -7,11 +7,10 @@ from typing import Annotated
 
 import typer
 
-from dear.cli.export import candidates_of
 from dear.cli.models import BatchOption, DeviceOption, DTypeOption
 from dear.cli.output import summary
 from dear.cli.progress import progress
-from dear.cli.runs import check_folder
+from dear.cli.runs import RunOption, SplitOption, candidates_of, check_folder
 from dear.errors import ConfigError
 
 
@@ -25,12 +24,8 @@ def calibrate(
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="DIR", help="The early exit's folder.")
     ],
-    run: Annotated[
-        str, typer.Option(metavar="RUN", help="A run's file, or one of the collection's own runs.")
-    ] = "bm25",
-    split: Annotated[
-        str, typer.Option(metavar="SPLIT", help="Of the run and the queries.")
-    ] = "dev",
+    run: RunOption = "bm25",
+    split: SplitOption = "dev",
     queries: Annotated[int, typer.Option(min=2, metavar="N", help="Queries to look at.")] = 60,
     top_k: Annotated[
         int, typer.Option(min=1, metavar="N", help="The part of the ranking that is kept.")
@@ -49,12 +44,13 @@ def calibrate(
     from dear.models.opening import open_model
     from dear.models.scorer import Scorer
     from dear.rank.early import calibrate as fit
+    from dear.records import every_nth
 
     check_model(model)
     if (output / "early_exit.json").exists():
         raise ConfigError(f"{output}: holds an early exit already; remove the folder to repeat it")
     candidates, _ = candidates_of(collection, run, split)
-    picked = candidates[:: max(1, len(candidates) // queries)][:queries]
+    picked = every_nth(candidates, queries)
     check_folder(output)
     scorer = open_model(model, dtype=dtype, device=device, batch_tokens=batch_tokens)  # type: ignore[arg-type]
     if not isinstance(scorer, Scorer) or not isinstance(scorer.model, ScoringModel):

@@ -9,14 +9,14 @@ import typer
 
 from dear.cli.output import note, summary, table
 from dear.cli.progress import progress
-from dear.cli.runs import check_folder, find_run
+from dear.cli.runs import RunOption, SplitOption, candidates_of, check_folder
 from dear.errors import ConfigError
 
 if TYPE_CHECKING:
     from dear.bench.turns import Timing
     from dear.export.openvino import ExportDType
     from dear.models.encoding import Pair
-    from dear.records import Candidates, Judgements, Run
+    from dear.records import Candidates, Judgements
 
 
 def export(
@@ -35,12 +35,8 @@ def export(
             metavar="COLLECTION", help="Its pairs calibrate int8, and show what the export costs."
         ),
     ] = None,
-    run: Annotated[
-        str, typer.Option(metavar="RUN", help="A run's file, or one of the collection's own runs.")
-    ] = "bm25",
-    split: Annotated[
-        str, typer.Option(metavar="SPLIT", help="Of the run and the queries.")
-    ] = "dev",
+    run: RunOption = "bm25",
+    split: SplitOption = "dev",
     pairs: Annotated[int, typer.Option(min=8, metavar="N", help="Pairs to calibrate on.")] = 256,
     check_queries: Annotated[
         int,
@@ -50,6 +46,7 @@ def export(
     """Write a one-logit model as an OpenVINO graph for CPUs, and show its gain and its loss."""
     from dear.cli.train import check_model
     from dear.export.openvino import export_openvino
+    from dear.models.engines.openvino import load_openvino
     from dear.models.exported import is_exported
     from dear.models.loading import load_scoring_model
 
@@ -57,6 +54,7 @@ def export(
         raise ConfigError(f"--dtype {dtype}: an export is float32, bfloat16 or int8")
     if dtype == "int8" and collection is None:
         raise ConfigError("--dtype int8 needs --collection: its pairs set the ranges")
+    load_openvino()  # before any weights are read
     check_model(model)
     if is_exported(output):
         raise ConfigError(f"{output}: holds an export already; remove the folder to repeat it")
@@ -71,23 +69,6 @@ def export(
     summary(f"{output}: {dtype} for OpenVINO; use the folder wherever a model is named")
     if texts is not None and check_queries:
         _compare(model, output, texts, check_queries)
-
-
-def candidates_of(
-    collection: str, run: str, split: str
-) -> tuple[list[Candidates], Judgements | None]:
-    """The best 100 of each judged query of a run (of all, where nothing is judged), with the
-    judgements."""
-    from dear.data.collections import open_collection
-    from dear.data.formats import read_run
-    from dear.records import gather
-
-    opened = open_collection(collection)
-    found: Run = read_run(find_run(opened, run, split))
-    judgements = opened.judgements(split) if opened.has_judgements(split) else None
-    asked = [q for q in found if judgements is None or q in judgements] or list(found)
-    queries, corpus = opened.queries(), opened.corpus
-    return [gather(found[q].top(100), queries, corpus) for q in asked], judgements
 
 
 def _spread(candidates: list[Candidates], pairs: int) -> list[Pair]:
@@ -109,9 +90,10 @@ def _compare(
     """The checkpoint and its export in turns, on the same pairs."""
     from dear.bench.turns import Score, System, in_turns, pairs_of, quality
     from dear.models.opening import open_model
+    from dear.records import every_nth
 
     candidates, judgements = texts
-    picked = candidates[:: max(1, len(candidates) // queries)][:queries]
+    picked = every_nth(candidates, queries)
 
     def system(name: str, where: str, dtype: Literal["auto", "float32"]) -> System:
         def load() -> Score:

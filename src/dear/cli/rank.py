@@ -277,7 +277,7 @@ def _dev(
     queries: int,
     top_k: int | None,
 ) -> _Dev:
-    from dear.records import limit_run
+    from dear.records import every_nth, limit_run
 
     judgements = collection.judgements(split)
     found = _dev_run(collection, run, fuse_run, split, top_k or TOP_K)
@@ -290,9 +290,7 @@ def _dev(
             f"--fuse auto: query {shared!r} is ranked and would choose the weight, too; take "
             "another --fuse-split or --fuse-run"
         )
-    # every n-th query, so that a file that is sorted by topic gives no single topic
-    step = max(1, len(judged) // queries)
-    picked = limit_run({q: judged[q] for q in list(judged)[::step]}, queries=queries, top_k=top_k)
+    picked = limit_run({q: judged[q] for q in every_nth(judged, queries)}, top_k=top_k)
     return _Dev(picked, _candidates(collection, picked), {q: judgements[q] for q in picked})
 
 

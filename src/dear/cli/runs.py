@@ -8,17 +8,26 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+
+import typer
 
 from dear.artifacts import read_json, write_json
 from dear.errors import DataError
 
 if TYPE_CHECKING:
     from dear.data.collections import Collection
-    from dear.records import Run
+    from dear.records import Candidates, Judgements, Run
 
 FORMAT = "dear-run/1"
 TOP_K = 100
+
+RunOption: TypeAlias = Annotated[
+    str, typer.Option(metavar="RUN", help="A run's file, or one of the collection's own runs.")
+]
+SplitOption: TypeAlias = Annotated[
+    str, typer.Option(metavar="SPLIT", help="Of the run and the queries.")
+]
 
 
 def find_run(collection: Collection, run: str, split: str) -> Path:
@@ -41,6 +50,23 @@ def read_runs(collection: Collection, runs: list[str], split: str) -> list[Run]:
     from dear.data.formats import read_run
 
     return [read_run(find_run(collection, run, split)) for run in runs]
+
+
+def candidates_of(
+    collection: str, run: str, split: str
+) -> tuple[list[Candidates], Judgements | None]:
+    """The best 100 of each judged query of a run (of all, where nothing is judged), with the
+    judgements."""
+    from dear.data.collections import open_collection
+    from dear.data.formats import read_run
+    from dear.records import gather
+
+    opened = open_collection(collection)
+    found = read_run(find_run(opened, run, split))
+    judgements = opened.judgements(split) if opened.has_judgements(split) else None
+    asked = [q for q in found if judgements is None or q in judgements] or list(found)
+    queries, corpus = opened.queries(), opened.corpus
+    return [gather(found[q].top(TOP_K), queries, corpus) for q in asked], judgements
 
 
 def check_output(path: Path) -> None:

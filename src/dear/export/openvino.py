@@ -161,11 +161,16 @@ def _numbered(model: ScoringModel, length: int) -> Encoded:
 def _require_same(model: ScoringModel, graph: Any) -> None:
     """ConfigError unless the graph gives transformers' scores at lengths it was not traced with."""
     longest = min(model.contract.longest, 1024)
-    probe = [_numbered(model, n) for n in (1, 2, 5, 31, 64, longest // 2, longest)]
+    lengths = (1, 2, 5, 31, 64, longest // 2, longest)
+    probe = [_numbered(model, min(n, longest)) for n in lengths]
     if not _has_types(model):
         probe = [Encoded(e.ids, [0] * len(e)) for e in probe]
     engine = OpenVINOEngine(
-        graph, pad_id=model.tokenizer.pad_token_id, precision="f32", batch_tokens=512
+        graph,
+        pad_id=model.tokenizer.pad_token_id,
+        precision="f32",
+        batch_tokens=512,
+        longest=model.contract.longest,
     )
     mine = engine.run(probe)
     theirs = PaddedEngine(model, 512).run(probe)

@@ -49,6 +49,7 @@ class ExportedModel:
             self.folder / GRAPH,
             pad_id=self.tokenizer.pad_token_id,
             precision=self.precision,
+            longest=self.contract.longest,
             batch_tokens=BATCH_TOKENS if batch_tokens is None else batch_tokens,
         )
 

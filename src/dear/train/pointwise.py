@@ -27,7 +27,7 @@ from dear.models.files import quiet
 from dear.models.heads import pools_by_mask
 from dear.models.loading import check_length, count_parameters
 from dear.recipes import DevRecipe, LossRecipe, Recipe
-from dear.records import gather, limit_run
+from dear.records import every_nth, gather, limit_run
 from dear.train.batches import GroupCollator
 from dear.train.biencoder import (
     ContrastiveTrainer,
@@ -262,11 +262,7 @@ def _dev(recipe: DevRecipe | None, collections: Mapping[str, Collection] | None)
     judgements = collection.judgements(recipe.split)
     run = open_run(collection, recipe.run, recipe.split)
     run = {q: r for q, r in run.items() if q in judgements}
-    # every n-th query, so that a file that is sorted by topic gives no single topic
-    step = max(1, len(run) // recipe.queries)
-    picked = limit_run(
-        {q: run[q] for q in list(run)[::step]}, queries=recipe.queries, top_k=recipe.top_k
-    )
+    picked = limit_run({q: run[q] for q in every_nth(run, recipe.queries)}, top_k=recipe.top_k)
     if not picked:
         raise DataError(f"{recipe.collection}, split {recipe.split!r}: no judged query in the run")
     queries, corpus = collection.queries(), collection.corpus

@@ -39,6 +39,7 @@ class OpenVINOEngine:
 
     graph: the file of the graph, or a graph in memory.
     precision: "f32" or "bf16", in which everything computes that is not quantised.
+    longest: tokens of the longest sequence there may be.
     threads: processors to use; as many as PyTorch's threads where None.
     """
 
@@ -49,8 +50,8 @@ class OpenVINOEngine:
         pad_id: int,
         precision: str,
         batch_tokens: int = BATCH_TOKENS,
+        longest: int | None = None,
         threads: int | None = None,
-        cache: Path | None = None,
     ) -> None:
         ov = load_openvino()
         if threads is None:
@@ -59,6 +60,7 @@ class OpenVINOEngine:
             threads = torch.get_num_threads()
         self.pad_id = pad_id
         self.batch_tokens = batch_tokens
+        self.longest = longest
         core = ov.Core()
         settings: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": precision,
@@ -66,8 +68,6 @@ class OpenVINOEngine:
             # batches side by side, one on each processor: nobody waits for the other's threads
             "NUM_STREAMS": threads,
         }
-        if cache is not None:
-            settings["CACHE_DIR"] = str(cache)
         try:
             self._compiled = core.compile_model(
                 str(graph) if isinstance(graph, Path) else graph, "CPU", settings
@@ -90,7 +90,7 @@ class OpenVINOEngine:
         scores = np.empty(len(encoded), dtype=np.float32)
         total = len(encoded) if total is None else total
         done = 0
-        for rows in token_batches([_round_up(len(e)) for e in encoded], self.batch_tokens):
+        for rows in token_batches([self._width(len(e)) for e in encoded], self.batch_tokens):
             self._queue.start_async(self._feed([encoded[i] for i in rows]), (scores, rows))
             done += len(rows)
             if progress is not None and done < len(encoded):
@@ -100,9 +100,14 @@ class OpenVINOEngine:
             progress(total, total)
         return scores
 
+    def _width(self, length: int) -> int:
+        rounded = -(-length // ROUND) * ROUND
+        # a model may have no position behind its contract's last
+        return rounded if self.longest is None else max(length, min(rounded, self.longest))
+
     def _feed(self, encoded: Sequence[Encoded]) -> Mapping[str, NDArray[np.int64]]:
         ids, mask, types = collate(
-            encoded, pad_id=self.pad_id, width=_round_up(max(len(e) for e in encoded))
+            encoded, pad_id=self.pad_id, width=self._width(max(len(e) for e in encoded))
         )
         feed = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
         return {name: tensor.numpy() for name, tensor in feed.items() if name in self._inputs}
@@ -111,10 +116,6 @@ class OpenVINOEngine:
 def _keep(request: Any, place: tuple[NDArray[np.float32], list[int]]) -> None:
     scores, rows = place
     scores[rows] = request.get_output_tensor(0).data
-
-
-def _round_up(length: int) -> int:
-    return -(-length // ROUND) * ROUND
 
 
 def _first(error: Exception) -> str:
