@@ -211,7 +211,7 @@ def test_a_process_that_dies_idle_or_while_it_loads(folder: Path) -> None:
     with pytest.raises(BackendError, match=r"^cpu: the process died before it was ready"):
         ScorerPool(folder, devices=CPUS, contract=DEAR, dtype="float32")
     killer.join()
-    assert multiprocessing.active_children() == others
+    assert set(multiprocessing.active_children()) == set(others)  # kept in no order
 
 
 INTERRUPTED = """
