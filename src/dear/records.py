@@ -35,6 +35,37 @@ class Passage:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ListExample:
+    """A query, its passages in some order, and the order that they should have.
+
+    order:   positions of `passages`, best first, each once.
+    thought: why; names passages as [1] … [N] in the order of `passages`. "" where there is none.
+    scores:  the teacher's, one for each passage; None where there is no teacher.
+    source:  who wrote the thought and the order.
+    """
+
+    query: Query
+    passages: tuple[Passage, ...]
+    order: tuple[int, ...]
+    thought: str = ""
+    scores: tuple[float, ...] | None = None
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        where = f"query {self.query.id!r}"
+        if len(self.passages) < 2:
+            raise DataError(f"{where}: a list holds two passages or more")
+        if len({p.id for p in self.passages}) != len(self.passages):
+            raise DataError(f"{where}: a passage is in the list twice")
+        if sorted(self.order) != list(range(len(self.passages))):
+            raise DataError(
+                f"{where}: the order is no permutation of {len(self.passages)} passages"
+            )
+        if self.scores is not None and len(self.scores) != len(self.passages):
+            raise DataError(f"{where}: {len(self.scores)} scores, {len(self.passages)} passages")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Ranking:
     """Passages of one query, best first.
 

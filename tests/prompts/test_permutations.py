@@ -198,10 +198,10 @@ def test_prompts_number_the_passages_and_hold_no_other_identifier(name: str) -> 
     text = "\n".join(text for _, text in prompt.messages)
     assert "who reads (1)?" in text
     assert "one (2) two" in text
-    assert "[2] {query} {i}" in text
-    assert "[3] three lines (99)" in text
+    assert f"[{prompt.identifiers[1]}] {{query}} {{i}}" in text
+    assert f"[{prompt.identifiers[2]}] three lines (99)" in text
     assert "[99]" not in text
-    assert "[4] > [2]" in text
+    assert f"[{prompt.identifiers[3]}] > [{prompt.identifiers[1]}]" in text
     assert prompt.messages[-1][0] == "user"
     assert [p.id for p in prompt.passages] == ["0", "1", "2", "3"]
 

@@ -11,7 +11,7 @@ from dear.backends import Completion
 from dear.data.formats.lines import Source, source_name
 from dear.data.formats.rows import Row, json_rows
 from dear.errors import BackendError, excerpt
-from dear.prompts.listwise import WindowPrompt, clean
+from dear.prompts.listwise import WindowPrompt, clean, renumber
 
 CUT_CHARACTERS = 40
 """A recorded passage may be the beginning of ours, or ours of it, from so many characters on."""
@@ -70,7 +70,7 @@ class Replay:
         for window in windows:
             places = _places(window.passages, asked)
             if places is not None:
-                return replace(window.completion, text=_renumber(window.completion.text, places))
+                return replace(window.completion, text=renumber(window.completion.text, places))
         first, last = prompt.passages[0].id, prompt.passages[-1].id
         raise BackendError(
             f"{self._file}: query {prompt.query.id!r}: no answer was recorded for the window of "
@@ -134,14 +134,6 @@ def _places(recorded: Sequence[str], asked: Sequence[str]) -> list[int] | None:
         free.remove(place)
         places.append(place)
     return places
-
-
-def _renumber(answer: str, places: Sequence[int]) -> str:
-    def new(match: re.Match[str]) -> str:
-        i = int(match[1])
-        return f"[{places[i - 1] + 1}]" if 1 <= i <= len(places) else match[0]
-
-    return re.sub(r"\[([0-9]{1,6})\]", new, answer)
 
 
 def _query_key(row: Row) -> str:

@@ -7,14 +7,16 @@ answer.
 from __future__ import annotations
 
 import re
+import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from dear.errors import ParseError, excerpt
+from dear.errors import ConfigError, ParseError, excerpt
 from dear.records import Passage, Query
 
 Role: TypeAlias = Literal["system", "user", "assistant"]
+Identifiers: TypeAlias = Literal["numbers", "letters"]
 Mend: TypeAlias = Literal[
     "missing", "duplicate", "out of range", "no brackets", "cut off", "thought stripped"
 ]
@@ -25,11 +27,22 @@ class WindowPrompt:
     """One question to a model: rank these passages for this query.
 
     messages: (role, text) turns, the last one the user's.
+    identifiers: what stands in the passages' brackets, in order.
     """
 
     query: Query
     passages: tuple[Passage, ...]
     messages: tuple[tuple[Role, str], ...]
+    identifiers: tuple[str, ...]
+
+
+def identifiers(kind: Identifiers, count: int) -> tuple[str, ...]:
+    """ "1" … or "A" …. ConfigError: letters for more than 26 passages."""
+    if kind == "numbers":
+        return tuple(map(str, range(1, count + 1)))
+    if count > len(string.ascii_uppercase):
+        raise ConfigError(f"{count} passages: a prompt with letters holds 26 at most")
+    return tuple(string.ascii_uppercase[:count])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,6 +56,7 @@ class ListwisePrompt:
                the user's, parts joined as they are; else each passage is a turn of its own.
     received:  the assistant's turn after each passage; only with `ready`.
     max_words: words that are kept of a passage.
+    identifiers: numbers, or letters, each of which is one token to most models.
     """
 
     system: str = ""
@@ -52,20 +66,26 @@ class ListwisePrompt:
     ready: str = ""
     received: str = ""
     max_words: int = 300
+    identifiers: Identifiers = "numbers"
 
     def render(self, query: Query, passages: Sequence[Passage]) -> WindowPrompt:
-        """Identifiers [1] … [N] in the order given; `[3]` inside a passage becomes `(3)`."""
-        asked = clean(query.text)
+        """Identifiers in the order given; `[3]` inside a passage becomes `(3)`.
+
+        ConfigError: more passages than the prompt has identifiers.
+        """
+        named = identifiers(self.identifiers, len(passages))
         fixed = {
-            "query": asked,
+            "query": self._clean(query.text),
             "count": str(len(passages)),
-            "example": "[4] > [2]" if len(passages) >= 4 else "[2] > [1]",
+            "example": render_permutation(
+                (3, 1) if len(passages) >= 4 else (1, 0), self.identifiers
+            ),
         }
         texts = [
             _fill(
-                self.passage, fixed | {"i": str(i), "passage": clean(p.full_text, self.max_words)}
+                self.passage, fixed | {"i": i, "passage": self._clean(p.full_text, self.max_words)}
             )
-            for i, p in enumerate(passages, 1)
+            for i, p in zip(named, passages, strict=True)
         ]
         before, after = _fill(self.before, fixed), _fill(self.after, fixed)
         turns: list[tuple[Role, str]] = [("system", self.system)] if self.system else []
@@ -73,15 +93,47 @@ class ListwisePrompt:
             turns.append(("user", "".join([before, *texts, after])))
         else:
             turns += [("user", before), ("assistant", self.ready)]
-            for i, text in enumerate(texts, 1):
-                turns += [("user", text), ("assistant", _fill(self.received, {"i": str(i)}))]
+            for i, text in zip(named, texts, strict=True):
+                turns += [("user", text), ("assistant", _fill(self.received, {"i": i}))]
             turns.append(("user", after))
-        return WindowPrompt(query=query, passages=tuple(passages), messages=tuple(turns))
+        return WindowPrompt(
+            query=query, passages=tuple(passages), messages=tuple(turns), identifiers=named
+        )
+
+    def _clean(self, text: str, max_words: int | None = None) -> str:
+        return clean(text, max_words, self.identifiers)
 
 
-def clean(text: str, max_words: int | None = None) -> str:
+def clean(text: str, max_words: int | None = None, kind: Identifiers = "numbers") -> str:
     """One line of at most `max_words` words, without anything that looks like an identifier."""
-    return re.sub(r"\[([0-9]+)\]", r"(\1)", " ".join(text.split()[:max_words]))
+    looks = r"\[([0-9]+)\]" if kind == "numbers" else r"\[([0-9]+|[A-Z])\]"
+    return re.sub(looks, r"(\1)", " ".join(text.split()[:max_words]))
+
+
+def render_permutation(
+    order: Sequence[int], kind: Identifiers = "numbers", *, thought: str = ""
+) -> str:
+    """`[2] > [1] > [3]` for (1, 0, 2), behind the thought if there is one: what
+    `parse_permutation` reads.
+
+    thought: names passages by numbers, [1] for position 0; they become letters where `kind` says.
+    """
+    named = identifiers(kind, max(order, default=-1) + 1)
+    chain = " > ".join(f"[{named[i]}]" for i in order)
+    if not thought:
+        return chain
+    return f"<think>\n{renumber(thought, range(len(named)), kind)}\n</think>\n{chain}"
+
+
+def renumber(text: str, places: Sequence[int], kind: Identifiers = "numbers") -> str:
+    """`text` with each [n] named by its new place, places[n - 1]; others are left as they are."""
+    named = identifiers(kind, max(places, default=-1) + 1)
+
+    def new(match: re.Match[str]) -> str:
+        i = int(match[1])
+        return f"[{named[places[i - 1]]}]" if 1 <= i <= len(places) else match[0]
+
+    return re.sub(r"\[([0-9]{1,6})\]", new, text)
 
 
 def _fill(template: str, values: Mapping[str, str]) -> str:
@@ -138,6 +190,16 @@ LISTWISE_PROMPTS: dict[str, ListwisePrompt] = {
             "one line with the ranking, every identifier once, in the form {example}."
         ),
     ),
+    # for students of ours: few words, and identifiers that are one token each
+    "list": ListwisePrompt(
+        before="Query: {query}\n\n{count} passages:\n\n",
+        after=(
+            "\nRank the passages by their relevance to the query, as in {example}.\n"
+            "Query: {query}\n"
+        ),
+        max_words=100,
+        identifiers="letters",
+    ),
 }
 
 
@@ -155,8 +217,10 @@ class Parsed:
     mends: Mapping[Mend, int]
 
 
-def parse_permutation(text: str, count: int) -> Parsed:
+def parse_permutation(text: str, count: int, kind: Identifiers = "numbers") -> Parsed:
     """The ranking of `count` passages that `text` ends in; nothing else in it is read.
+
+    kind: letters are read as numbers are, from their brackets alone; bare letters are words.
 
     A thought (all up to the last `</think>`) is stripped first. Where there are `<answer>` tags
     or a line that begins with "Final Reranking" or the like, what stands in them or behind it is
@@ -177,6 +241,8 @@ def parse_permutation(text: str, count: int) -> Parsed:
     """
     answer, thought = _strip_thought(text)
     plain = answer.translate(_PLAIN)
+    if kind == "letters":
+        plain = _letters_to_numbers(plain)
     for region in _regions(plain):
         for read in _READINGS:
             named, bare = read(region, count), read is _bare_line
@@ -211,6 +277,12 @@ _ANSWER = re.compile(r"<answer>(.*?)(?:</answer>|\Z)", re.IGNORECASE | re.DOTALL
 _ANSWER_TAG = re.compile(r"</?answer>", re.IGNORECASE)
 _CUT_BARE = re.compile(r"[>,]\s*\Z")
 _CUT = re.compile(r"(?:>\s*(?:[0-9]+[.)]?)?|\[[ \t]?[0-9]*|\]\s+[0-9]+[.)]?)\s*\Z")
+
+
+def _letters_to_numbers(text: str) -> str:
+    """[B] as [2]; a number in brackets is none of ours then."""
+    text = re.sub(r"\[([0-9]+)\]", r"(\1)", text)
+    return re.sub(r"\[[ \t]?([A-Z])[ \t]?\]", lambda m: f"[{ord(m[1]) - ord('A') + 1}]", text)
 
 
 def _strip_thought(text: str) -> tuple[str, bool]:

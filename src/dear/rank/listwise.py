@@ -106,7 +106,7 @@ def rank_listwise(
                     f"{backend.name}: {len(completions)} answers to {len(prompts)} prompts"
                 )
             for (q, window), completion in zip(batch, completions, strict=True):
-                orders.append(_order(window, completion, candidates[q].query.id, report))
+                orders.append(_order(window, completion, template, candidates[q].query.id, report))
             report.windows += len(batch)
             if progress is not None:
                 progress(report.windows, most)
@@ -128,13 +128,19 @@ def _template(prompt: str | ListwisePrompt) -> ListwisePrompt:
     return LISTWISE_PROMPTS[prompt]
 
 
-def _order(window: Window, completion: Completion, query: str, report: ListwiseReport) -> Window:
+def _order(
+    window: Window,
+    completion: Completion,
+    template: ListwisePrompt,
+    query: str,
+    report: ListwiseReport,
+) -> Window:
     """The window's positions as the answer orders them; as they were where it does not."""
     report.prompt_tokens += completion.prompt_tokens or 0
     report.completion_tokens += completion.completion_tokens or 0
     cut = completion.finish == "length"
     try:
-        parsed = parse_permutation(completion.text, len(window))
+        parsed = parse_permutation(completion.text, len(window), template.identifiers)
     except ParseError as error:
         report.parse_errors += 1
         report.mends.update({"cut off": 1} if cut else {})

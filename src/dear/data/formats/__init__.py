@@ -32,8 +32,10 @@ from dear.data.formats.reasoning import (
     Message,
     read_chat,
     read_cot,
+    read_lists,
     write_chat,
     write_cot,
+    write_lists,
 )
 from dear.data.formats.tevatron import (
     read_tevatron,
@@ -74,6 +76,7 @@ __all__ = [
     "read_cot",
     "read_document_folder",
     "read_flag",
+    "read_lists",
     "read_passages",
     "read_qrels",
     "read_queries",
@@ -96,6 +99,7 @@ __all__ = [
     "write_corpus",
     "write_cot",
     "write_flag",
+    "write_lists",
     "write_qrels",
     "write_queries",
     "write_rank_llm",

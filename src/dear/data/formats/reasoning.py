@@ -1,4 +1,4 @@
-"""Rows of reasoning data: DeAR-COT, and the chat messages that trainers read."""
+"""Rows of reasoning data: ours, DeAR-COT, and the chat messages that trainers read."""
 
 from __future__ import annotations
 
@@ -10,8 +10,56 @@ from typing import Any
 from dear.data.formats.lines import Source, write_lines
 from dear.data.formats.rows import Row, json_line, json_rows
 from dear.errors import DataError, nearest
+from dear.records import ListExample, Passage, Query
 
 ROLES = ("system", "user", "assistant", "tool")
+
+
+def read_lists(path: Source) -> Iterator[ListExample]:
+    """`{"query_id", "query", "passages": [{"id", "title", "text"}], "order": [id, …], "thought",
+    "scores", "source"}` rows, the order best first.
+
+    `title`, `thought`, `scores` and `source` may be missing.
+    """
+    for row in json_rows(path):
+        passages = tuple(
+            Passage(id=p.id("id"), text=p.text("text"), title=p.text("title", default=""))
+            for p in row.children("passages")
+        )
+        places = {p.id: i for i, p in enumerate(passages)}
+        order = [places.get(str(identifier), -1) for identifier in row.items("order")]
+        try:
+            yield ListExample(
+                query=Query(id=row.id("query_id"), text=row.filled("query")),
+                passages=passages,
+                order=tuple(order),
+                thought=row.text("thought", default=""),
+                scores=row.numbers("scores", len(passages)),
+                source=row.text("source", default=""),
+            )
+        except DataError as problem:
+            at_row = str(problem).startswith(f"{row.source}:")
+            raise problem if at_row else row.error(str(problem)) from problem
+
+
+def list_line(example: ListExample) -> str:
+    """One row of `read_lists`, without the line's end."""
+    fields: dict[str, Any] = {
+        "query_id": example.query.id,
+        "query": example.query.text,
+        "passages": [{"id": p.id, "title": p.title, "text": p.text} for p in example.passages],
+        "order": [example.passages[i].id for i in example.order],
+        "thought": example.thought,
+        "source": example.source,
+    }
+    if example.scores is not None:
+        fields["scores"] = example.scores
+    return json_line(fields)
+
+
+def write_lists(path: Path | str, examples: Iterable[ListExample]) -> None:
+    """The rows of `read_lists`, atomically."""
+    write_lines(path, map(list_line, examples))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
