@@ -1,0 +1,124 @@
+"""Windows and permutations as tokens: the same for training, generation and single-pass reading."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dear.errors import ConfigError
+from dear.prompts.listwise import WindowPrompt, renumber
+
+Ids = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ChainIds:
+    """The tokens that `[A] > [B] > [C]` is made of: open, A, between, B, between, C, close, end.
+
+    identifiers: the tokens of each identifier; a letter is one token to most tokenizers, a number
+        may be several.
+    """
+
+    open: Ids
+    between: Ids
+    close: Ids
+    end: Ids
+    identifiers: tuple[Ids, ...]
+
+    def permutation(self, order: Sequence[int]) -> Ids:
+        """The whole chain, its end included."""
+        ids = [*self.open]
+        for place, i in enumerate(order):
+            ids += [*(self.between if place else ()), *self.identifiers[i]]
+        return (*ids, *self.close, *self.end)
+
+
+class ListEncoder:
+    """Prompts and answers to token ids.
+
+    Prompts go through the tokenizer's chat template; without one, the turns stand below each
+    other, behind the tokenizer's own special tokens. An answer's chain is put together from its
+    pieces, so that every permutation of N passages differs in the identifiers alone.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+        self._chains: dict[tuple[str, ...], ChainIds] = {}
+        if tokenizer.eos_token_id is None:
+            raise ConfigError("the tokenizer has no end-of-text token: no answer would ever end")
+
+    def prompt(self, window: WindowPrompt) -> list[int]:
+        """What the model reads before it answers."""
+        if self.tokenizer.chat_template:
+            turns = [{"role": role, "content": text} for role, text in window.messages]
+            text = self.tokenizer.apply_chat_template(
+                turns, tokenize=False, add_generation_prompt=True
+            )
+            # the template wrote the special tokens
+            return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        text = "\n\n".join(text for _, text in window.messages) + "\n"
+        return self._without_end(list(self.tokenizer(text)["input_ids"]))
+
+    def answer(
+        self, identifiers: tuple[str, ...], order: Sequence[int], *, thought: str = ""
+    ) -> list[int]:
+        """What it should answer. thought: names passages by numbers, as ListExample's does."""
+        chain = self.chain(identifiers).permutation(order)
+        return [*self.thought(identifiers, thought), *chain]
+
+    def thought(self, identifiers: tuple[str, ...], thought: str) -> list[int]:
+        if not thought:
+            return []
+        kind = "numbers" if identifiers[0].isdigit() else "letters"
+        named = renumber(thought, range(len(identifiers)), kind)  # type: ignore[arg-type]
+        text = f"<think>\n{named}\n</think>\n"
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def chain(self, identifiers: tuple[str, ...]) -> ChainIds:
+        """The pieces for these identifiers, as the tokenizer cuts a whole chain of them; piece by
+        piece where a token of its crosses a bracket. ConfigError: two identifiers are one."""
+        if identifiers in self._chains:
+            return self._chains[identifiers]
+        end = (self.tokenizer.eos_token_id,)
+        found = [self._pieces(name) for name in identifiers]
+        opens, names, betweens, closes = zip(*found, strict=True)
+        if len({*opens}) > 1 or len({*betweens}) > 1 or len({*closes}) > 1 or () in names:
+            opens, betweens, closes = ((self._piece(x),) for x in ("[", "] > [", "]"))
+            names = tuple(map(self._piece, identifiers))
+        if len(set(names)) != len(names):
+            raise ConfigError("the tokenizer reads two identifiers as one; use other identifiers")
+        made = ChainIds(opens[0], betweens[0], closes[0], end, names)
+        return self._chains.setdefault(identifiers, made)
+
+    def _pieces(self, name: str) -> tuple[Ids, Ids, Ids, Ids]:
+        """(open, identifier, between, close) in `[name] > [name]`; no identifier where a token
+        holds more or less than it."""
+        text = f"[{name}] > [{name}]"
+        encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        pieces: dict[str, list[int]] = {part: [] for part in ("open", "a", "mid", "b", "close")}
+        spans = {"open": (0, 1), "a": (1, 1 + len(name))}
+        second = len(text) - 1 - len(name)
+        spans |= {"mid": (1 + len(name), second), "b": (second, len(text) - 1)}
+        spans["close"] = (len(text) - 1, len(text))
+        for token, (start, stop) in zip(
+            encoded["input_ids"], encoded["offset_mapping"], strict=True
+        ):
+            inside = [part for part, (a, b) in spans.items() if a <= start and stop <= b]
+            if len(inside) != 1:
+                return (), (), (), ()
+            pieces[inside[0]].append(token)
+        same = pieces["a"] == pieces["b"]
+        return (
+            tuple(pieces["open"]),
+            tuple(pieces["a"]) if same else (),
+            tuple(pieces["mid"]),
+            tuple(pieces["close"]),
+        )
+
+    def _piece(self, text: str) -> Ids:
+        return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def _without_end(self, ids: list[int]) -> list[int]:
+        # some tokenizers end every text with </s>
+        return ids[:-1] if ids and ids[-1] == self.tokenizer.eos_token_id else ids
