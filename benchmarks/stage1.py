@@ -71,7 +71,10 @@ ABLATION: dict[str, dict[str, Any]] = {
     "CE + RankNet + KL": {"main": ["ce", "ranknet"], "alpha": 0.9, "temperature": 1.0},
     "MarginMSE": {"terms": [{"name": "margin-mse"}]},
     "independent sampling": {"main": ["ce"], "alpha": 0.9, "temperature": 1.0},
+    "CE + KL, random negatives": {"main": ["ce"], "alpha": 0.9, "temperature": 1.0},
+    "independent, random negatives": {"main": ["ce"], "alpha": 0.9, "temperature": 1.0},
 }
+"""What is in the name beside a loss: who samples for the teacher, how negatives are drawn."""
 
 
 @dataclass(frozen=True)
@@ -211,7 +214,9 @@ class Bench:
 
     # -- training --------------------------------------------------------------------------
 
-    def examples(self, pairs: int, *, independent: bool = False, seed: int = 1) -> list[Example]:
+    def examples(
+        self, pairs: int, *, independent: bool = False, negatives: str = "spread", seed: int = 1
+    ) -> list[Example]:
         """Groups of 8 from all collections, mixed, until `pairs` are reached."""
         found: list[Example] = []
         for name in (*TRAIN, *WEB):
@@ -221,7 +226,7 @@ class Bench:
                 "judgements": judged,
                 "labels": self.teacher_labels(name),
                 "size": 8,
-                "negatives": "spread",
+                "negatives": negatives,
                 # few web queries, but of the kind that dl19 asks
                 "per_query": max(1, self.options.web_repeats if name in WEB else 1),
             }
@@ -279,6 +284,11 @@ class Bench:
         return {q: run[q].top(sample.depth) for q in wanted if q in run}
 
     def ranked(self, system: str, model: str, name: str, sample: Sample) -> Run:
+        """`a & b & c` is a's and (b & c)'s scores, each normalised per query, added."""
+        if " & " in model:
+            one, _, others = model.partition(" & ")
+            both = (self.ranked(system, each, name, sample) for each in (one, others))
+            return fuse_runs(*both, 1.0)
         path = self.work / "runs" / f"{self.kept_as(model)}.{name}.{sample}.trec"
         if path.exists():
             return read_run(path)
@@ -376,21 +386,29 @@ class Bench:
             "SmolLM2-135M, zero-shot (UPR)": "upr:smollm2-135m",
             "MiniLM bi-encoder, trained": f"biencoder:{self.teacher()}",
         }
+        trained, upr, biencoder = llama.values()
+        llama |= {
+            "bi-encoder & UPR": f"{biencoder} & {upr}",
+            "bi-encoder & one logit": f"{biencoder} & {trained}",
+            "all three": f"{biencoder} & {upr} & {trained}",
+        }
         students = {f"student, {n} layers": str(self.long_folder(n)) for n in LAYERS}
         ready = {k: v for k, v in students.items() if is_finished(Path(v))}
-        return self.table(llama | ready, Sample(self.options.llama_queries, 20))
+        return self.table(
+            llama | ready, Sample(self.options.llama_queries, self.options.llama_depth)
+        )
 
     def ablation(self) -> Iterator[dict[str, Any]]:
         systems: dict[str, str | None] = {}
         wanted = self.options.variants or list(ABLATION)
         sample = Sample(self.options.ablation_queries, self.options.ablation_depth)
         for name in wanted:
-            independent = name == "independent sampling"
             folder = self.student(
                 f"{name} {self.options.pairs}",
                 ABLATION[name],
                 self.options.pairs,
-                independent=independent,
+                independent=name.startswith("independent"),
+                negatives="random" if name.endswith("random negatives") else "spread",
             )
             systems[name] = str(folder)
             yield self.table(systems, sample)
@@ -464,6 +482,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, action="append")
     parser.add_argument("--llama-pairs", type=int, default=4_000)
     parser.add_argument("--llama-queries", type=int, default=40)
+    parser.add_argument("--llama-depth", type=int, default=20)
     parser.add_argument("--ablation-queries", type=int, default=100)
     parser.add_argument("--ablation-depth", type=int, default=50)
     parser.add_argument("--depth", type=int, default=100)
