@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -15,9 +16,10 @@ from tiny_models import checkpoint, pairs, words
 
 from dear import Reranker
 from dear.errors import ConfigError, ContractMismatch, DataError, MissingExtra
-from dear.export.openvino import export_openvino
+from dear.export.openvino import HEAD_OPERATIONS, export_openvino
 from dear.models.contract import CARD, DEAR
 from dear.models.engines import openvino as engine
+from dear.models.engines.openvino import GRAPH, load_openvino
 from dear.models.exported import EXPORT_FILE, is_exported, load_exported
 from dear.models.loading import load_scoring_model
 from dear.models.opening import open_model
@@ -71,6 +73,19 @@ def test_int8_follows_the_checkpoint(
     # weights of random noise are the worst case: what counts is measured in benchmarks/scoring.py
     assert np.corrcoef(mine, theirs)[0, 1] > 0.95
     assert not np.allclose(mine, theirs, atol=1e-5)  # it did become int8
+
+
+@pytest.mark.parametrize("kind", ["llama", "bert", "roberta"])
+def test_the_head_is_no_int8(kind: str, tiny: Callable[[str], Path], tmp_path: Path) -> None:
+    pytest.importorskip("nncf", reason="the extra `openvino` is not installed")
+    folder = exported(tiny(kind), tmp_path / "export", "int8")
+    graph = load_openvino().Core().read_model(str(folder / GRAPH))
+    quantised: dict[bool, set[bool]] = {True: set(), False: set()}
+    for product in (op for op in graph.get_ops() if op.get_type_name() == "MatMul"):
+        fed = {i.get_source_output().get_node().get_type_name() for i in product.inputs()}
+        in_head = re.fullmatch(HEAD_OPERATIONS, product.get_friendly_name()) is not None
+        quantised[in_head].add("FakeQuantize" in fed)
+    assert quantised == {True: {False}, False: {True}}
 
 
 @pytest.mark.parametrize("kind", ["mistral", "qwen3"])
