@@ -1,0 +1,267 @@
+"""Where the time goes in our own engine, and what each of its devices is worth on this machine.
+
+    python benchmarks/inside.py --data FOLDER --encoder CHECKPOINT --decoder CHECKPOINT \
+        [--only profile,compile,prefix,early]
+
+profile: kinds of operations in bfloat16 batch scoring, and the rate inside matrix products.
+compile: torch.compile (dynamic shapes, and widths in buckets) against eager, warm-up apart.
+prefix:  a query's keys and values shared by its passages, against whole sequences (decoder).
+early:   an early exit calibrated on training queries: what it keeps and saves on dl19.
+
+Written to benchmarks/results/inside.json, a part at a time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import numpy as np
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from dear.artifacts import read_json, write_json
+from dear.bench.machine import matrix_rate, with_rates
+from dear.bench.turns import pairs_of
+from dear.data.collections import open_collection
+from dear.models.encoding import Encoded
+from dear.models.engines.padded import PaddedEngine
+from dear.models.engines.prefix import PrefixEngine
+from dear.models.loading import ScoringModel
+from dear.models.opening import open_model
+from dear.models.scorer import Scorer
+from dear.rank.early import calibrate, rank_early
+from dear.rank.reranker import Reranker
+from dear.records import Candidates, every_nth, gather
+
+KINDS = ("encoder", "decoder")
+BUCKET = 32
+
+OPERATIONS = {
+    "attention": ("scaled_dot_product", "flash_attention", "softmax", "bmm", "baddbmm"),
+    "matrix products": ("mm", "linear", "matmul", "mkldnn"),
+    "norms": ("norm", "rsqrt", "mean", "pow"),
+    "activations": ("silu", "gelu", "tanh"),
+    "copies and casts": ("copy_", "cat", "index", "contiguous", "clone", "embedding"),
+    "elementwise": ("mul", "add", "neg", "sub", "div", "where"),
+}
+"""Kind → what its operations' names contain, the first that fits."""
+
+
+class Inside:
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        os.environ["DEAR_DATA"] = str(options.data)
+        self.opened: dict[str, Scorer] = {}
+
+    def scorer(self, kind: str) -> Scorer:
+        if kind not in self.opened:
+            found = open_model(str(getattr(self.options, kind)), dtype="bfloat16")
+            assert isinstance(found, Scorer)
+            self.opened[kind] = found
+        return self.opened[kind]
+
+    def candidates(self, name: str, split: str, queries: int, depth: int) -> list[Candidates]:
+        collection = open_collection(self.options.data / name)
+        run = collection.run("bm25", split)
+        judged = [q for q in run if q in collection.judgements(split)]
+        texts, corpus = collection.queries(), collection.corpus
+        return [gather(run[q].top(depth), texts, corpus) for q in every_nth(judged, queries)]
+
+    def encoded(self, kind: str) -> list[Encoded]:
+        queries, depth = self.options.pairs[kind]
+        pairs = pairs_of(self.candidates("dl19", "test", queries, depth))
+        return list(self.scorer(kind).encoder.encode(pairs))
+
+    # -- the parts -------------------------------------------------------------------------
+
+    def profile(self, kind: str) -> dict[str, Any]:
+        scorer, encoded = self.scorer(kind), self.encoded(kind)
+        engine = PaddedEngine(model_of(scorer), scorer.batch_tokens)
+        engine.run(encoded[:32])
+        with profile(activities=[ProfilerActivity.CPU]) as recorded:
+            started = time.perf_counter()
+            engine.run(encoded)
+            seconds = time.perf_counter() - started
+        spent: dict[str, float] = {}
+        for event in recorded.key_averages():
+            name = kind_of(event.key)
+            spent[name] = spent.get(name, 0.0) + event.self_cpu_time_total / 1e6
+        total = sum(spent.values())
+        tokens = sum(map(len, encoded))
+        flop = 2.0 * scorer.model.working_parameters * tokens
+        rate = matrix_rate("bfloat16")
+        return {
+            "pairs": len(encoded),
+            "seconds": round(seconds, 2),
+            "of_the_matrix_rate": round(flop / seconds / rate, 3),
+            "inside_products": round(flop / spent["matrix products"] / rate, 3),
+            "shares": {n: round(s / total, 3) for n, s in sorted(spent.items(), key=by_seconds)},
+        }
+
+    def compile(self, kind: str) -> dict[str, Any]:
+        scorer, encoded = self.scorer(kind), self.encoded(kind)
+        model, budget = model_of(scorer), scorer.batch_tokens
+        engine = PaddedEngine(model, budget)
+        body = getattr(model.model, model.model.base_model_prefix)
+        plain = body.forward
+        reference = engine.run(encoded)
+        found: dict[str, Any] = {}
+        try:
+            body.forward = torch.compile(plain, dynamic=True)
+            started = time.perf_counter()
+            engine.run(encoded)
+            found["first_pass_s"] = round(time.perf_counter() - started, 1)
+            compiled = body.forward
+
+            def use(forward: Any) -> Callable[[], Any]:
+                def run() -> Any:
+                    body.forward = forward
+                    return engine.run(encoded)
+
+                return run
+
+            seconds = turns({"eager": use(plain), "compiled": use(compiled)}, self.options.rounds)
+            found |= {f"{name}_pairs_per_s": len(encoded) / s for name, s in seconds.items()}
+            body.forward = compiled
+            found["largest_difference"] = float(np.abs(engine.run(encoded) - reference).max())
+            gain = seconds["eager"] - seconds["compiled"]
+            found["pays_after_pairs"] = (
+                round(found["first_pass_s"] / gain * len(encoded)) if gain > 0 else None
+            )
+        finally:
+            body.forward = plain
+        return rounded(found)
+
+    def prefix(self, kind: str) -> dict[str, Any]:
+        if kind == "encoder":
+            return {"reason": "an encoder's query reads its passage: nothing is shared"}
+        scorer, encoded = self.scorer(kind), self.encoded(kind)
+        model, budget = model_of(scorer), scorer.batch_tokens
+        shared, padded = PrefixEngine(model, budget), PaddedEngine(model, budget)
+        saved = sum(s.saved for group in shared.passes(encoded) for s in group)
+        seconds = turns(
+            {"padded": lambda: padded.run(encoded), "shared": lambda: shared.run(encoded)},
+            self.options.rounds,
+        )
+        return rounded(
+            {
+                "pairs": len(encoded),
+                "tokens_saved": saved / sum(map(len, encoded)),
+                "gain": seconds["padded"] / seconds["shared"],
+                "largest_difference": float(
+                    np.abs(padded.run(encoded) - shared.run(encoded)).max()
+                ),
+            }
+        )
+
+    def early(self, kind: str) -> dict[str, Any]:
+        queries, depth = self.options.early
+        scorer = self.scorer(kind)
+        model, encode = model_of(scorer), scorer.encoder.encode
+        learnt = self.candidates("nfcorpus", "train", queries, depth)
+        learnt += self.candidates("scifact", "train", queries, depth)
+        tested = self.candidates("dl19", "test", queries, depth)
+        reranker = Reranker(getattr(self.options, kind), dtype="bfloat16")
+        full = {r.query_id: set(r.top(10).passage_ids) for r in reranker.rank_candidates(tested)}
+        found: dict[str, Any] = {"calibrated_on": len(learnt), "tested_on": len(tested)}
+        for keep in (0.99, 0.95):
+            lists = [encode([(c.query.text, p.full_text) for p in c.passages]) for c in learnt]
+            bar = calibrate(model, lists, keep=keep, batch_tokens=scorer.batch_tokens)
+            kept = {
+                r.query_id: set(r.passage_ids) for r in rank_early(model, bar, tested, top_k=10)
+            }
+            seconds = turns(
+                {
+                    "full": lambda: list(reranker.rank_candidates(tested)),
+                    "early": lambda bar=bar: list(rank_early(model, bar, tested, top_k=10)),  # type: ignore[misc]
+                },
+                self.options.rounds,
+            )
+            found[f"keep {keep}"] = rounded(
+                {
+                    "leaves_after": f"{bar.layer} of {bar.layers}",
+                    "recall_calibration": bar.recall,
+                    "recall_dl19": sum(len(full[q] & kept[q]) for q in full) / (10 * len(full)),
+                    "layers_computed": bar.share,
+                    "gain": seconds["full"] / seconds["early"],
+                }
+            )
+        return found
+
+
+def model_of(scorer: Scorer) -> ScoringModel:
+    assert isinstance(scorer.model, ScoringModel)
+    return scorer.model
+
+
+def kind_of(operation: str) -> str:
+    name = operation.removeprefix("aten::")
+    for kind, parts in OPERATIONS.items():
+        if any(part in name for part in parts):
+            return kind
+    return "the rest"
+
+
+def by_seconds(item: tuple[str, float]) -> float:
+    return -item[1]
+
+
+def turns(runs: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+    """Median seconds of each, in turns."""
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for i in range(rounds):
+        for name in list(runs) if i % 2 == 0 else list(runs)[::-1]:
+            started = time.perf_counter()
+            runs[name]()
+            seconds[name].append(time.perf_counter() - started)
+    return {name: statistics.median(s) for name, s in seconds.items()}
+
+
+def rounded(values: dict[str, Any]) -> dict[str, Any]:
+    return {k: round(v, 4) if isinstance(v, float) else v for k, v in values.items()}
+
+
+def shape(text: str) -> tuple[int, int]:
+    queries, depth = text.split("x")
+    return int(queries), int(depth)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--encoder", type=Path)
+    parser.add_argument("--decoder", type=Path)
+    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/inside.json"))
+    parser.add_argument("--only", default="profile,compile,prefix,early")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--encoder-pairs", type=shape, default=(5, 100), help="QUERIESxDEPTH")
+    parser.add_argument("--decoder-pairs", type=shape, default=(2, 50))
+    parser.add_argument("--early", type=shape, default=(20, 50))
+    options = parser.parse_args(arguments)
+    options.pairs = {"encoder": options.encoder_pairs, "decoder": options.decoder_pairs}
+    inside = Inside(options)
+    results = read_json(options.output) if options.output.exists() else {}
+    for part in options.only.split(","):
+        for kind in KINDS:
+            if getattr(options, kind) is None:
+                continue
+            found = getattr(inside, part)(kind)
+            print(
+                f"{time.strftime('%H:%M:%S')} {part} {kind}: {found}", file=sys.stderr, flush=True
+            )
+            results.setdefault(part, {})[kind] = found
+        results["machine"] = with_rates()
+        write_json(options.output, results)
+
+
+if __name__ == "__main__":
+    main()
