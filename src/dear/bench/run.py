@@ -14,6 +14,7 @@ from dear.bench.peers import as_system, installed
 from dear.bench.turns import Score, System, Timing, in_turns, pairs_of, quality
 from dear.errors import ConfigError
 from dear.models.contract import DType, ScoringContract
+from dear.models.engines import EngineName
 from dear.models.exported import is_exported
 from dear.models.hardware import pick_device, pick_dtype
 from dear.models.scorer import Scorer
@@ -132,29 +133,39 @@ def _row(
 
 
 def _ours(model: str, device: str, batch_tokens: int | None) -> list[System]:
-    def system(dtype: DType) -> System:
+    def system(dtype: DType, engine: EngineName = "auto") -> System:
         def load() -> Score:
-            return _open(model, dtype, device, batch_tokens).score
+            return _open(model, dtype, device, batch_tokens, engine).score
 
-        return System(name=f"dear, {_label(model, dtype, device)}", load=load)
+        return System(name=f"dear, {_label(model, dtype, engine)}", load=load)
 
     if is_exported(model):
         return [system("auto")]
-    best = pick_dtype("auto", pick_device(device))
-    return [system(best)] + ([system("float32")] if best != "float32" else [])
+    where = pick_device(device)
+    best = pick_dtype("auto", where)
+    found = [system(best)] + ([system("float32")] if best != "float32" else [])
+    # which of them wins depends on the GPU and on the lengths
+    engines: tuple[EngineName, ...] = ("packed", "padded") if where.type == "cuda" else ()
+    return found + [system(best, engine) for engine in engines]
 
 
-def _label(model: str, dtype: DType, device: str) -> str:
+def _label(model: str, dtype: DType, engine: str) -> str:
     if is_exported(model):
         stored = ScoringContract.load(Path(model))
         return f"OpenVINO {stored.dtype if stored else ''} ({Path(model).name})"
-    return f"{dtype} ({Path(model).name})"
+    return f"{dtype}{'' if engine == 'auto' else f', {engine}'} ({Path(model).name})"
 
 
-def _open(model: str, dtype: DType, device: str, batch_tokens: int | None) -> Scorer:
+def _open(
+    model: str,
+    dtype: DType,
+    device: str,
+    batch_tokens: int | None,
+    engine: EngineName = "auto",
+) -> Scorer:
     from dear.models.opening import open_model
 
-    found = open_model(model, dtype=dtype, device=device, batch_tokens=batch_tokens)
+    found = open_model(model, dtype=dtype, device=device, batch_tokens=batch_tokens, engine=engine)
     if not isinstance(found, Scorer):
         raise ConfigError(f"{model}: `dear bench` measures one-logit models and their exports")
     return found

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from dear.models.batching import Progress
     from dear.models.contract import DType, ScoringContract
+    from dear.models.engines import EngineName
 
 
 class PairModel(Protocol):
@@ -55,10 +56,12 @@ def open_model(
     dtype: DType = "auto",
     device: str = "auto",
     batch_tokens: int | None = None,
+    engine: EngineName = "auto",
 ) -> PairModel:
     """The model that `spec` names, ready to score.
 
     device: one device, or several with commas between them: a process for each.
+    engine: for a one-logit model on one device; see dear.models.engines.
 
     Raises ConfigError for an unknown kind or name, BackendError for weights that do not load.
     """
@@ -94,6 +97,6 @@ def open_model(
 
     if is_exported(spec):
         exported = load_exported(spec, contract=contract, dtype=dtype, device=device)
-        return Scorer(exported, batch_tokens=batch_tokens)
+        return Scorer(exported, batch_tokens=batch_tokens, engine=engine)
     model = load_scoring_model(spec, contract=contract, dtype=dtype, device=device)
-    return Scorer(model, batch_tokens=batch_tokens)
+    return Scorer(model, batch_tokens=batch_tokens, engine=engine)

@@ -8,6 +8,7 @@ from contextlib import closing
 import numpy as np
 from numpy.typing import NDArray
 
+from dear.errors import ConfigError, nearest
 from dear.models.batching import (
     Progress,
     ahead,
@@ -19,8 +20,7 @@ from dear.models.batching import (
 from dear.models.budget import load_batch_tokens, probe_batch_tokens, remember_batch_tokens
 from dear.models.contract import ScoringContract
 from dear.models.encoding import Encoded, Pair, PairEncoder
-from dear.models.engines import Engine
-from dear.models.engines.padded import PaddedEngine
+from dear.models.engines import ENGINES, FITS, Engine, EngineName
 from dear.models.exported import ExportedModel
 from dear.models.loading import ScoringModel
 
@@ -33,13 +33,19 @@ class Scorer:
 
     batch_tokens: padded tokens in a batch. None: what `tune` once found for this machine and
         model, else a default for the device.
+    engine: one of ENGINES by name; "auto" is the one that suits model and device. ConfigError for
+        one that this model cannot go through.
     """
 
     def __init__(
-        self, model: ScoringModel | ExportedModel, *, batch_tokens: int | None = None
+        self,
+        model: ScoringModel | ExportedModel,
+        *,
+        batch_tokens: int | None = None,
+        engine: EngineName = "auto",
     ) -> None:
         self.model = model
-        self._shares_prefix: bool | None = None
+        self._engine_name = self._pick_engine(engine)
         self.encoder = PairEncoder(model.tokenizer, model.contract)
         if batch_tokens is None:
             batch_tokens = load_batch_tokens(model)
@@ -53,14 +59,25 @@ class Scorer:
         """The engine that suits the model, with this budget."""
         if isinstance(self.model, ExportedModel):
             return self.model.engine(batch_tokens)
-        if self.model.is_decoder:
-            from dear.models.engines.prefix import PrefixEngine, shares_prefix
+        return ENGINES[self._engine_name](self.model, batch_tokens)
 
-            if self._shares_prefix is None:
-                self._shares_prefix = shares_prefix(self.model)
-            if self._shares_prefix:
-                return PrefixEngine(self.model, batch_tokens)
-        return PaddedEngine(self.model, batch_tokens)
+    def _pick_engine(self, name: EngineName) -> str:
+        """Tried out on the loaded model, so that no engine changes its scores."""
+        if isinstance(self.model, ExportedModel):
+            if name != "auto":
+                raise ConfigError(f"{self.model.name}: an export has an engine of its own")
+            return "export"
+        if name == "auto":
+            # a decoder's shared queries save more than padding costs; unpadded batches were
+            # measured to be no faster on a CPU (benchmarks/inside.py)
+            on_gpu = self.model.device.type == "cuda"
+            wanted = ("prefix", "packed") if on_gpu else ("prefix",)
+            return next((n for n in wanted if FITS[n](self.model)), "padded")
+        if name not in ENGINES:
+            raise ConfigError(f"no engine {name!r}{nearest(name, ENGINES)}")
+        if not FITS[name](self.model):
+            raise ConfigError(f"{self.model.name}: the engine {name!r} would change its scores")
+        return name
 
     def tune(self, *, limit_s: float = 20.0) -> int:
         """Find the fastest token budget for this machine and model, use it and remember it.
