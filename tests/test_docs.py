@@ -228,9 +228,13 @@ def test_recipes_in_the_documents_are_recipes(snippet: Snippet, tmp_path: Path) 
 
 def check_recipe(recipe: Recipe) -> None:
     """Fails for losses, prompts and kinds that training would refuse before it starts."""
+    from dear.losses import find_loss
     from dear.train.biencoder import contrastive_objective
+    from dear.train.listwise import list_contract_of
     from dear.train.pointwise import contract_of, objective_of
 
+    list_contract_of(recipe)
+    find_loss(recipe.listwise.loss.first_loss)
     if recipe.kind == "biencoder":
         contrastive_objective(recipe)
     objective_of(recipe.loss)
@@ -249,7 +253,8 @@ def test_a_recipe_that_ships_could_be_trained(name: str) -> None:
     locate(recipe.model.base)
     assert recipe.groups.negatives in NEGATIVES
     for source in recipe.data:
-        assert source.collection.startswith("irds:") or source.collection in COLLECTIONS
+        known = source.collection.startswith("irds:") or source.collection in COLLECTIONS
+        assert known or source.lists
 
 
 @pytest.mark.parametrize("name", shipped_recipes())

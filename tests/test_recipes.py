@@ -133,7 +133,7 @@ def test_an_unknown_key_of_a_loss_term_is_named_with_its_place() -> None:
         ("groups.size", 8.5),
         ("loss.alpha", 1.1),
         ("loss.temperature", 0),
-        ("kind", "listwise"),
+        ("kind", "setwise"),
         ("train.epochs", "2"),
         ("train.epochs", -1),
         ("train.epochs", float("inf")),
@@ -173,7 +173,9 @@ def test_a_file_that_is_no_toml_is_named_with_its_path(tmp_path: Path) -> None:
 
 
 def test_a_name_that_is_no_recipe_names_the_nearest(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dear.recipes.shipped_recipes", lambda: {"pydocs/student": Path("x")})
+    monkeypatch.setattr(
+        "dear.recipes.reading.shipped_recipes", lambda: {"pydocs/student": Path("x")}
+    )
     with pytest.raises(ConfigError, match=r"no recipe 'pydocs/studnt'.*'pydocs/student'"):
         load_recipe("pydocs/studnt")
 
@@ -258,6 +260,46 @@ def test_to_dict_and_back_is_the_same(
     )
     assert parse_recipe(json.loads(json.dumps(recipe.to_dict()))) == recipe
     assert parse_recipe(recipe.to_dict()) == recipe
+
+
+LISTS: dict[str, Any] = {
+    "name": "x",
+    "kind": "listwise",
+    "model": {"base": "b"},
+    "data": [{"lists": ["a.jsonl"]}],
+}
+
+
+def test_a_listwise_recipe_is_read_and_written_without_what_it_has_not() -> None:
+    recipe = parse_recipe({**LISTS, "listwise": {"loss": {"text": 0, "targets": "scores"}}})
+    assert (recipe.listwise.loss.text, recipe.listwise.loss.targets) == (0.0, "scores")
+    values = recipe.to_dict()
+    assert parse_recipe(values) == recipe
+    assert not {"contract", "groups", "loss", "dev"} & set(values)
+    # recipes that were written before there were listwise models are the same still
+    assert "listwise" not in parse_recipe(PLAIN).to_dict()
+
+
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        ({**LISTS, "groups": {}}, r"\[groups\] means nothing to a listwise model"),
+        ({**LISTS, "dev": {"collection": "c"}}, r"\[dev\] means nothing"),
+        ({**LISTS, "data": [{"collection": "c"}]}, r"data\.0: a listwise model trains on `lists`"),
+        ({**LISTS, "data": [{"lists": ["a"], "run": "r"}]}, r"data\.0: a listwise model trains"),
+        ({**PLAIN, "listwise": {}}, r"\[listwise\] means nothing to a pointwise model"),
+        ({**PLAIN, "data": [{"lists": ["a"]}]}, r"data\.0\.lists: only listwise models"),
+        ({**PLAIN, "data": [{}]}, r"data\.0\.collection: Field required"),
+        (
+            {**LISTS, "listwise": {"max_window": 1}},
+            r"listwise\.max_window: Input should be greater",
+        ),
+        ({**LISTS, "listwise": {"loss": {"txt": 1}}}, r"unknown key 'listwise\.loss\.txt'.*text"),
+    ],
+)
+def test_keys_of_another_kind_are_refused(values: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ConfigError, match=problem):
+        parse_recipe(values)
 
 
 def test_a_recipe_is_frozen() -> None:

@@ -14,12 +14,14 @@ from dear.records import Candidates, Judgements, Passage, Query, Ranking, Run
 
 if TYPE_CHECKING:
     from dear.data.collections import Collection, open_collection
+    from dear.rank.cascade import Cascade
     from dear.rank.reranker import Reranker
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Candidates",
+    "Cascade",
     "Collection",
     "DearError",
     "Judgements",
@@ -34,6 +36,7 @@ __all__ = [
 
 # importing dear must cost nothing: these are looked up when they are first used
 _LAZY = {
+    "Cascade": "dear.rank.cascade",
     "Reranker": "dear.rank.reranker",
     "Collection": "dear.data.collections",
     "open_collection": "dear.data.collections",

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from command_line import write_animals, write_reranker
+
+# tiny models and lists
+for beside in ("models", "train"):
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / beside))
 
 
 @pytest.fixture(autouse=True)

@@ -49,6 +49,7 @@ CASES = [
     Case("ranknet"),
     Case("ranknet", {"soft": True, "temperature": 2.0}),
     Case("ranknet-judgements"),
+    Case("weighted-ranknet"),
     Case("lambda"),
     Case("lambda", {"k": 2, "mu": 3.0}),
     Case("lambda", {"weighting": "lambdarank"}),
@@ -121,6 +122,8 @@ def _units_of_query(case: Case, targets: list[float], first_is_real: bool) -> in
         return len(targets)
     if case.name == "ce":
         return int(any(t > 0 for t in targets) and any(t <= 0 for t in targets))
+    if case.name == "weighted-ranknet":
+        return int(len(set(targets)) >= 2)
     if case.name in {"listnet", "kl"}:
         return int(len(targets) >= 2)
     if case.name == "lambda":

@@ -164,7 +164,7 @@ def test_pointwise_losses_do_see_a_constant(name: str) -> None:
 
 @pytest.mark.parametrize(
     "case",
-    [c for c in CASES if c.name in {"ranknet", "margin-mse", "listnet", "kl"}],
+    [c for c in CASES if c.name in {"ranknet", "weighted-ranknet", "margin-mse", "listnet", "kl"}],
     ids=str,
 )
 @for_all(batch=groups(), shift=st.integers(-800, 800))
@@ -219,9 +219,12 @@ def test_the_order_of_the_queries_does_not_matter(
 # scale --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("name", ["ranknet", "weighted-ranknet"])
 @for_all(batch=groups(), factor=st.sampled_from([0.25, 2.0, 8.0]))
-def test_hard_ranknet_reads_only_the_order_of_the_teacher(batch: Groups, factor: float) -> None:
-    ranknet = Case("ranknet")
+def test_hard_ranknet_reads_only_the_order_of_the_teacher(
+    name: str, batch: Groups, factor: float
+) -> None:
+    ranknet = Case(name)
     value = ranknet(batch.scores, batch.teacher, batch.mask)
     stretched = ranknet(batch.scores, (batch.teacher * factor).exp(), batch.mask)
     assert torch.equal(stretched, value)

@@ -55,6 +55,13 @@ def log_rank(rank: float) -> float:
         ),
         (Case("ranknet-judgements"), [3, 1, 1], [1, 0, 0], softplus(-2)),
         (Case("ranknet-judgements"), [0, 0], [3, 0], LN2),
+        (
+            Case("weighted-ranknet"),  # ranks 1, 3, 2: weights 1/4, 1/3 and 1/5
+            [1, 3, 0],
+            [7, 1, 2],
+            (softplus(2) / 4 + softplus(-1) / 3 + softplus(3) / 5) / (1 / 4 + 1 / 3 + 1 / 5),
+        ),
+        (Case("weighted-ranknet"), [1, 3], [2, 2], 0.0),
         (Case("margin-mse"), [1, 0, 0], [3, 1, 0], (1**2 + 2**2 + 1**2) / 3),
         (Case("margin-mse", {"against": "first"}), [1, 0, 0], [3, 1, 0], (1**2 + 2**2) / 2),
         (Case("mse"), [1, 0], [3, -1], 2.5),
@@ -141,6 +148,7 @@ GOLDEN = {
     "ranknet": 0.9672,
     "ranknet soft=True temperature=2.0": 1.0734,
     "ranknet-judgements": 0.9672,
+    "weighted-ranknet": 0.8595,
     "lambda": 4.9315,
     "lambda k=2 mu=3.0": 2.0734,
     "lambda weighting=lambdarank": 0.7536,
@@ -188,6 +196,21 @@ def plain_ranknet(rows: Rows, soft: bool = False, temperature: float = 1.0) -> f
                 goal = sigmoid((targets[i] - targets[j]) / temperature) if soft else 1.0
                 p = sigmoid(scores[i] - scores[j])
                 losses.append(-goal * math.log(p) - (1 - goal) * math.log(1 - p))
+    return mean(losses)
+
+
+def plain_weighted_ranknet(rows: Rows) -> float:
+    losses = []
+    for scores, targets in rows:
+        ranks = [
+            1 + sum(u > t for u in targets) + (sum(u == t for u in targets) - 1) / 2
+            for t in targets
+        ]
+        pairs = [(i, j) for i, t in enumerate(targets) for j, u in enumerate(targets) if t > u]
+        weights = [1 / (ranks[i] + ranks[j]) for i, j in pairs]
+        if pairs:
+            lost = [softplus(scores[j] - scores[i]) for i, j in pairs]
+            losses.append(sum(w * x for w, x in zip(weights, lost, strict=True)) / sum(weights))
     return mean(losses)
 
 
@@ -253,6 +276,7 @@ PLAIN: dict[str, Callable[..., float]] = {
     "bce": plain_bce,
     "ranknet": plain_ranknet,
     "ranknet-judgements": plain_ranknet,
+    "weighted-ranknet": plain_weighted_ranknet,
     "lambda": plain_lambda,
     "margin-mse": plain_margin_mse,
     "mse": plain_mse,

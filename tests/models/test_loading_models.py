@@ -350,8 +350,8 @@ def test_a_device_that_is_not_there(device: str, tiny: Tiny) -> None:
 
 
 def test_a_dtype_that_is_none(tiny: Tiny) -> None:
-    with pytest.raises(ConfigError, match="no dtype 'int4'; try auto"):
-        load_scoring_model(tiny("bert"), dtype="int4")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="no dtype 'int2'; try auto"):
+        load_scoring_model(tiny("bert"), dtype="int2")  # type: ignore[arg-type]
 
 
 def test_attention_follows_the_device() -> None:

@@ -163,8 +163,6 @@ def test_int8_needs_pairs_and_an_export_float32(
     with pytest.raises(ConfigError, match="float32 weights"):
         export_openvino(model, tmp_path / "b", "bfloat16")
     assert not list(tmp_path.iterdir())
-    with pytest.raises(ConfigError, match="dear export"):
-        load_scoring_model(tiny("bert"), dtype="int8")
 
 
 def test_without_the_extra_it_says_what_to_install(

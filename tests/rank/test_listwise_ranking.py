@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_models import checkpoint
 
-from dear.backends import Completion, open_backend
+from dear.backends import Completion, OnAnswer, open_backend
 from dear.cli.main import main
 from dear.data.collections import open_collection
 from dear.data.formats import read_run, write_beir, write_run
@@ -37,7 +37,9 @@ class Sorter:
         self.batches: list[int] = []
         self.say = say or (lambda ids: " > ".join(f"[{i}]" for i in ids))
 
-    def generate(self, prompts: Sequence[WindowPrompt]) -> list[Completion]:
+    def generate(
+        self, prompts: Sequence[WindowPrompt], on_answer: OnAnswer | None = None
+    ) -> list[Completion]:
         self.batches.append(len(prompts))
         return [Completion(text=self.say(self.ranked(p)), prompt_tokens=5) for p in prompts]
 
@@ -131,7 +133,9 @@ def test_mends_are_counted_by_kind() -> None:
 
 def test_an_answer_that_ended_for_its_length_is_cut_off() -> None:
     class Short(Sorter):
-        def generate(self, prompts: Sequence[WindowPrompt]) -> list[Completion]:
+        def generate(
+            self, prompts: Sequence[WindowPrompt], on_answer: OnAnswer | None = None
+        ) -> list[Completion]:
             return [Completion(text="[2] > [1]", finish="length") for _ in prompts]
 
     _, report = rank_listwise(several([3]), Short())
@@ -161,7 +165,9 @@ def test_refusals() -> None:
         rank_listwise([], Sorter(), batch_windows=0)
 
     class Silent(Sorter):
-        def generate(self, prompts: Sequence[WindowPrompt]) -> list[Completion]:
+        def generate(
+            self, prompts: Sequence[WindowPrompt], on_answer: OnAnswer | None = None
+        ) -> list[Completion]:
             return []
 
     with pytest.raises(BackendError, match="sorter: 0 answers to 1 prompt"):

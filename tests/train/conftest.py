@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
 from dear.data.collections import Collection
 from tiny_training import collection, save_bert, save_llama, write_labels
+
+# the tiny models of the tests of models
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "models"))
 
 
 @pytest.fixture(autouse=True)

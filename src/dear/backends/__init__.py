@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from dear.errors import ConfigError, nearest
 from dear.prompts.listwise import WindowPrompt
@@ -14,14 +14,35 @@ from dear.prompts.listwise import WindowPrompt
 class Completion:
     """What came back for one prompt.
 
-    finish: "stop", or "length" where the answer was cut off.
+    finish: "stop", "length" where the answer was cut off, "content_filter" where it was withheld;
+        else what the server says.
     prompt_tokens, completion_tokens: None where they are not known.
+    reasoning: the thought, where a server returns it apart from the text.
+    cached: nothing was asked for it, a ledger had it.
     """
 
     text: str
     finish: str = "stop"
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    reasoning: str = ""
+    cached: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Price:
+    """Dollars for a million tokens, in and out."""
+
+    tokens_in: float
+    tokens_out: float
+
+    def cost(self, prompt_tokens: int, completion_tokens: int) -> float:
+        """In dollars."""
+        return (prompt_tokens * self.tokens_in + completion_tokens * self.tokens_out) / 1e6
+
+
+OnAnswer: TypeAlias = Callable[[int, Completion], None]
+"""Called with (position of the prompt, its answer)."""
 
 
 class Backend(Protocol):
@@ -32,8 +53,49 @@ class Backend(Protocol):
         """What a run's note calls it."""
         ...
 
-    def generate(self, prompts: Sequence[WindowPrompt]) -> list[Completion]:
-        """A completion for each prompt, in order. BackendError: one can not be answered."""
+    def generate(
+        self, prompts: Sequence[WindowPrompt], on_answer: OnAnswer | None = None
+    ) -> list[Completion]:
+        """A completion for each prompt, in order.
+
+        on_answer: called for each as soon as it is there, in any order, from one thread.
+        BackendError: one can not be answered; the others were asked, and reported, all the same.
+        """
+        ...
+
+
+@runtime_checkable
+class Keepable(Backend, Protocol):
+    """A backend whose answers are worth keeping: a ledger can stand before it."""
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """What an answer depends on besides the messages, as JSON values. No host, no keys."""
+        ...
+
+    @property
+    def price(self) -> Price | None:
+        """None where it is not known."""
+        ...
+
+
+@runtime_checkable
+class Batched(Keepable, Protocol):
+    """A backend that takes prompts now and answers them in hours."""
+
+    def submit(self, prompts: Sequence[WindowPrompt], ids: Sequence[str], nonce: str) -> str:
+        """The name of the batch that was made. nonce: what `find` knows it by."""
+        ...
+
+    def find(self, nonce: str) -> str | None:
+        """The batch that was submitted with this nonce, if there is one."""
+        ...
+
+    def collect(self, batch: str) -> Iterator[tuple[str, Completion | str]]:
+        """Waits for the batch; (id, the answer, or why there is none) for each that it names.
+
+        BackendError: it failed as a whole.
+        """
         ...
 
 
@@ -43,17 +105,49 @@ def _replay(where: str) -> Backend:
     return Replay(where)
 
 
+def _local(where: str) -> Backend:
+    from dear.backends.local import open_local
+
+    return open_local(where)
+
+
+def _http(kind: str) -> Callable[[str], Backend]:
+    def opened(where: str) -> Backend:
+        from dear.backends.opening import open_http
+
+        return open_http(kind, where)
+
+    return opened
+
+
 BACKENDS: dict[str, Callable[[str], Backend]] = {
     # answers that were recorded: replay:FILE
     "replay": _replay,
+    # a causal language model in this process: local:MODEL, local:MODEL#first
+    "local": _local,
+    # any server that speaks OpenAI's protocol: http://HOST:PORT/v1, or …/v1#MODEL
+    "http": _http("http"),
+    "https": _http("https"),
+    # providers by name, keys from the environment: openai:MODEL, azure:DEPLOYMENT
+    "openai": _http("openai"),
+    "azure": _http("azure"),
+    "anthropic": _http("anthropic"),
+    # a server with all its options: backend:FILE.toml
+    "backend": _http("backend"),
 }
 
 
 def open_backend(name: str) -> Backend:
     """`KIND:WHERE`, KIND one of BACKENDS. ConfigError: anything else."""
+    kind, where = check_backend(name)
+    return BACKENDS[kind](where)
+
+
+def check_backend(name: str) -> tuple[str, str]:
+    """(KIND, WHERE), before anything is opened. ConfigError: no such kind."""
     kind, colon, where = name.partition(":")
     if not colon or not where:
         raise ConfigError(f"backend {name!r}: expected KIND:WHERE, such as replay:FILE")
     if kind not in BACKENDS:
         raise ConfigError(f"unknown backend {kind!r}{nearest(kind, BACKENDS)}")
-    return BACKENDS[kind](where)
+    return kind, where

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from dear.backends import Completion
+from dear.backends import Completion, OnAnswer
 from dear.data.formats.lines import Source, source_name
 from dear.data.formats.rows import Row, json_rows
 from dear.errors import BackendError, excerpt
@@ -56,9 +56,23 @@ class Replay:
     def name(self) -> str:
         return f"replay:{self._file}"
 
-    def generate(self, prompts: Sequence[WindowPrompt]) -> list[Completion]:
+    def generate(
+        self, prompts: Sequence[WindowPrompt], on_answer: OnAnswer | None = None
+    ) -> list[Completion]:
         """The recorded answers. BackendError names a query and window that was not recorded."""
-        return [self._answer(prompt) for prompt in prompts]
+        answers: list[Completion] = []
+        missing: BackendError | None = None
+        for i, prompt in enumerate(prompts):
+            try:
+                answers.append(self._answer(prompt))
+            except BackendError as error:
+                missing = missing or error
+            else:
+                if on_answer is not None:
+                    on_answer(i, answers[-1])
+        if missing is not None:
+            raise missing
+        return answers
 
     def _answer(self, prompt: WindowPrompt) -> Completion:
         by_text = f"text {text_key(prompt.query.text)}"

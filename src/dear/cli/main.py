@@ -28,9 +28,10 @@ COMMANDS: dict[str, str] = {
     "retrieve": "dear.cli.data:retrieve",
     "train": "dear.cli.train:train",
     "label": "dear.cli.train:label",
+    "reason": "dear.cli.reason:reason",
     "rank": "dear.cli.rank:rank",
     "evaluate": "dear.cli.evaluate:evaluate",
-    "rerank": "dear.cli.rank:rerank",
+    "rerank": "dear.cli.rerank:rerank",
     "export": "dear.cli.export:export",
     "calibrate": "dear.cli.calibrate:calibrate",
     "bench": "dear.cli.bench:bench",
@@ -42,7 +43,7 @@ COMMANDS: dict[str, str] = {
 GLOBAL_FLAGS = ("--debug", "--quiet")
 """Understood before the command's name and behind it."""
 
-GOES_ON = ("label", "train", "distill")
+GOES_ON = ("label", "train", "distill", "reason")
 """Commands that continue where they were stopped."""
 
 BAD_INPUT, INTERNAL, INTERRUPTED, PIPE_CLOSED = 2, 1, 130, 141
@@ -178,7 +179,8 @@ def _report(error: BaseException, words: Sequence[str], *, debug: bool) -> int:
 
 def _explain(error: BaseException, words: Sequence[str]) -> tuple[str, int]:
     if isinstance(error, KeyboardInterrupt | typer.Abort):
-        goes_on = any(word in GOES_ON for word in words)
+        kept = "--listwise" in words and "--no-ledger" not in words  # in the ledger
+        goes_on = kept or any(word in GOES_ON for word in words)
         return (
             f"interrupted{'; the same command goes on from here' if goes_on else ''}",
             INTERRUPTED,

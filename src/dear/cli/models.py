@@ -11,13 +11,18 @@ from dear.cli.output import note, print_json, table
 
 DTypeOption: TypeAlias = Annotated[
     str,
-    typer.Option(metavar="TYPE", help="auto, float32, bfloat16 or float16.", show_default=False),
+    typer.Option(
+        metavar="TYPE",
+        help="auto, float32, bfloat16 or float16; int8 or int4 for weights that would not fit.",
+        show_default=False,
+    ),
 ]
 DeviceOption: TypeAlias = Annotated[
     str,
     typer.Option(
         metavar="NAME",
-        help="auto, cpu, cuda, cuda:1 or mps; several, with commas between, share the work.",
+        help="auto, cpu, cuda, cuda:1 or mps; several, with commas between, share the work; "
+        "sharded: one model over all GPUs.",
         show_default=False,
     ),
 ]

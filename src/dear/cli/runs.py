@@ -154,3 +154,11 @@ def read_origin(run: Path) -> Origin | None:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def gathered(collection: Collection, run: Run) -> list[Candidates]:
+    """The run's queries and passages with their texts."""
+    from dear.records import gather
+
+    queries, corpus = collection.queries(), collection.corpus
+    return [gather(ranking, queries, corpus) for ranking in run.values()]

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from dear.label import FirstStage, Labelled
     from dear.models.opening import PairModel
     from dear.recipes import Recipe
+    from dear.train.listwise import TrainedLists
     from dear.train.pointwise import Step, Trained
 
 
@@ -45,6 +46,13 @@ def train(
         summary(f"{output}: this training is finished already; nothing was done")
         return
     check_folder(output)
+    if wanted.kind == "listwise":
+        from dear.train.listwise import train_lists
+
+        with progress("training", "steps") as report:
+            learnt = train_lists(wanted, output, progress=_steps(report))
+        summary(_learnt(learnt))
+        return
     from dear.train.pointwise import train as run
 
     with progress("training", "steps") as report:
@@ -82,6 +90,17 @@ def _trained(trained: Trained) -> str:
         f"{trained.folder}: {trained.parameters / 1e6:,.1f}M parameters, "
         f"{count(trained.pairs, 'pair')} in {duration(trained.seconds)} "
         f"({rate(trained.pairs, trained.seconds)}), loss {trained.loss:.4f}{dev}"
+    )
+
+
+def _learnt(done: TrainedLists) -> str:
+    dev = "" if done.best_ndcg is None else f", dev nDCG {done.best_ndcg:.4f}"
+    left = f", {done.rejected} of {done.examples + done.rejected} rejected ({done.why})"
+    return (
+        f"{done.folder}: {done.trained / 1e6:,.1f}M of {done.parameters / 1e6:,.1f}M parameters, "
+        f"{count(done.lists, 'list')} in {duration(done.seconds)} "
+        f"({done.tokens / max(done.seconds, 1e-9):,.0f} tokens/s){left if done.rejected else ''}, "
+        f"loss {done.loss:.4f}{dev}"
     )
 
 

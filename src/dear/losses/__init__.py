@@ -7,7 +7,13 @@ function and one entry in `LOSSES`.
 
 from dear.losses.listwise import kl, listnet, softmax_cross_entropy
 from dear.losses.objective import Loss, Objective, Term, find_loss
-from dear.losses.pairwise import lambda_loss, margin_mse, ranknet, ranknet_judgements
+from dear.losses.pairwise import (
+    lambda_loss,
+    margin_mse,
+    ranknet,
+    ranknet_judgements,
+    weighted_ranknet,
+)
 from dear.losses.pointwise import binary_cross_entropy, mse
 
 LOSSES: dict[str, Loss] = {
@@ -20,6 +26,9 @@ LOSSES: dict[str, Loss] = {
     ),
     "lambda": Loss("lambda", lambda_loss, "judgements", "Wang et al. 2018, CIKM"),
     "ranknet": Loss("ranknet", ranknet, "teacher", "Burges et al. 2005, ICML"),
+    "weighted-ranknet": Loss(
+        "weighted-ranknet", weighted_ranknet, "teacher", "Gangi Reddy et al. 2024, arXiv 2406.15657"
+    ),
     "margin-mse": Loss(
         "margin-mse", margin_mse, "teacher", "Hofstätter et al. 2020, arXiv 2010.02666"
     ),
@@ -43,4 +52,5 @@ __all__ = [
     "ranknet",
     "ranknet_judgements",
     "softmax_cross_entropy",
+    "weighted_ranknet",
 ]

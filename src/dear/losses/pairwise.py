@@ -64,6 +64,29 @@ def ranknet_judgements(scores: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
     return ranknet(scores, targets, mask)
 
 
+def weighted_ranknet(scores: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
+    """Pairwise logistic loss, each pair weighed by its ranks (FIRST, Gangi Reddy et al. 2024).
+
+    scores: (B, N) student logits.  targets: (B, N) teacher logits; only their order counts.
+    mask: (B, N) bool, False on padding.
+    For t_i > t_j the loss is log(1 + exp(-(s_i - s_j))) with weight 1 / (r_i + r_j), r the
+    teacher's ranks from 1: the top counts most. Equal targets share the mean of their ranks and
+    add no pair. The paper sums over the pairs; here it is their weighted mean, so that lists of
+    different length weigh the same.
+    Returns a float32 scalar in nats, the mean over queries with two different targets; 0 where
+    there is none.
+    """
+    scores, targets = clean(scores, targets, mask)
+    pairs = _better(targets) & both_real(mask)
+    ranks = _ranks(targets, targets, mask)
+    # padding has ranks too, from 0.5 on: nothing is divided by 0
+    weights = torch.where(pairs, 1.0 / (ranks.unsqueeze(2) + ranks.unsqueeze(1)), 0.0)
+    losses = torch.where(pairs, weights * F.softplus(-differences(scores)), 0.0)
+    total = weights.sum(dim=(1, 2))
+    per_query = losses.sum(dim=(1, 2)) / torch.where(total > 0, total, 1.0)
+    return mean_over(per_query, pairs.any(dim=2).any(dim=1))
+
+
 def margin_mse(scores: Tensor, targets: Tensor, mask: Tensor, *, against: str = "all") -> Tensor:
     """Squared distance to the teacher's margins (MarginMSE, Hofstätter et al. 2020).
 

@@ -22,7 +22,7 @@ CONTRACT_FILE = "scoring_contract.json"
 Truncation = Literal["pair", "separate"]
 Pooling = Literal["mask", "model"]
 Side = Literal["right", "left"]
-DType = Literal["auto", "float32", "bfloat16", "float16", "int8"]
+DType = Literal["auto", "float32", "bfloat16", "float16", "int8", "int4"]
 
 _CHOICES = {"truncation": Truncation, "pooling": Pooling, "padding_side": Side, "dtype": DType}
 _LIMITS = {

@@ -11,15 +11,30 @@ import torch
 from dear.errors import ConfigError
 from dear.models.contract import DType
 
+SHARDED = "sharded"
+"""The name of all GPUs together, for a model that one does not hold."""
+
 
 def pick_device(device: str) -> torch.device:
-    """The first GPU, or the CPU, for "auto". ConfigError for a device that is not there."""
+    """The first GPU, or the CPU, for "auto"; the first, too, for "sharded".
+
+    ConfigError for a device that is not there.
+    """
+    if device == SHARDED:
+        if torch.cuda.device_count() < 2:
+            raise ConfigError(
+                f"device {SHARDED!r} lays a model over GPUs; PyTorch sees "
+                f"{torch.cuda.device_count()}"
+            )
+        return torch.device("cuda:0")
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         found = torch.device(device)
     except RuntimeError:
-        raise ConfigError(f"no device {device!r}; try auto, cpu, cuda, cuda:1 or mps") from None
+        raise ConfigError(
+            f"no device {device!r}; try auto, cpu, cuda, cuda:1, sharded or mps"
+        ) from None
     if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
         raise ConfigError(f"no device {device!r}: PyTorch sees {torch.cuda.device_count()} GPUs")
     if found.type == "mps" and not torch.backends.mps.is_available():
@@ -29,11 +44,10 @@ def pick_device(device: str) -> torch.device:
 
 def pick_dtype(dtype: DType, device: torch.device) -> DType:
     """For "auto", bfloat16 where the hardware multiplies in it, float32 elsewhere."""
-    if dtype == "int8":
-        raise ConfigError("int8 weights come from `dear export MODEL --dtype int8 --output FOLDER`")
     if dtype != "auto":
-        if dtype not in ("float32", "bfloat16", "float16"):
-            raise ConfigError(f"no dtype {dtype!r}; try auto, float32, bfloat16 or float16")
+        known = ("float32", "bfloat16", "float16", "int8", "int4")
+        if dtype not in known:
+            raise ConfigError(f"no dtype {dtype!r}; try auto, {', '.join(known)}")
         return dtype
     if device.type == "cuda":
         return "bfloat16" if torch.cuda.is_bf16_supported() else "float16"

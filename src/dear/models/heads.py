@@ -57,13 +57,14 @@ def _forward_by_mask(
     mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
     body = getattr(self, self.base_model_prefix)
     extra = {}
-    if _takes(body, "position_ids"):
+    if takes(body, "position_ids"):
         # counted from the first token that is shown, on whichever side the padding is
         extra["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)
     hidden = body(
         input_ids=input_ids, attention_mask=mask, use_cache=False, **extra
     ).last_hidden_state
     last = (mask * torch.arange(mask.shape[1], device=mask.device)).argmax(-1)
+    last = last.to(hidden.device)  # of a sharded model, the last GPU
     pooled = hidden[torch.arange(len(last), device=last.device), last]
     return SequenceClassifierOutput(logits=self.score(pooled))
 
@@ -81,7 +82,7 @@ def pooled_logits(
     pool_by_mask(model)
     inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
     bare = bare_model(model)
-    if token_type_ids is not None and not pools_by_mask(bare) and _takes(bare, "token_type_ids"):
+    if token_type_ids is not None and not pools_by_mask(bare) and takes(bare, "token_type_ids"):
         inputs["token_type_ids"] = token_type_ids
     return cast(torch.Tensor, model(**inputs).logits[:, 0].float())
 
@@ -102,5 +103,6 @@ def _in_float32(module: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...
     return tuple(a.float() if isinstance(a, torch.Tensor) else a for a in arguments)
 
 
-def _takes(module: Any, name: str) -> bool:
+def takes(module: Any, name: str) -> bool:
+    """True if the module's forward has a parameter of this name."""
     return name in inspect.signature(type(module).forward).parameters

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from dear.models.contract import CARD, CONTRACT_FILE, DType, ScoringContract
 from dear.models.family import Source, locate
 from dear.models.files import model_file, model_json, reading, revision_of
 from dear.models.gguf import drop_quantization, gguf_as_safetensors
-from dear.models.hardware import pick_attention, pick_device, pick_dtype
+from dear.models.hardware import SHARDED, pick_attention, pick_device, pick_dtype
 from dear.models.heads import (
     bare_model,
     float32_head,
@@ -23,6 +24,7 @@ from dear.models.heads import (
     pool_by_mask,
     pools_by_mask,
 )
+from dear.models.quantised import QUANTISED, to_device, weight_options
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -97,7 +99,8 @@ def load_scoring_model(
 
     contract: must agree with the one the checkpoint carries (ContractMismatch otherwise); for a
     checkpoint that carries none it is taken as given, and CARD is the default.
-    dtype: "auto" leaves it to the contract, and to the machine where that says "auto" too.
+    dtype: "auto" leaves it to the contract, and to the machine where that says "auto" too; "int8"
+        and "int4" are weights of 8 and 4 bits, an adapter beside them.
     merge: fold a LoRA adapter into its base (exact, faster) or keep it live.
     Raises ConfigError for a model without a trained one-logit head, DataError for damaged files,
     BackendError for weights that cannot be had.
@@ -106,7 +109,11 @@ def load_scoring_model(
     chosen = _contract(source, contract)
     where = pick_device(device)
     picked = pick_dtype(chosen.dtype if dtype == "auto" else dtype, where)
-    model, tokenizer, fresh = load_weights(source, dtype=picked, merge=merge, device=where)
+    # a low-rank update vanishes in the steps of 8 and 4 bits
+    merge = merge and picked not in QUANTISED
+    model, tokenizer, fresh = load_weights(
+        source, dtype=picked, merge=merge, device=where, sharded=device == SHARDED
+    )
     if fresh:
         raise ConfigError(
             f"{name}: this model has no trained one-logit head ({', '.join(sorted(fresh))}); "
@@ -117,7 +124,7 @@ def load_scoring_model(
         raise ConfigError(f"{name}: {model.config.num_labels} outputs, but a reranker has one")
     chosen = replace(chosen, dtype=picked, pooling="mask" if pools_by_mask(model) else "model")
     check_length(model.config, chosen, str(name))
-    model.to(where)
+    to_device(model, where)
     float32_head(model)
     model.eval()
     return ScoringModel(
@@ -136,11 +143,13 @@ def load_weights(
     dtype: DType,
     merge: bool = True,
     device: torch.device | None = None,
+    sharded: bool = False,
 ) -> tuple[Any, Any, set[str]]:
     """(model, tokenizer, names of head weights that were newly made) for a sequence classifier.
 
     The head of a base model is made new with one output, from torch's current seed. The weights
-    are on the CPU; `device` only says where they will be used.
+    are on the CPU; `device` only says where they will be used. Weights of 8 and 4 bits go there,
+    and `sharded` ones to all GPUs, while they are read.
     """
     from transformers import AutoModelForSequenceClassification
 
@@ -155,10 +164,10 @@ def load_weights(
             base.path,
             gguf_file=base.gguf_file,
             revision=base.revision,
-            dtype=getattr(torch, dtype),
             attn_implementation=pick_attention(device),
             output_loading_info=True,
             trust_remote_code=False,
+            **weight_options(dtype, device or torch.device("cpu"), sharded=sharded),
             **overrides,
         )
     fresh = {key for key in info["missing_keys"] if is_head(key)}
@@ -185,14 +194,15 @@ def load_reader(
             source.path,
             gguf_file=source.gguf_file,
             revision=source.revision,
-            dtype=getattr(torch, picked),
             attn_implementation=pick_attention(where),
             output_loading_info=True,
             trust_remote_code=False,
+            **weight_options(picked, where, sharded=device == SHARDED),
         )
     _require_whole(source, info["missing_keys"])
     _as_named(model, source)
-    model.to(where).eval()
+    to_device(model, where)
+    model.eval()
     return Reader(
         model=model,
         tokenizer=tokenizer,
@@ -244,7 +254,9 @@ def mend_padding(model: Any, tokenizer: Any) -> None:
 
 
 def count_parameters(model: Any) -> int:
-    return sum(p.numel() for p in model.parameters())
+    # a 4-bit weight holds two in a byte, and remembers its shape
+    states = ((p, getattr(p, "quant_state", None)) for p in model.parameters())
+    return sum(p.numel() if state is None else math.prod(state.shape) for p, state in states)
 
 
 def check_length(config: Any, contract: ScoringContract, name: str) -> None:

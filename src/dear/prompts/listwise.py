@@ -190,9 +190,11 @@ LISTWISE_PROMPTS: dict[str, ListwisePrompt] = {
             "one line with the ranking, every identifier once, in the form {example}."
         ),
     ),
-    # for students of ours: few words, and identifiers that are one token each
+    # for students of ours: few words, identifiers that are one token each, and each of them once
+    # more where its passage has been read, so that a small model can look it up
     "list": ListwisePrompt(
         before="Query: {query}\n\n{count} passages:\n\n",
+        passage="[{i}] {passage} [{i}]\n",
         after=(
             "\nRank the passages by their relevance to the query, as in {example}.\n"
             "Query: {query}\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
 from collections import Counter
@@ -9,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from dear.backends import Backend, Completion
+from dear.backends import Backend, Completion, OnAnswer
 from dear.errors import BackendError, ConfigError, ParseError, nearest
 from dear.prompts.listwise import LISTWISE_PROMPTS, ListwisePrompt, parse_permutation
 from dear.rank.strategies import Sliding, Strategy, Window, drive
@@ -100,7 +101,8 @@ def rank_listwise(
                 template.render(candidates[q].query, [candidates[q].passages[p] for p in window])
                 for q, window in batch
             ]
-            completions = backend.generate(prompts)
+            answered = _counter(progress, report.windows, most)
+            completions = backend.generate(prompts, answered)
             if len(completions) != len(prompts):
                 raise BackendError(
                     f"{backend.name}: {len(completions)} answers to {len(prompts)} prompts"
@@ -118,6 +120,14 @@ def rank_listwise(
         progress(report.windows, report.windows)
     rankings = [_ranking(c, order) for c, order in zip(candidates, orders, strict=True)]
     return rankings, report
+
+
+def _counter(progress: Progress | None, before: int, most: int) -> OnAnswer | None:
+    """Reports each answer of a batch to `progress`; `before`: windows before the batch."""
+    if progress is None:
+        return None
+    done = itertools.count(before + 1)
+    return lambda _place, _completion: progress(next(done), most)
 
 
 def _template(prompt: str | ListwisePrompt) -> ListwisePrompt:

@@ -34,7 +34,8 @@ class Reranker:
         reranker.rank("open a file", ["def open(...)", "def close(...)"], top_k=1)
 
     model: a folder, a hub id, a name of `dear models`, or a zero-shot reading of a model such as
-        "biencoder:minilm-l6" or "upr:smollm2-135m" (dear.models.opening lists them).
+        "biencoder:minilm-l6" or "upr:smollm2-135m" (dear.models.opening lists them); or one that is
+        open already, to which the next four arguments mean nothing.
     contract: for a checkpoint that brings none; the model cards' contract is the default.
     dtype: "auto" (bfloat16 where the hardware has it), "float32", "bfloat16" or "float16".
     device: "auto", "cpu", "cuda", "cuda:1", …; several with commas: a process for each.
@@ -48,7 +49,7 @@ class Reranker:
 
     def __init__(
         self,
-        model: str | Path,
+        model: str | Path | PairModel,
         *,
         contract: ScoringContract | None = None,
         dtype: DType = "auto",
@@ -58,8 +59,12 @@ class Reranker:
     ) -> None:
         from dear.models.opening import open_model
 
-        self.model: PairModel = open_model(
-            model, contract=contract, dtype=dtype, device=device, batch_tokens=batch_tokens
+        self.model: PairModel = (
+            open_model(
+                model, contract=contract, dtype=dtype, device=device, batch_tokens=batch_tokens
+            )
+            if isinstance(model, str | Path)
+            else model
         )
         self._early = None if early is None else _early_exit(self.model, Path(early))
 

@@ -22,6 +22,7 @@ from typing import Any
 from dear.artifacts import read_json, write_json
 from dear.errors import ConfigError, DataError
 from dear.models.contract import ScoringContract
+from dear.models.listwise_contract import ListwiseContract
 from dear.recipes import Recipe
 
 TRAINING_FILE = "dear_training.json"
@@ -29,7 +30,7 @@ STEPS = "steps"
 _PLAN = "plan.json"
 _WHOLE = "WHOLE"
 _STEP = re.compile(r"checkpoint-(\d+)")
-_PACKAGES = ("dear-rerank", "torch", "transformers", "peft", "accelerate", "numpy")
+_PACKAGES = ("dear-rerank", "torch", "transformers", "peft", "trl", "accelerate", "numpy")
 
 
 @contextlib.contextmanager
@@ -104,7 +105,7 @@ def finish(
     folder: Path,
     model: Any,
     tokenizer: Any,
-    contract: ScoringContract | None,
+    contract: ScoringContract | ListwiseContract | None,
     recipe: Recipe,
     metrics: dict[str, Any],
 ) -> None:

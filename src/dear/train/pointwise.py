@@ -7,16 +7,12 @@ group stands in nor gradient accumulation changes what is learnt.
 
 from __future__ import annotations
 
-import pickle
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import torch
-from safetensors.torch import load_file
-from transformers import TrainerState, set_seed
+from transformers import set_seed
 
 from dear.data.collections import Collection, open_collection
 from dear.errors import ConfigError, DataError
@@ -36,8 +32,9 @@ from dear.train.biencoder import (
     start_biencoder,
     write_modules,
 )
-from dear.train.checkpoints import STEPS, claimed, finish
+from dear.train.checkpoints import claimed, finish
 from dear.train.examples import Example, fingerprint, load_examples, open_run
+from dear.train.running import run_to_end, step_of
 from dear.train.start import reporters, start_model, training_arguments
 from dear.train.trainer import (
     Dev,
@@ -46,7 +43,6 @@ from dear.train.trainer import (
     Step,
     best_step,
     dev_curve,
-    is_out_of_patience,
     loss_curve,
     mean_loss,
 )
@@ -123,7 +119,7 @@ def train(
         make = _contrastive_trainer if biencoder else _trainer
         trainer = make(recipe, folder, examples, objective, collections, progress, resume)
         started = time.perf_counter()
-        _run(trainer, recipe, folder, resume)
+        run_to_end(trainer, recipe, folder, resume)
         seconds = time.perf_counter() - started
         history, steps = trainer.state.log_history, trainer.state.global_step
         curve = dev_curve(history)
@@ -141,7 +137,7 @@ def train(
             "groups": len(examples),
             "pairs": trained.pairs,
             "seconds": round(seconds, 1),
-            "resumed_from_step": 0 if resume is None else _step_of(resume),
+            "resumed_from_step": step_of(resume),
             "training_loss": trained.loss,
             "best_dev_ndcg@10": trained.best_ndcg,
             "loss_curve": loss_curve(history),
@@ -178,7 +174,7 @@ def _trainer(
         scoring=Scoring(tokenizer, contract),
         dev=_dev(recipe.dev, collections),
         progress=progress,
-        callbacks=reporters(recipe.train, folder, 0 if resume is None else _step_of(resume)),
+        callbacks=reporters(recipe.train, folder, step_of(resume)),
         model=model,
         args=args,
         train_dataset=list(examples),
@@ -206,53 +202,12 @@ def _contrastive_trainer(
         scoring=Scoring(tokenizer, contract_of(recipe)),
         dev=None,
         progress=progress,
-        callbacks=reporters(recipe.train, folder, 0 if resume is None else _step_of(resume)),
+        callbacks=reporters(recipe.train, folder, step_of(resume)),
         model=model,
         args=args,
         train_dataset=list(examples),
         data_collator=TextCollator(tokenizer, recipe.contract.max_passage_tokens),
     )
-
-
-def _run(trainer: GroupTrainer, recipe: Recipe, folder: Path, resume: Path | None) -> None:
-    """Train to the end and put the best weights into the model."""
-    state = TrainerState.load_from_json(str(resume / "trainer_state.json")) if resume else None
-    if state is not None and (
-        state.global_step >= state.max_steps
-        or is_out_of_patience(state.log_history, recipe.train.patience)
-    ):
-        # killed while it finished: the Trainer would take one step more
-        trainer.state = state
-        at = None
-    else:
-        try:
-            trainer.train(resume_from_checkpoint=str(resume) if resume else None)
-        except pickle.UnpicklingError:
-            # the optimizer's state is a pickle, read without running what is in it
-            raise DataError.at(resume or folder, None, "cannot be read; remove it") from None
-        at = trainer.state.global_step
-    wanted = best_step(trainer.state.log_history) or trainer.state.global_step
-    if wanted != at:
-        _read_weights(trainer.model, folder / STEPS / f"checkpoint-{wanted}")
-
-
-def _read_weights(model: Any, checkpoint: Path) -> None:
-    """A checkpoint's weights into the model that wrote it."""
-    if hasattr(model, "peft_config"):
-        from peft import load_peft_weights, set_peft_model_state_dict
-
-        set_peft_model_state_dict(model, load_peft_weights(str(checkpoint), device="cpu"))
-        return
-    weights: dict[str, torch.Tensor] = {}
-    for shard in sorted(checkpoint.glob("*.safetensors")):
-        weights |= load_file(shard)
-    lacking = model.load_state_dict(weights, strict=False)
-    if not weights or lacking.unexpected_keys:
-        raise DataError.at(checkpoint, None, "holds no weights of this model")
-
-
-def _step_of(checkpoint: Path) -> int:
-    return int(checkpoint.name.rsplit("-", 1)[1])
 
 
 def _dev(recipe: DevRecipe | None, collections: Mapping[str, Collection] | None) -> Dev | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,10 @@ def start_model(recipe: ModelRecipe) -> tuple[Any, Any]:
     if recipe.dropout is not None:
         set_dropout(model, recipe.dropout)
     if recipe.lora is not None:
-        model = _add_lora(model, recipe.lora, fresh)
+        # whatever of the classifier the base does not bring, an encoder's pooler for instance
+        new = {part for key in fresh for part in key.split(".") if part in HEAD_PARTS}
+        heads = {name for name in HEADS if hasattr(model, name)}
+        model = add_lora(model, recipe.lora, "SEQ_CLS", sorted(new | heads))
     return model, tokenizer
 
 
@@ -125,7 +129,11 @@ def set_dropout(model: Any, rate: float) -> None:
             setattr(model.config, key, rate)
 
 
-def _add_lora(model: Any, recipe: LoraRecipe, fresh: set[str]) -> Any:
+def add_lora(model: Any, recipe: LoraRecipe, task: str, trained: Sequence[str] = ()) -> Any:
+    """The model with a new adapter, from torch's current seed.
+
+    task: as peft names it.  trained: modules that are trained whole and saved with the adapter.
+    """
     try:
         from peft import LoraConfig, get_peft_model
     except ImportError:
@@ -134,15 +142,12 @@ def _add_lora(model: Any, recipe: LoraRecipe, fresh: set[str]) -> Any:
     unknown = sorted(set(recipe.targets) - names)
     if unknown:
         raise ConfigError(f"lora.targets: the model has no {', '.join(unknown)}")
-    # whatever of the classifier the base does not bring, an encoder's pooler for instance
-    new = {part for key in fresh for part in key.split(".") if part in HEAD_PARTS}
-    heads = {name for name in HEADS if hasattr(model, name)}
     config = LoraConfig(
-        task_type="SEQ_CLS",
+        task_type=task,
         r=recipe.rank,
         lora_alpha=recipe.alpha,  # type: ignore[arg-type]  # a factor; fractions are fine
         lora_dropout=recipe.dropout,
         target_modules=list(recipe.targets),
-        modules_to_save=sorted(new | heads),
+        modules_to_save=list(trained) or None,
     )
     return get_peft_model(model, config)

@@ -27,7 +27,7 @@ MEASURE = "nDCG@10"
 CPU_TRAIN_TOKENS = 4096
 """Padded tokens that go through the model at once on a CPU; the numbers do not depend on it."""
 
-_NOT_FINITE = "lower train.learning_rate, or set train.autocast=false"
+NOT_FINITE = "lower train.learning_rate, or set train.autocast=false"
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +115,7 @@ class GroupTrainer(Trainer):
     def require_finite(self, loss: torch.Tensor) -> None:
         if not torch.isfinite(loss):
             raise BackendError(
-                f"step {self.state.global_step + 1}: the loss is {loss.item()}; {_NOT_FINITE}"
+                f"step {self.state.global_step + 1}: the loss is {loss.item()}; {NOT_FINITE}"
             )
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
@@ -211,7 +211,7 @@ class Flow(TrainerCallback):
         norm = torch.nn.utils.get_total_norm(gradients)
         if not torch.isfinite(norm):
             raise BackendError(
-                f"step {state.global_step + 1}: the gradient is {norm.item()}; {_NOT_FINITE}"
+                f"step {state.global_step + 1}: the gradient is {norm.item()}; {NOT_FINITE}"
             )
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **_kwargs: Any) -> None:

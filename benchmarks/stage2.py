@@ -1,0 +1,238 @@
+"""Stage 2 on real collections: a listwise model distilled from stage 1's teacher.
+
+    python benchmarks/stage2.py --data FOLDER --stage1 FOLDER --work FOLDER [--only lists,train,…]
+
+--stage1 is the --work folder of benchmarks/stage1.py: its labels order the lists. Every step is
+kept in --work and done once; kill it at any time and start it again.
+
+The parts, in order: `lists` (8 passages of a query, over the teacher's whole range, in an order of
+chance; some queries are held out), `train` (one model for each of --variants), `evaluate` (the
+held-out lists in one pass, against the teacher's order; into benchmarks/results/stage2.json).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import sys
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import numpy as np
+import torch
+from stage1 import TRAIN, WEB, Bench, every, say, slug
+
+from dear.artifacts import read_json, write_json
+from dear.data.formats import read_lists, write_lists
+from dear.data.groups import sample_groups
+from dear.models.list_encoding import ListEncoder
+from dear.models.listwise_contract import ListwiseContract
+from dear.recipes import parse_recipe
+from dear.records import ListExample
+from dear.train.checkpoints import TRAINING_FILE, is_finished
+from dear.train.list_start import start_list_model
+from dear.train.lists import ListTokenizer, ListTokens, shuffled, tokenise
+from dear.train.listwise import list_quality, train_lists
+
+SIZE = 8
+HELD_OUT = 15
+"""Queries of each collection that no model trains on."""
+WEB_LISTS = 8
+"""Lists of each web query: they are few, but of the kind that dl19 asks."""
+LORA = {"rank": 16, "alpha": 32.0}
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "first": {"loss": {"text": 0.0, "first": 1.0}},
+    "first, ranknet": {"loss": {"text": 0.0, "first": 1.0, "first_loss": "ranknet"}},
+    "first, listnet": {
+        "loss": {"text": 0.0, "first": 1.0, "first_loss": "listnet", "targets": "scores"}
+    },
+    "text": {"loss": {"text": 1.0, "first": 0.0}},
+    "both": {"loss": {"text": 1.0, "first": 1.0}},
+}
+
+
+class Stage2:
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        self.work: Path = options.work
+        self.stage1 = Bench(
+            argparse.Namespace(data=options.data, work=options.stage1, train_queries=None)
+        )
+
+    # -- lists -----------------------------------------------------------------------------
+
+    def lists(self) -> None:
+        found: dict[str, list[ListExample]] = {"train": [], "held-out": []}
+        paths = {part: self.work / "lists" / f"{part}.jsonl" for part in found}
+        if all(path.exists() for path in paths.values()):
+            return
+        for name in (*TRAIN, *WEB):
+            run = self.stage1.train_run(name)
+            held = set(sorted(run)[:: max(1, len(run) // HELD_OUT)][:HELD_OUT])
+            collection = self.stage1.collection(name)
+            queries, corpus = collection.queries(), collection.corpus
+            groups = sample_groups(
+                run,
+                labels=self.stage1.teacher_labels(name),
+                size=SIZE,
+                negatives="spread",
+                per_query=WEB_LISTS if name in WEB else 1,
+                seed=1,
+            )
+            for number, group in enumerate(groups):
+                if len(group) < SIZE or group.teacher is None:
+                    continue
+                example = ListExample(
+                    query=queries[group.query_id],
+                    passages=tuple(corpus[p] for p in group.passage_ids),
+                    order=tuple(np.argsort([-s for s in group.teacher], kind="stable").tolist()),
+                    scores=tuple(group.teacher),
+                    source=f"stage1 {name}",
+                )
+                part = "held-out" if group.query_id in held else "train"
+                found[part].append(shuffled(example, seed=1, epoch=0, number=number))
+        # one list of each held-out query
+        found["held-out"] = list({(e.source, e.query.id): e for e in found["held-out"]}.values())
+        for part, examples in found.items():
+            random.Random(1).shuffle(examples)
+            write_lists(paths[part], examples)
+            say(f"{part}: {len(examples):,} lists")
+
+    def examples(self, part: str) -> list[ListExample]:
+        return list(read_lists(self.work / "lists" / f"{part}.jsonl"))
+
+    # -- training --------------------------------------------------------------------------
+
+    def name(self, variant: str) -> str:
+        o = self.options
+        start = Path(o.base).name
+        form = "full" if o.full else f"lora {o.rank}"
+        return f"{variant}, {start}, {form}, {o.learning_rate:g}, {o.lists}, {o.words}"
+
+    def folder(self, variant: str) -> Path:
+        return self.work / "models" / slug(self.name(variant))
+
+    def recipe(self, variant: str) -> dict[str, Any]:
+        o = self.options
+        model: dict[str, Any] = {"base": o.base}
+        if not o.full:
+            model["lora"] = LORA | {"rank": o.rank, "alpha": 2.0 * o.rank}
+        return {
+            "name": self.name(variant),
+            "kind": "listwise",
+            "model": model,
+            "data": [{"lists": ["stage2"]}],
+            "listwise": {"max_words": o.words, "max_window": SIZE, "max_tokens": 1536}
+            | VARIANTS[variant],
+            "train": {
+                "learning_rate": o.learning_rate,
+                "scheduler": "cosine",
+                "groups_per_step": o.per_step,
+                "accumulate": o.per_step // 2,
+                "save_steps": o.save_steps,
+                "log_steps": 5,
+                "epochs": o.epochs,
+                "seed": 7,
+            },
+        }
+
+    def train(self) -> None:
+        for variant in self.options.variants:
+            folder = self.folder(variant)
+            if is_finished(folder):
+                continue
+            examples = self.examples("train")[: self.options.lists]
+            say(f"training {self.name(variant)}")
+            done = train_lists(
+                parse_recipe(self.recipe(variant)), folder, examples=examples, progress=every(30)
+            )
+            say(
+                f"trained {done.folder.name}: {done.lists / done.seconds:.2f} lists/s, "
+                f"{done.tokens / done.seconds:.0f} tokens/s, {done.rejected} rejected"
+            )
+
+    # -- testing ---------------------------------------------------------------------------
+
+    def evaluate(self) -> None:
+        """Every finished model on the held-out lists."""
+        from dear.train.list_trainer import orders
+
+        path = self.options.output
+        rows: dict[str, Any] = read_json(path) if path.exists() else {}
+        examples = self.examples("held-out")[: self.options.test_lists]
+        rows["order of chance"] = measured([range(SIZE)] * len(examples), examples)
+        for folder in sorted((self.work / "models").glob("*")):
+            if not is_finished(folder) or folder.name in rows:
+                continue
+            contract = ListwiseContract.load(folder)
+            model, tokenizer = open_list_model(folder)
+            encode = ListTokenizer(ListEncoder(tokenizer), contract)
+            tokens: list[ListTokens] = tokenise(examples, encode, epochs=1, seed=None)[0][0]
+            training = read_json(folder / TRAINING_FILE)["metrics"]
+            rows[folder.name] = measured(orders(model, tokens), examples) | {
+                "training_loss": round(training["training_loss"], 4),
+                "training_lists": training["lists"],
+                "training_seconds": training["seconds"],
+            }
+            write_json(path, rows)
+        for name, row in sorted(rows.items(), key=lambda item: item[1]["ndcg"]):
+            say(f"nDCG {row['ndcg']:.4f}  tau {row['tau']:+.4f}  ±{row['tau_error']:.3f}  {name}")
+
+
+def measured(found: Any, examples: list[ListExample]) -> dict[str, Any]:
+    both = np.array([list_quality(f, e.order) for f, e in zip(found, examples, strict=True)])
+    return {
+        "lists": len(examples),
+        "ndcg": round(float(both[:, 0].mean()), 4),
+        "tau": round(float(both[:, 1].mean()), 4),
+        "tau_error": round(float(both[:, 1].std() / len(both) ** 0.5), 4),
+    }
+
+
+def open_list_model(folder: Path) -> tuple[Any, Any]:
+    """The finished model of a folder, adapter or full weights, in float32 on the CPU."""
+    from dear.recipes import ModelRecipe
+
+    adapter = (folder / "adapter_config.json").exists()
+    base = read_json(folder / TRAINING_FILE)["recipe"]["model"]["base"] if adapter else str(folder)
+    model, tokenizer = start_list_model(ModelRecipe(base=base))
+    if adapter:
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
+    return model.to(torch.bfloat16).eval(), tokenizer
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--stage1", type=Path, required=True)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/stage2.json"))
+    parser.add_argument("--only", default="lists,train,evaluate")
+    parser.add_argument("--variants", action="append", choices=list(VARIANTS))
+    parser.add_argument("--base", default="smollm2-135m")
+    parser.add_argument("--full", action="store_true", help="full weights instead of an adapter")
+    parser.add_argument("--rank", type=int, default=16)
+    parser.add_argument("--learning-rate", type=float, default=1e-4)
+    parser.add_argument("--lists", type=int, default=1000, help="to train on")
+    parser.add_argument("--words", type=int, default=50, help="of each passage")
+    parser.add_argument("--per-step", type=int, default=8)
+    parser.add_argument("--epochs", type=float, default=1.0)
+    parser.add_argument("--save-steps", type=int, default=10)
+    parser.add_argument("--test-lists", type=int, default=80)
+    options = parser.parse_args()
+    options.variants = options.variants or ["both"]
+    stage2 = Stage2(options)
+    for part in options.only.split(","):
+        if part not in ("lists", "train", "evaluate"):
+            sys.exit(f"no part {part!r}: lists, train, evaluate")
+        getattr(stage2, part)()
+
+
+if __name__ == "__main__":
+    main()

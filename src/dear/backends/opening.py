@@ -1,0 +1,55 @@
+"""From what a user types to a server that can be asked."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import cast
+
+from dear.backends import Keepable
+from dear.backends.options import HttpOptions, Kind, read_options
+from dear.backends.wire import fault_of, plain_client, reachable
+from dear.errors import BackendError, ConfigError
+
+SHOWN_MODELS = 8
+
+
+def open_http(kind: str, where: str) -> Keepable:
+    """`http` with `//HOST:PORT/v1#MODEL`, `openai` with `gpt-4o`, `backend` with a TOML file.
+
+    Without a model a server is asked for its only one. ConfigError: it has several; wrong options;
+    no key. BackendError: it can not be asked. MissingExtra: no `openai`.
+    """
+    if kind in ("http", "https"):
+        url, _, model = f"{kind}:{where}".partition("#")
+        options = HttpOptions(base_url=url, model=model)
+    elif kind == "backend":
+        options = read_options(where)
+    else:
+        options = HttpOptions(kind=cast(Kind, kind), model=where)
+    return open_options(options)
+
+
+def open_options(options: HttpOptions) -> Keepable:
+    """A backend for these options; errors as `open_http`."""
+    from dear.backends.batch import BatchBackend
+    from dear.backends.http import HttpBackend
+
+    reachable()
+    options.secrets()
+    if not options.model:
+        options = replace(options, model=_only_model(options))
+    return BatchBackend(options) if options.batch else HttpBackend(options)
+
+
+def _only_model(options: HttpOptions) -> str:
+    name = f'name the model: {options.base_url}#MODEL, or model = "MODEL" in a file'
+    try:
+        with plain_client(options) as client:
+            found = sorted({model.id for model in client.models.list().data})
+    except Exception as error:
+        fault = fault_of(error, options)
+        raise BackendError(f"{options.base_url}/models: {fault.reason}; {name}") from None
+    if len(found) != 1:
+        shown = ", ".join(found[:SHOWN_MODELS]) + (", …" if len(found) > SHOWN_MODELS else "")
+        raise ConfigError(f"{options.base_url} serves {len(found)} models ({shown}); {name}")
+    return found[0]

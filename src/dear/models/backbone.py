@@ -1,0 +1,227 @@
+"""One language model in memory, two rerankers on it: by pairs and by lists.
+
+The base is loaded once, as a causal model. The one-logit model is a shell around the same body,
+with the head of the pointwise checkpoint. What differs are LoRA adapters, which are switched.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from dear.errors import ConfigError
+from dear.models.batching import Progress
+from dear.models.contract import CARD, CONTRACT_FILE, DType, ScoringContract
+from dear.models.encoding import Pair
+from dear.models.files import model_file, revision_of
+from dear.models.heads import float32_head, pool_by_mask
+from dear.models.lists.adapters import (
+    LiveAdapters,
+    Side,
+    Use,
+    common_base,
+    head_of,
+    share_base,
+    side_of,
+)
+from dear.models.lists.loading import ListModel, finish, has_tokenizer, load_causal
+from dear.models.lists.reader import ListAnswer, ListReader
+from dear.models.loading import Reader, ScoringModel, check_length, load_tokenizer, mend_padding
+from dear.models.scorer import Scorer
+from dear.prompts.listwise import ListwisePrompt, WindowPrompt
+
+__all__ = ["Backbone", "share_base"]
+
+
+class Backbone:
+    """Two rerankers on one set of weights; every call of either switches first.
+
+    pairs: scores pairs, as `Scorer` does.  lists: reads windows, as `ListReader` does.
+
+    pointwise: a LoRA adapter with its head, or the one-logit checkpoint that the other sits on.
+    lists: a listwise LoRA adapter, or the causal model that the other sits on.
+    options: of the ListReader.
+    ConfigError: the two have different bases.
+    """
+
+    def __init__(
+        self,
+        pointwise: str | Path,
+        lists: str | Path,
+        *,
+        dtype: DType = "auto",
+        device: str = "auto",
+        batch_tokens: int | None = None,
+        **options: Any,
+    ) -> None:
+        sides = side_of(pointwise), side_of(lists)
+        base = common_base(*sides)
+        reader = load_causal(base, dtype, device)
+        self._lock = threading.RLock()
+        self._layers = LiveAdapters(reader.model, sides[0], sides[1])
+        self.active: Use | None = None
+        tokenizers = _tokenizers(sides, reader)
+        scoring = _scoring_model(reader, sides[0], tokenizers[0], str(pointwise))
+        with self.use("pointwise"):
+            scorer = Scorer(scoring, batch_tokens=batch_tokens)
+        self.pairs = SharedScorer(self, scorer)
+        self.lists = SharedReader(
+            self,
+            ListReader(
+                _list_model(reader, sides[1], tokenizers[1], str(lists)),
+                batch_tokens=batch_tokens,
+                **options,
+            ),
+        )
+
+    @contextmanager
+    def use(self, use: Use) -> Iterator[None]:
+        """The adapter of this use, and no other thread's, while the block runs."""
+        with self._lock:
+            if self.active != use:
+                self.active = None
+                self._layers.switch(use)
+                self.active = use
+            yield
+
+
+class SharedScorer:
+    """The pointwise side of a backbone: a PairModel."""
+
+    def __init__(self, backbone: Backbone, scorer: Scorer) -> None:
+        self._backbone, self._scorer = backbone, scorer
+
+    @property
+    def name(self) -> str:
+        return self._scorer.name
+
+    @property
+    def revision(self) -> str:
+        return self._scorer.revision
+
+    @property
+    def contract(self) -> ScoringContract:
+        return self._scorer.contract
+
+    @property
+    def fingerprint(self) -> str:
+        return self._scorer.fingerprint
+
+    @property
+    def parameters(self) -> int:
+        return self._scorer.parameters
+
+    def score(self, pairs: Sequence[Pair], progress: Progress | None = None) -> NDArray[np.float32]:
+        """float32 (n,) logits in the order given, with the pointwise adapter."""
+        with self._backbone.use("pointwise"):
+            return self._scorer.score(pairs, progress)
+
+
+class SharedReader:
+    """The listwise side of a backbone."""
+
+    def __init__(self, backbone: Backbone, reader: ListReader) -> None:
+        self._backbone, self._reader = backbone, reader
+
+    @property
+    def name(self) -> str:
+        return self._reader.name
+
+    @property
+    def template(self) -> ListwisePrompt:
+        return self._reader.template
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        return self._reader.identity
+
+    def read(
+        self,
+        prompts: Sequence[WindowPrompt],
+        on_answer: Callable[[int, ListAnswer], None] | None = None,
+    ) -> list[ListAnswer]:
+        """An answer for each prompt, in order, with the listwise adapter."""
+        with self._backbone.use("lists"):
+            return self._reader.read(prompts, on_answer)
+
+
+def _scoring_model(reader: Reader, side: Side, tokenizer: Any, name: str) -> ScoringModel:
+    """A one-logit model whose body is the causal model's own."""
+    from transformers import AutoModelForSequenceClassification
+
+    causal, head = reader.model, head_of(side)
+    if head.shape[0] != 1:
+        raise ConfigError(f"{name}: {head.shape[0]} outputs, but a reranker has one")
+    config = type(causal.config).from_dict(causal.config.to_dict())
+    config.num_labels = 1
+    with torch.device("meta"):
+        model = AutoModelForSequenceClassification.from_config(config)  # type: ignore[no-untyped-call]
+    prefix = model.base_model_prefix
+    if not (hasattr(model, "score") and hasattr(causal, prefix)):
+        raise ConfigError(f"{name}: {type(model).__name__} has no body and head of that kind")
+    setattr(model, prefix, getattr(causal, prefix))
+    model.score = nn.Linear(head.shape[1], 1, bias=False, device="meta")
+    model.score.weight = nn.Parameter(head.to(reader.device), requires_grad=False)
+    # one configuration: how it attends is set there
+    model.config = causal.config
+    pool_by_mask(model)
+    float32_head(model)
+    path = model_file(side.source, CONTRACT_FILE)
+    stored = ScoringContract.load(path.parent) if path is not None else None
+    contract = replace(stored or CARD, dtype=reader.dtype, pooling="mask")
+    check_length(causal.config, contract, name)
+    return ScoringModel(
+        model=model.eval(),
+        tokenizer=tokenizer,
+        contract=contract,
+        name=name,
+        revision=_revision(side, reader),
+        device=reader.device,
+    )
+
+
+def _list_model(reader: Reader, side: Side, tokenizer: Any, name: str) -> ListModel:
+    return finish(
+        reader.model,
+        tokenizer,
+        side.source,
+        contract=None,
+        name=name,
+        revision=_revision(side, reader),
+        reader=reader,
+    )
+
+
+def _tokenizers(sides: tuple[Side, Side], reader: Reader) -> list[Any]:
+    """Of both sides; one object where they are the same."""
+    found = [
+        load_tokenizer(side.source) if has_tokenizer(side.source) else reader.tokenizer
+        for side in sides
+    ]
+    for tokenizer in found:
+        mend_padding(reader.model, tokenizer)
+    first, second = map(_written, found)
+    return [found[0]] * 2 if first == second else found
+
+
+def _written(tokenizer: Any) -> tuple[Any, ...]:
+    return (
+        tokenizer.backend_tokenizer.to_str(),
+        tokenizer.chat_template,
+        tokenizer.eos_token_id,
+        tokenizer.pad_token_id,
+    )
+
+
+def _revision(side: Side, reader: Reader) -> str:
+    own = revision_of(side.source)
+    return own if side.adapter is None else f"{own}+{reader.revision}"

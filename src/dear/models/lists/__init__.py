@@ -1,0 +1,1 @@
+"""A causal language model that puts whole lists of passages in order."""

@@ -1,0 +1,81 @@
+"""Attention for windows: long prompts, then short steps behind them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+SHORT = 16
+"""Queries of a step. Up to so many, the grouped heads are multiplied as they are."""
+
+NAME = "dear_lists"
+
+
+def attend(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    softcap: float | None = None,
+    **other: Any,
+) -> tuple[torch.Tensor, None]:
+    """(B, S, H, D) for query (B, H, S, D) and key, value (B, G, T, D); mask bool (B, 1, S, T).
+
+    Long ones go through SDPA. A short step would spend its time there on copies of all keys and
+    values, H / G of each; here every group of heads meets its keys where they lie.
+    """
+    count, heads, steps, width = query.shape
+    if softcap is None and steps > SHORT:
+        from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, scaling=scaling, **other
+        )
+    groups, total = key.shape[1], key.shape[2]
+    share = heads // groups
+    grouped = query.reshape(count, groups, share * steps, width)
+    weights = grouped @ key.transpose(-1, -2) * (width**-0.5 if scaling is None else scaling)
+    if softcap is not None:
+        weights = torch.tanh(weights / softcap) * softcap
+    weights = weights.view(count, groups, share, steps, total).float()
+    if attention_mask is None and steps > 1:
+        # transformers leaves the mask out where it says no more than "causal"
+        attention_mask = torch.ones(steps, total, dtype=torch.bool, device=query.device)
+        attention_mask = attention_mask.tril(total - steps)[None, None]
+    if attention_mask is not None:
+        seen = attention_mask[:, :, None, :, :total]
+        # not -inf: a row of padding sees nothing, and must stay finite
+        weights = weights.masked_fill(~seen, torch.finfo(torch.float32).min)
+    weights = weights.softmax(-1).to(value.dtype).view(count, groups, share * steps, total)
+    found = (weights @ value).view(count, heads, steps, -1)
+    return found.transpose(1, 2).contiguous(), None
+
+
+@contextlib.contextmanager
+def window_attention(model: Any) -> Iterator[None]:
+    """The model attends as `attend` does while this is open, if its class takes SDPA at all."""
+    config = model.config.get_text_config()
+    takes = getattr(model, "_supports_sdpa", False)
+    if not takes or not getattr(model, "_supports_attention_backend", False):
+        yield
+        return
+    _register()
+    before = config._attn_implementation
+    config._attn_implementation = NAME
+    try:
+        yield
+    finally:
+        config._attn_implementation = before
+
+
+def _register() -> None:
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import sdpa_mask
+
+    AttentionInterface.register(NAME, attend)
+    AttentionMaskInterface.register(NAME, sdpa_mask)

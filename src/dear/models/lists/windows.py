@@ -1,0 +1,80 @@
+"""Windows to tokens, cut where they are too long for the model."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+
+from dear.errors import ConfigError, ContractMismatch
+from dear.models.list_encoding import ChainIds
+from dear.models.lists.loading import ListModel
+from dear.prompts.listwise import WindowPrompt
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedWindow:
+    """ids: of the prompt.  chain: the pieces of its answer.  words: kept of each passage, where
+    fewer than the prompt's own."""
+
+    ids: tuple[int, ...]
+    chain: ChainIds
+    words: int | None = None
+
+
+class WindowEncoder:
+    """Prompts to ids that leave room for the answer.
+
+    A window that is too long is rendered again with fewer words a passage, so that the longest
+    ones are cut; that is logged, once. ContractMismatch: more passages than the model was taught
+    with. ConfigError: no words would be left, or the prompt is none of the model's own.
+
+    thought: tokens that a thought may take.
+    """
+
+    def __init__(self, model: ListModel, thought: int = 0) -> None:
+        self.model, self.thought = model, thought
+        self.encoder = model.encoder
+        self.cut = 0
+        """Windows that were cut so far."""
+
+    def encode(self, window: WindowPrompt) -> EncodedWindow:
+        contract = self.model.contract
+        if self.model.taught and len(window.passages) > contract.max_window:
+            raise ContractMismatch(
+                f"{self.model.name}: it was taught with {contract.max_window} passages at most, "
+                f"the window holds {len(window.passages)}"
+            )
+        chain = self.encoder.chain(window.identifiers)
+        whole = len(chain.permutation(range(len(window.identifiers))))
+        limit = self.model.max_tokens - whole - self.thought
+        ids = self.encoder.prompt(window)
+        if len(ids) <= limit:
+            return EncodedWindow(tuple(ids), chain)
+        return self._cut(window, chain, limit, len(ids))
+
+    def _cut(self, window: WindowPrompt, chain: ChainIds, limit: int, length: int) -> EncodedWindow:
+        template = self.model.contract.template
+        what = f"{self.model.name}: a window of {len(window.passages)} passages and {length} tokens"
+        if template.render(window.query, window.passages).messages != window.messages:
+            raise ConfigError(
+                f"{what} does not fit {limit}, and only the model's own prompt "
+                f"({self.model.contract.prompt!r}) is cut; use it, or a smaller window"
+            )
+        fits: list[int] | None = None
+        low, high = 1, template.max_words
+        while low <= high:
+            middle = (low + high) // 2
+            shorter = replace(template, max_words=middle).render(window.query, window.passages)
+            ids = self.encoder.prompt(shorter)
+            if len(ids) <= limit:
+                fits, low = ids, middle + 1
+            else:
+                high = middle - 1
+        if fits is None:
+            raise ConfigError(f"{what} does not fit {limit} with one word of each; use fewer")
+        if not self.cut:
+            logger.warning("%s does not fit %d: passages are cut to %d words", what, limit, high)
+        self.cut += 1
+        return EncodedWindow(tuple(fits), chain, high)

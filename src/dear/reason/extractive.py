@@ -1,0 +1,249 @@
+"""Thoughts without a language model: the order is the teacher's, and so is the evidence.
+
+A thought says what the query asks about, and quotes the best passages, each with the sentence
+that the teacher scores highest. Everything in it can be checked against the texts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dear.errors import ConfigError
+from dear.models.encoding import Pair
+from dear.models.opening import PairModel
+from dear.prompts.listwise import render_permutation
+from dear.reason.drafts import Drafts
+from dear.reason.sample import Question
+from dear.reason.select import Answer
+from dear.reason.sentences import quotable
+from dear.records import Passage
+
+CHUNK = 16
+"""Questions that are scored at once, and that a killed job scores again at most."""
+
+Progress = Callable[[int, int, int], None]
+"""Called with (questions done, questions in all, those that were there before)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Evidence:
+    """What is quoted.
+
+    passages:  how many of the best are, of those in the upper half of the list's score range; 0
+        for scores alone.
+    max_words: of a quote.
+    passage_words: words of a passage that a prompt shows, and that may be quoted.
+    """
+
+    passages: int = 3
+    max_words: int = 30
+    passage_words: int = 300
+
+    def __post_init__(self) -> None:
+        if self.passages < 0 or self.max_words < 5 or self.passage_words < 5:
+            raise ConfigError("evidence: need 0 passages or more, and 5 words or more")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Draft:
+    """A question with its scores, and quotes: (position, exact text), best passage first."""
+
+    question: Question
+    quotes: tuple[tuple[int, str], ...]
+
+
+def shown(passage: Passage, words: int) -> str:
+    """A passage as a prompt shows it, identifiers still in it."""
+    return " ".join(passage.full_text.split()[:words])
+
+
+def order_of(scores: Sequence[float]) -> tuple[int, ...]:
+    """Positions by falling score, ties by position."""
+    return tuple(sorted(range(len(scores)), key=lambda i: -scores[i]))
+
+
+def draft(
+    questions: Sequence[Question],
+    teacher: PairModel,
+    drafts: Drafts,
+    evidence: Evidence,
+    progress: Progress | None = None,
+) -> list[Draft]:
+    """Scores, where a question has none, and evidence; from `drafts` where they are there.
+
+    Chunks of CHUNK questions are scored together and kept together, so that a killed job that
+    goes on ends with the same bytes as one that was never disturbed.
+    """
+    keys = [_key(question, teacher, evidence) for question in questions]
+    before = sum(key in drafts for key in keys)
+    done = before
+    if progress is not None:
+        progress(done, len(questions), before)
+    for start in range(0, len(questions), CHUNK):
+        chunk, names = questions[start : start + CHUNK], keys[start : start + CHUNK]
+        new = sum(key not in drafts for key in names)
+        if new:
+            rows = _scored(chunk, teacher, evidence)
+            drafts.append(dict(zip(names, rows, strict=True)))
+            done += new
+            if progress is not None:
+                progress(done, len(questions), before)
+    return [
+        Draft(
+            question=replace(question, scores=tuple(drafts[key]["scores"])),
+            quotes=tuple((i, quote) for i, quote in drafts[key]["quotes"]),
+        )
+        for question, key in zip(questions, keys, strict=True)
+    ]
+
+
+def extract(
+    questions: Sequence[Question],
+    teacher: PairModel,
+    drafts: Drafts,
+    evidence: Evidence,
+    progress: Progress | None = None,
+) -> list[Answer]:
+    """Each question answered by the teacher, to go through the same selection as any other's."""
+    return [
+        Answer(
+            question=one.question,
+            text=render_permutation(order_of(one.question.scores or ())),
+            thought=thought(one),
+            source=f"extractive:{teacher.name}",
+        )
+        for one in draft(questions, teacher, drafts, evidence, progress)
+    ]
+
+
+def with_scores(
+    questions: Sequence[Question],
+    teacher: PairModel,
+    drafts: Drafts,
+    progress: Progress | None = None,
+) -> list[Question]:
+    """The same questions, the teacher's scores in those that have none."""
+    bare = [question for question in questions if question.scores is None]
+    scored = iter(draft(bare, teacher, drafts, Evidence(passages=0), progress))
+    return [next(scored).question if q.scores is None else q for q in questions]
+
+
+def thought(one: Draft) -> str:
+    """`Needs: …` and a line for each quote; the ranking follows in the answer."""
+    lines = [f"Needs: {', '.join(needs(one.question.query.text))}"]
+    lines += [f'[{i + 1}]: "{quote}"' for i, quote in one.quotes]
+    return "\n".join(lines)
+
+
+def needs(query: str) -> list[str]:
+    """The words of a query that say what is asked for, in its order and spelling; all of it where
+    none is left."""
+    words = re.findall(r"[^\W_]+(?:[-'’.+/][^\W_]+)*", query.translate(_NO_BRACKETS))
+    # NO is nitric oxide, IT a trade
+    kept = [w for w in words if w.casefold() not in _EMPTY_WORDS or (w.isupper() and len(w) > 1)]
+    named: dict[str, str] = {}
+    for word in kept or words:
+        named.setdefault(word.casefold(), word)
+    return list(named.values()) or [" ".join(query.translate(_NO_BRACKETS).split())]
+
+
+_NO_BRACKETS = str.maketrans("[]", "()")
+_EMPTY_WORDS = frozenset(
+    re.findall(
+        r"\S+",
+        "a about after all also am an and any are as at be been before being between both but by "
+        "can could did do does doing for from had has have having he her him his how i if in into "
+        "is it its just like made make makes may me mean means more most much must my no nor not "
+        "of off on or our out over own s same shall she should so some such t than that the their "
+        "them then there these they this those through to too under up us very was we were what "
+        "what's when where where's which while who whom whose why will with would you your",
+    )
+)
+
+
+@runtime_checkable
+class _Embeds(Protocol):
+    query_prompt: str
+    passage_prompt: str
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]: ...
+
+
+def _score(teacher: PairModel, pairs: Sequence[Pair]) -> list[float]:
+    """Scores that depend on these pairs alone."""
+    if not pairs:
+        return []
+    if isinstance(teacher, _Embeds):
+        # its own `score` remembers texts of earlier calls: a job that goes on has made fewer, and
+        # would batch, and so round, otherwise
+        texts = [(teacher.query_prompt + q, teacher.passage_prompt + p) for q, p in pairs]
+        places = {text: i for i, text in enumerate(dict.fromkeys(t for two in texts for t in two))}
+        vectors = teacher.embed(list(places))
+        return [float(vectors[places[q]] @ vectors[places[p]]) for q, p in texts]
+    return teacher.score(pairs).tolist()  # type: ignore[no-any-return]
+
+
+def _scored(
+    questions: Sequence[Question], teacher: PairModel, evidence: Evidence
+) -> list[dict[str, Any]]:
+    unscored = [q for q in questions if q.scores is None]
+    found = iter(
+        _score(teacher, [(q.query.text, p.full_text) for q in unscored for p in q.passages])
+    )
+    scores = [
+        q.scores if q.scores is not None else tuple(next(found) for _ in q.passages)
+        for q in questions
+    ]
+    best = [_best(row, evidence.passages) for row in scores]
+    pieces = [
+        [_pieces(question.passages[i], evidence) for i in places]
+        for question, places in zip(questions, best, strict=True)
+    ]
+    flat = [
+        (question.query.text, piece)
+        for question, of_passages in zip(questions, pieces, strict=True)
+        for of_passage in of_passages
+        for piece in of_passage
+    ]
+    values = iter(_score(teacher, flat))
+    rows: list[dict[str, Any]] = []
+    for row, places, of_passages in zip(scores, best, pieces, strict=True):
+        quotes = []
+        for i, of_passage in zip(places, of_passages, strict=True):
+            rated = [(next(values), piece) for piece in of_passage]
+            if rated:
+                # the first of equals
+                quotes.append((i, max(rated, key=lambda pair: pair[0])[1]))
+        rows.append({"scores": row, "quotes": quotes})
+    return rows
+
+
+def _best(scores: Sequence[float], count: int) -> tuple[int, ...]:
+    # below the middle there is seldom anything to quote
+    middle = (max(scores) + min(scores)) / 2
+    return tuple(i for i in order_of(scores)[:count] if scores[i] >= middle)
+
+
+def _pieces(passage: Passage, evidence: Evidence) -> list[str]:
+    text = shown(passage, evidence.passage_words)
+    # a title has no full stop
+    title = len(" ".join(passage.title.split()))
+    return quotable(text[:title], text[title:], max_words=evidence.max_words)
+
+
+def _key(question: Question, teacher: PairModel, evidence: Evidence) -> str:
+    made_of = [
+        question.key,
+        question.scores,
+        (teacher.name, teacher.revision, teacher.fingerprint),
+        asdict(evidence),
+    ]
+    return hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:32]

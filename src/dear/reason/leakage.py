@@ -1,0 +1,77 @@
+"""What must not be learnt: queries and passages that a test collection asks about."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, get_args
+
+from dear.data.collections import Collection
+from dear.records import ListExample
+
+LeakPassages: TypeAlias = Literal["relevant", "judged", "none"]
+"""Which passages of a test collection leak. All of a corpus would be too many: most collections
+search one corpus with their train and their test queries."""
+
+LEAK_PASSAGES: tuple[LeakPassages, ...] = get_args(LeakPassages)
+TEST = "test"
+
+
+def normalised(text: str) -> str:
+    """NFKC, case folded, letters, digits and the marks on them only, words apart by one space."""
+    if text.isascii():
+        return _SIGNS.sub(" ", text.lower()).strip()
+    # twice: folding can undo the normal form
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    signs = {c for c in set(folded) if not c.isalnum() and unicodedata.category(c)[0] != "M"}
+    return " ".join(folded.translate(dict.fromkeys(map(ord, signs), " ")).split())
+
+
+_SIGNS = re.compile(r"[^a-z0-9]+")
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """Normalised texts of test collections, each with the collection that holds it."""
+
+    queries: Mapping[str, str]
+    passages: Mapping[str, str]
+    collections: tuple[str, ...] = ()
+
+    def leak(self, example: ListExample) -> str | None:
+        """The collection that the example's query, or one of its passages, occurs in."""
+        found = self.queries.get(normalised(example.query.text))
+        if found is not None or not self.passages:
+            return found
+        texts = (normalised(p.full_text) for p in example.passages)
+        return next((self.passages[t] for t in texts if t in self.passages), None)
+
+
+NOTHING = HeldOut({}, {})
+
+
+def held_out(collections: Iterable[Collection], passages: LeakPassages = "relevant") -> HeldOut:
+    """The test queries of these collections, and the passages that are relevant to one (`judged`:
+    judged for one, relevant or not). Collections without a test split add nothing."""
+    queries: dict[str, str] = {}
+    texts: dict[str, str] = {}
+    names = []
+    for collection in collections:
+        if TEST not in collection.splits:
+            continue
+        names.append(collection.name)
+        for query in collection.queries(TEST).values():
+            queries.setdefault(normalised(query.text), collection.name)
+        if passages == "none" or not collection.has_judgements(TEST):
+            continue
+        for grades in collection.judgements(TEST).values():
+            for passage_id, grade in grades.items():
+                if grade <= 0 and passages == "relevant":
+                    continue
+                if (passage := collection.corpus.get(passage_id)) is not None:
+                    texts.setdefault(normalised(passage.full_text), collection.name)
+    queries.pop("", None)
+    texts.pop("", None)
+    return HeldOut(queries, texts, tuple(names))

@@ -1,0 +1,172 @@
+"""Selection: an answer becomes an example, or one word says why not. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, get_args
+
+from dear.errors import ConfigError, DataError, ParseError
+from dear.prompts.listwise import Identifiers, parse_permutation
+from dear.prompts.reasoning import cited
+from dear.reason.leakage import NOTHING, HeldOut, normalised
+from dear.reason.sample import Question
+from dear.records import ListExample
+
+Reason: TypeAlias = Literal[
+    "no passages",
+    "no ranking",
+    "cut off",
+    "incomplete",
+    "unknown identifier",
+    "disagrees",
+    "leaks",
+    "duplicate",
+]
+"""Why an answer is dropped; the first that holds, in the order of REASONS."""
+
+REASONS: tuple[Reason, ...] = get_args(Reason)
+CUTOFF = 10
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Threshold:
+    """What agrees. keep_tau: Kendall's tau with the teacher's scores; keep_ndcg: nDCG@10 by the
+    judgements, over the list. Each is checked where it is given and the question can say."""
+
+    keep_tau: float | None = None
+    keep_ndcg: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.keep_tau is not None and not -1 <= self.keep_tau <= 1:
+            raise ConfigError(f"keep_tau is {self.keep_tau}: Kendall's tau lies in -1 … 1")
+        if self.keep_ndcg is not None and not 0 <= self.keep_ndcg <= 1:
+            raise ConfigError(f"keep_ndcg is {self.keep_ndcg}: nDCG lies in 0 … 1")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answer:
+    """What a generator said to a question.
+
+    question: None where the prompt held none that can be read.
+    text:     what holds the ranking; nothing but that is read of it.
+    thought:  names passages by numbers.
+    cut:      the generator ran out of room.
+    """
+
+    question: Question | None
+    text: str
+    thought: str = ""
+    identifiers: Identifiers = "numbers"
+    cut: bool = False
+    source: str = ""
+
+
+def select(answer: Answer, threshold: Threshold = Threshold()) -> ListExample | Reason:
+    """The example, if the ranking parses and is complete, the answer is not cut off, ranking and
+    thought name only passages that exist, and the order agrees as `threshold` says."""
+    question, kind = answer.question, answer.identifiers
+    if question is None:
+        return "no passages"
+    count = len(question.passages)
+    try:
+        parsed = parse_permutation(answer.text, count, kind)
+    except ParseError:
+        return "cut off" if answer.cut else "no ranking"
+    if answer.cut or "cut off" in parsed.mends:
+        return "cut off"
+    if not parsed.complete or "duplicate" in parsed.mends:
+        return "incomplete"
+    if "out of range" in parsed.mends or any(not 1 <= i <= count for i in cited(answer.thought)):
+        return "unknown identifier"
+    if not agrees(question, parsed.order, threshold):
+        return "disagrees"
+    try:
+        return ListExample(
+            query=question.query,
+            passages=question.passages,
+            order=parsed.order,
+            thought=answer.thought,
+            scores=question.scores,
+            source=answer.source,
+        )
+    except DataError:  # a passage twice
+        return "no passages"
+
+
+def agrees(question: Question, order: Sequence[int], threshold: Threshold) -> bool:
+    """Whether the order agrees with the teacher and the judgements, as far as they say anything."""
+    if threshold.keep_tau is not None and question.scores is not None:
+        tau = kendall_tau(order, question.scores)
+        if tau < threshold.keep_tau:  # False for NaN
+            return False
+    if threshold.keep_ndcg is not None and question.grades is not None:
+        return not ndcg(order, question.grades) < threshold.keep_ndcg
+    return True
+
+
+def kendall_tau(order: Sequence[int], scores: Sequence[float]) -> float:
+    """Kendall's tau of an order, best first, with scores by position, over the pairs whose scores
+    differ: 1 for every order that the scores allow. NaN where all scores are equal.
+
+    It is tau-b over the best tau-b that an order without ties can have.
+    """
+    from scipy.stats import kendalltau
+
+    if len(set(scores)) < 2:
+        return math.nan
+    best = sorted(range(len(scores)), key=lambda i: -scores[i])
+    ours, most = (
+        float(kendalltau(range(len(scores)), [-scores[i] for i in ranked]).statistic)
+        for ranked in (order, best)
+    )
+    return ours / most
+
+
+def ndcg(order: Sequence[int], grades: Sequence[int], cutoff: int = CUTOFF) -> float:
+    """nDCG of an order, best first, grades as gains, within the list; NaN where all are 0."""
+
+    def gain(ranked: Iterable[int]) -> float:
+        return sum(g / math.log2(rank + 2) for rank, g in enumerate(list(ranked)[:cutoff]))
+
+    best = gain(sorted(grades, reverse=True))
+    return gain(grades[i] for i in order) / best if best else math.nan
+
+
+@dataclass(frozen=True, slots=True)
+class Selected:
+    """What was kept, and how many were dropped for what."""
+
+    examples: list[ListExample]
+    dropped: Counter[Reason]
+
+    @property
+    def answers(self) -> int:
+        return len(self.examples) + self.dropped.total()
+
+
+def select_all(
+    answers: Iterable[Answer], threshold: Threshold = Threshold(), held_out: HeldOut = NOTHING
+) -> Selected:
+    """Every answer through `select`, then without what leaks and without all but the first of
+    those that ask the same query about the same passages."""
+    examples: list[ListExample] = []
+    dropped: Counter[Reason] = Counter()
+    seen: set[tuple[str, frozenset[str]]] = set()
+    for answer in answers:
+        found = select(answer, threshold)
+        if isinstance(found, str):
+            dropped[found] += 1
+            continue
+        texts = frozenset(normalised(p.full_text) for p in found.passages)
+        key = (normalised(found.query.text), texts)
+        if held_out.leak(found) is not None:
+            dropped["leaks"] += 1
+        elif key in seen:
+            dropped["duplicate"] += 1
+        else:
+            seen.add(key)
+            examples.append(found)
+    return Selected(examples, dropped)

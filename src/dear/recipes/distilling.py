@@ -1,0 +1,87 @@
+"""What `dear distill` reads."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+from dear.recipes.training import (
+    ContractRecipe,
+    GroupsRecipe,
+    LossRecipe,
+    ModelRecipe,
+    TrainRecipe,
+)
+from dear.recipes.values import STRICT, Count, NotNegative, Positive
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherStage:
+    """Where a distillation's soft labels come from.
+
+    zero_shot: the teacher where nothing is judged, as `dear label --model` names it.
+    model: the weights of a bi-encoder teacher that is trained where there are judgements; None
+        never trains one.
+    queries: training queries for it, None takes all.
+    first_stage: weight of the first stage's score in the ensemble with the teacher (0: none).
+    scale: factor on the ensemble's z-scores, which makes them logits.
+    """
+
+    __pydantic_config__ = STRICT
+    zero_shot: str
+    model: ModelRecipe | None = None
+    contract: ContractRecipe = field(default_factory=ContractRecipe)
+    groups: GroupsRecipe = field(default_factory=GroupsRecipe)
+    train: TrainRecipe = field(default_factory=TrainRecipe)
+    queries: Count | None = None
+    first_stage: NotNegative = 0.3
+    scale: Positive = 3.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudentStage:
+    """The student, and the queries that it is distilled on (None: all).
+
+    from_teacher: start from the encoder of a teacher that was trained here, in place of
+        model.base. The control always starts from model.base: it knows nothing of the teacher.
+    """
+
+    __pydantic_config__ = STRICT
+    model: ModelRecipe
+    from_teacher: bool = False
+    contract: ContractRecipe = field(default_factory=ContractRecipe)
+    groups: GroupsRecipe = field(default_factory=GroupsRecipe)
+    loss: LossRecipe = field(default_factory=LossRecipe)
+    train: TrainRecipe = field(default_factory=TrainRecipe)
+    queries: Count | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TestStage:
+    """What is reranked in the end. queries: a fixed sample where there are more; None: all."""
+
+    __pydantic_config__ = STRICT
+    queries: Count | None = 500
+    top_k: Count = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillRecipe:
+    """The whole way from a collection to a student, for `dear distill`.
+
+    depth: candidates of each training query that the first stage gives and the teacher labels.
+    control: also train the student without the teacher, to see what the teacher was worth.
+    """
+
+    __pydantic_config__ = STRICT
+    name: str
+    description: str = ""
+    depth: Count = 50
+    control: bool = True
+    teacher: TeacherStage
+    student: StudentStage
+    test: TestStage = TestStage()
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)

@@ -1,0 +1,51 @@
+"""The table of a recipe that only listwise models have."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from dear.recipes.values import STRICT, Count, NotNegative
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListLossRecipe:
+    """What an answer is measured by: text · cross-entropy + first · ranking loss.
+
+    text: weight of the mean cross-entropy of the answer's tokens.
+    first: weight of the ranking loss on the identifiers' logits where the first one is chosen
+        (FIRST, Gangi Reddy et al. 2024).
+    first_loss: one of LOSSES, with its defaults.
+    targets: what a loss that reads a teacher sees: "order" is the number of passages behind each
+        one, "scores" the example's own. A loss that reads judgements sees the best as relevant.
+    """
+
+    __pydantic_config__ = STRICT
+    text: NotNegative = 1.0
+    first: NotNegative = 1.0
+    first_loss: str = "weighted-ranknet"
+    targets: Literal["order", "scores"] = "order"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListwiseRecipe:
+    """How lists become prompts and answers.
+
+    prompt, max_words, max_window, max_tokens, thought: the contract that the checkpoint will
+        carry; see dear.models.listwise_contract.
+    shuffle: the candidates' order is drawn anew in every epoch.
+    dev: files or folders as in `data.lists`; nDCG of the order that one pass gives chooses the
+        checkpoint.
+    """
+
+    __pydantic_config__ = STRICT
+    prompt: str = "list"
+    max_words: Count = 100
+    max_window: Annotated[int, Field(ge=2)] = 20
+    max_tokens: Annotated[int, Field(ge=16)] = 4096
+    thought: bool = False
+    shuffle: bool = True
+    loss: ListLossRecipe = ListLossRecipe()
+    dev: tuple[str, ...] = ()

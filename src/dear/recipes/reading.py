@@ -1,0 +1,176 @@
+"""TOML to recipes; unknown keys are refused at every depth."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tomllib
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from dear.errors import ConfigError, DataError, excerpt, nearest
+from dear.recipes.distilling import DistillRecipe
+from dear.recipes.training import Recipe
+
+T = TypeVar("T")
+DISTILL = "distill/"
+"""Where the recipes of `dear distill` are among those that ship."""
+
+
+def recipes_folder() -> Path:
+    """The recipes that ship with the package."""
+    packaged = Path(str(resources.files("dear"))) / "recipes_data"
+    return packaged if packaged.is_dir() else Path(__file__).parents[3] / "recipes"
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """Name (family/file without its ending) → path of every recipe that ships."""
+    root = recipes_folder()
+    return {p.relative_to(root).with_suffix("").as_posix(): p for p in sorted(root.rglob("*.toml"))}
+
+
+def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
+    """A recipe from a TOML file, or from the name of one that ships.
+
+    overrides: `key.path=value`, the value in TOML notation (a bare word is a string), list items
+    by number: `train.epochs=2`, `data.0.labels=["labels/a"]`.
+    Raises ConfigError for an unknown key (with the nearest known one) or a wrong value, and
+    DataError for a file that is no TOML.
+    """
+    return parse_recipe(_read(path, overrides), where=str(path))
+
+
+def load_distill_recipe(path: Path | str, overrides: Sequence[str] = ()) -> DistillRecipe:
+    """As `load_recipe`, for `dear distill`; shipped ones may be named without `distill/`."""
+    if not Path(path).is_file() and f"{DISTILL}{path}" in shipped_recipes():
+        path = f"{DISTILL}{path}"
+    return _parse(DistillRecipe, _read(path, overrides), str(path))
+
+
+def parse_recipe(values: Mapping[str, Any], *, where: str = "recipe") -> Recipe:
+    """A recipe from plain values; errors as `load_recipe`."""
+    recipe = _parse(Recipe, values, where)
+    if not recipe.data:
+        raise ConfigError(f"{where}: data: name at least one collection to train on")
+    _refuse_other_kinds(recipe, values, where)
+    return recipe
+
+
+def _refuse_other_kinds(recipe: Recipe, values: Mapping[str, Any], where: str) -> None:
+    """ConfigError for a key that means nothing to models of this kind."""
+    lists = recipe.kind == "listwise"
+    for table in ("contract", "groups", "loss", "dev") if lists else ("listwise",):
+        if table in values:
+            raise ConfigError(f"{where}: [{table}] means nothing to a {recipe.kind} model")
+    for i, source in enumerate(recipe.data):
+        if lists and (not source.lists or set(values["data"][i]) != {"lists"}):
+            raise ConfigError(f"{where}: data.{i}: a listwise model trains on `lists` alone")
+        if not lists and source.lists:
+            raise ConfigError(f"{where}: data.{i}.lists: only listwise models train on lists")
+        if not lists and not source.collection:
+            raise ConfigError(f"{where}: data.{i}.collection: Field required")
+
+
+def _read(path: Path | str, overrides: Sequence[str]) -> dict[str, Any]:
+    file = _find(path)
+    try:
+        values = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise DataError.at(file, None, f"not TOML: {error}") from None
+    for override in overrides:
+        _override(values, override)
+    return values
+
+
+def _parse(kind: type[T], values: Mapping[str, Any], where: str) -> T:
+    _refuse_unknown(kind, values, where, "")
+    try:
+        # as JSON: there a list may become a tuple, and a string or a bool never becomes a number
+        return TypeAdapter(kind).validate_json(json.dumps(values), strict=True)
+    except TypeError:
+        raise ConfigError(f"{where}: dates and times mean nothing in a recipe") from None
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join(str(part) for part in first["loc"])
+        given = "" if first["type"] == "missing" else f", got {_shown(first['input'])}"
+        raise ConfigError(f"{where}: {key}: {first['msg']}{given}") from None
+
+
+def _shown(value: Any) -> str:
+    return excerpt(value) if isinstance(value, str) else repr(value)[:60]
+
+
+def _find(path: Path | str) -> Path:
+    file = Path(path)
+    if file.is_file():
+        return file
+    shipped = shipped_recipes()
+    if str(path) in shipped:
+        return shipped[str(path)]
+    raise ConfigError(f"no recipe {str(path)!r}: no such file{nearest(str(path), shipped)}")
+
+
+def _override(values: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"--set {override!r}: expected key=value")
+    try:
+        value = tomllib.loads(f"x = {text}")["x"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    *parents, last = (part.strip() for part in key.split("."))
+    place: Any = values
+    for depth, part in enumerate(parents, 1):
+        place = (
+            place[_index(place, part, override)]
+            if isinstance(place, list)
+            else (place.setdefault(part, {}))
+        )
+        if not isinstance(place, dict | list):
+            raise ConfigError(f"--set {override!r}: {'.'.join(parents[:depth])} is a plain value")
+    if isinstance(place, list):
+        place[_index(place, last, override)] = value
+    else:
+        place[last] = value
+
+
+def _index(items: list[Any], part: str, override: str) -> int:
+    if not part.isdigit() or int(part) >= len(items):
+        raise ConfigError(f"--set {override!r}: {part!r} is no position in a list of {len(items)}")
+    return int(part)
+
+
+def _refuse_unknown(kind: type, values: Mapping[str, Any], where: str, prefix: str) -> None:
+    """ConfigError for a key that the dataclass does not have, all the way down."""
+    hints = typing.get_type_hints(kind)
+    known = {f.name: hints[f.name] for f in dataclasses.fields(kind)}
+    for key, value in values.items():
+        if key not in known:
+            raise ConfigError(f"{where}: unknown key {prefix + key!r}{nearest(key, known)}")
+        inner = _dataclass_in(known[key])
+        if inner is None:
+            continue
+        if isinstance(value, Mapping):
+            _refuse_unknown(inner, value, where, f"{prefix}{key}.")
+        elif isinstance(value, list):
+            for index, item in enumerate(value):
+                if isinstance(item, Mapping):
+                    _refuse_unknown(inner, item, where, f"{prefix}{key}.{index}.")
+
+
+def _dataclass_in(hint: Any) -> type | None:
+    """The dataclass inside `X`, `X | None` or `tuple[X, ...]`."""
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        return hint
+    if typing.get_origin(hint) in (tuple, types.UnionType, typing.Union):
+        for part in typing.get_args(hint):
+            found = _dataclass_in(part)
+            if found is not None:
+                return found
+    return None

@@ -1,0 +1,203 @@
+"""What `dear train` reads: frozen dataclasses, one for each table of a recipe."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from dear.recipes.listwise import ListwiseRecipe
+from dear.recipes.values import STRICT, Count, CountOrNone, NotNegative, Positive, Share
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraRecipe:
+    """A low-rank adapter (Hu et al. 2022) instead of full weights.
+
+    merge: fold the adapter into the base when training is done, so that the checkpoint loads
+        without peft; otherwise the checkpoint holds the adapter and the head alone.
+    """
+
+    __pydantic_config__ = STRICT
+    rank: Count = 16
+    alpha: Positive = 32.0
+    dropout: Share = 0.0
+    targets: tuple[str, ...] = (
+        "q_proj",
+        "k_proj",
+        "v_proj",
+        "o_proj",
+        "gate_proj",
+        "up_proj",
+        "down_proj",
+    )
+    merge: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelRecipe:
+    """The weights to start from.
+
+    base: a folder, a hub id or a name of `dear models`.
+    layers: keep only these layers of the base (0 is the first); empty keeps all.
+    dropout: for every dropout of the body; None leaves the base's own.
+    dtype: of the weights in training. float32 with bfloat16 autocast is the safe choice.
+    """
+
+    __pydantic_config__ = STRICT
+    base: str
+    layers: tuple[int, ...] = ()
+    dropout: Share | None = 0.0
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    lora: LoraRecipe | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContractRecipe:
+    """The scoring contract that the checkpoint will carry; see dear.models.contract."""
+
+    __pydantic_config__ = STRICT
+    prompt: str = "dear"
+    max_query_tokens: Count = 32
+    max_passage_tokens: Count = 196
+    append_eos: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataRecipe:
+    """One collection to train on; for a listwise model, lists instead.
+
+    lists: files of `dear reason`, or folders with an `examples.jsonl`.
+    run: a run's file, or the name of one of the collection's own runs.
+    labels: folders of soft labels; several are ensembled with label_weights.
+    label_scale: factor on the teacher's scores (a cosine needs about 20 to become a logit).
+    judged: use the split's judgements; false trains on the teacher alone.
+    """
+
+    __pydantic_config__ = STRICT
+    collection: str = ""
+    lists: tuple[str, ...] = ()
+    split: str = "train"
+    run: str = "bm25"
+    labels: tuple[str, ...] = ()
+    label_weights: tuple[float, ...] = ()
+    label_scale: Positive = 1.0
+    judged: bool = True
+    queries: Count | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupsRecipe:
+    """How training groups are drawn; see dear.data.groups.sample_groups."""
+
+    __pydantic_config__ = STRICT
+    size: Count = 8
+    positives: Count = 1
+    per_query: Count = 1
+    negatives: str = "spread"
+    rank_from: Count = 1
+    rank_to: Count = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class TermRecipe:
+    """One named loss with its weight."""
+
+    __pydantic_config__ = STRICT
+    name: str
+    weight: NotNegative = 1.0
+    options: dict[str, int | float | str | bool] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossRecipe:
+    """DeAR's objective, (1 - alpha) * sum(main) + alpha * T^2 * KL, unless `terms` says else."""
+
+    __pydantic_config__ = STRICT
+    main: tuple[str, ...] = ("ce",)
+    alpha: Share = 0.1
+    temperature: Positive = 2.0
+    terms: tuple[TermRecipe, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class DevRecipe:
+    """Queries on which nDCG@10 chooses the checkpoint and stops training early."""
+
+    __pydantic_config__ = STRICT
+    collection: str
+    split: str = "dev"
+    run: str = "bm25"
+    queries: Count = 100
+    top_k: Count = 50
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainRecipe:
+    """Steps and optimiser.
+
+    groups_per_step: groups (or lists) for each optimiser step, in `accumulate` forward-backward
+        passes; what is learnt does not depend on `accumulate` (but for a biencoder, whose negatives
+        are those of one pass).
+    max_steps: replaces the epochs where it is above 0.
+    head_learning_rate: of the module that makes the logit; None takes `learning_rate`.
+    warmup: share of the steps if below 1, else a number of steps.
+    autocast: compute in bfloat16 where the hardware has it.
+    eval_steps: 0 evaluates at the end of each epoch. The last step is always evaluated.
+    save_steps: 0 saves with every evaluation, or at the end of each epoch where there is no dev.
+        The last step and the best evaluation so far are always saved.
+    patience: evaluations without a better nDCG@10 before training stops; 0 never stops.
+    report_to: "none", "tensorboard" (into `tensorboard/` in the checkpoint) or any integration
+        that transformers knows.
+    """
+
+    __pydantic_config__ = STRICT
+    epochs: Positive = 1.0
+    max_steps: CountOrNone = 0
+    learning_rate: Positive = 1e-4
+    head_learning_rate: Positive | None = None
+    groups_per_step: Count = 16
+    accumulate: Count = 1
+    warmup: NotNegative = 0.1
+    scheduler: str = "linear"
+    weight_decay: NotNegative = 0.01
+    max_grad_norm: NotNegative = 1.0
+    gradient_checkpointing: bool = False
+    autocast: bool = True
+    seed: CountOrNone = 42
+    eval_steps: CountOrNone = 0
+    save_steps: CountOrNone = 0
+    patience: CountOrNone = 0
+    log_steps: CountOrNone = 10
+    report_to: str = "none"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Everything that one training run depends on."""
+
+    __pydantic_config__ = STRICT
+    name: str
+    kind: Literal["pointwise", "biencoder", "listwise"] = "pointwise"
+    description: str = ""
+    model: ModelRecipe
+    data: tuple[DataRecipe, ...]
+    contract: ContractRecipe = ContractRecipe()
+    groups: GroupsRecipe = GroupsRecipe()
+    loss: LossRecipe = LossRecipe()
+    listwise: ListwiseRecipe = field(default_factory=ListwiseRecipe)
+    dev: DevRecipe | None = None
+    train: TrainRecipe = TrainRecipe()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values; what has nothing to do with the kind is left out."""
+        values = dataclasses.asdict(self)
+        if self.kind == "listwise":
+            for table in ("contract", "groups", "loss", "dev"):
+                del values[table]
+            values["data"] = [{"lists": source["lists"]} for source in values["data"]]
+        else:
+            del values["listwise"]
+            for source in values["data"]:
+                del source["lists"]
+        return values

@@ -1,0 +1,201 @@
+"""trl's SFTTrainer over lists: the loss on the answer, as text and as a ranking."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+from torch.utils.data import SequentialSampler
+from transformers import PrinterCallback, TrainerCallback
+from trl.trainer.sft_trainer import SFTTrainer
+
+from dear.errors import BackendError
+from dear.losses.objective import find_loss
+from dear.models.batching import token_batches
+from dear.models.heads import bare_model, takes
+from dear.recipes import ListLossRecipe, TrainRecipe
+from dear.train.lists import ListTokens, row_of
+from dear.train.trainer import NOT_FINITE, Flow, Step
+
+CPU_LIST_TOKENS = 512
+"""Padded tokens that go through the model at once on a CPU; the numbers do not depend on it. A
+list that is longer goes alone, which wants no mask."""
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """What one forward pass says about one example.
+
+    identifiers: float32 (N,) logits of the identifiers' first tokens where the first is chosen.
+    text: the mean cross-entropy of the answer's tokens in nats, float32; 0 where it was not asked.
+    """
+
+    identifiers: torch.Tensor
+    text: torch.Tensor
+
+
+def read(model: Any, rows: Rows, *, text: bool, budget: int | None = None) -> list[Read]:
+    """One Read for each row (of `row_of`), in order.
+
+    text: also measure the answers.  budget: padded tokens in one forward pass, lists of like
+    length together; None for all at once.
+    The vocabulary's logits are made for the answer alone, the identifiers' in float32.
+    """
+    # the last token is only predicted, never read
+    lengths = [len(row["input_ids"]) - 1 for row in rows]
+    batches = token_batches(lengths, budget) if budget else [list(range(len(rows)))]
+    found: dict[int, Read] = {}
+    for batch in batches:
+        found |= zip(batch, _read_batch(model, [rows[i] for i in batch], text), strict=True)
+    return [found[i] for i in range(len(rows))]
+
+
+def _read_batch(model: Any, rows: Rows, text: bool) -> list[Read]:
+    inner = bare_model(model)
+    device = inner.get_input_embeddings().weight.device
+    # places counted from the end, for padding on the left
+    back = [row["answer"] - row["first"] for row in rows]
+    kept = max(row["answer"] for row in rows) if text else max(back)
+    width = max(len(row["input_ids"]) for row in rows) - 1
+    ids = torch.zeros(len(rows), width, dtype=torch.int64)
+    mask = torch.zeros(len(rows), width, dtype=torch.int64)
+    for b, row in enumerate(rows):
+        shown = row["input_ids"][:-1]
+        ids[b, width - len(shown) :] = torch.tensor(shown)
+        mask[b, width - len(shown) :] = 1
+    ids, mask = ids.to(device), mask.to(device)
+    options: dict[str, Any] = {"logits_to_keep": kept, "use_cache": False}
+    if takes(inner, "position_ids"):
+        options["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)
+    head = inner.get_output_embeddings()
+    states: list[torch.Tensor] = []
+    hook = head.register_forward_pre_hook(lambda _, given: states.append(given[0]))
+    try:
+        logits = model(input_ids=ids, attention_mask=mask, **options).logits
+    finally:
+        hook.remove()
+    out = []
+    for b, row in enumerate(rows):
+        named = torch.tensor(row["named"], device=device)
+        identifiers = _in_float32(head, states[0][b, kept - back[b]], named)
+        value = identifiers.new_zeros(())
+        if text:
+            answer = torch.tensor(row["input_ids"][-row["answer"] :], device=device)
+            value = F.cross_entropy(logits[b, kept - row["answer"] :].float(), answer)
+        out.append(Read(identifiers, value))
+    return out
+
+
+def _in_float32(head: Any, state: torch.Tensor, named: torch.Tensor) -> torch.Tensor:
+    """(N,) logits of some tokens; bfloat16 would turn close ones into ties."""
+    with torch.autocast(state.device.type, enabled=False):
+        logits: torch.Tensor = head.weight[named].float() @ state.float()
+        bias = getattr(head, "bias", None)
+        return logits if bias is None else logits + bias[named].float()
+
+
+def orders(
+    model: Any, tokens: Sequence[ListTokens], *, budget: int | None = CPU_LIST_TOKENS
+) -> list[tuple[int, ...]]:
+    """The order that a single pass gives each list: places in the prompt, best first."""
+    with torch.inference_mode():
+        found = read(model, [row_of(t) for t in tokens], text=False, budget=budget)
+    return [tuple((-r.identifiers).argsort(stable=True).tolist()) for r in found]
+
+
+class ListTrainer(SFTTrainer):
+    """A batch is a batch of lists; a step's loss is the mean over its lists.
+
+    The dataset holds what is read, in order; arguments must leave logging, evaluation and saving
+    to `Flow` (every strategy "no").
+    evaluate_orders: nDCG on held-out lists of the model in training, or None.
+    """
+
+    model: Any
+    loss_is_scaled_for_ga: bool = False  # type: ignore[assignment]
+
+    def __init__(
+        self,
+        *,
+        recipe: TrainRecipe,
+        loss: ListLossRecipe,
+        evaluate_orders: Callable[[Any], float] | None = None,
+        progress: Callable[[Step], None] | None = None,
+        callbacks: Sequence[TrainerCallback] = (),
+        **trainer: Any,
+    ) -> None:
+        self.loss = loss
+        self.ranking = find_loss(loss.first_loss).function
+        self.evaluate_orders = evaluate_orders
+        self.lists_in_step = self.passes_in_step = 1
+        flow = Flow(recipe, has_dev=evaluate_orders is not None, progress=progress)
+        super().__init__(callbacks=[flow, *callbacks], data_collator=_rows, **trainer)
+        self.remove_callback(PrinterCallback)
+        self.budget = CPU_LIST_TOKENS if self.args.device.type == "cpu" else None
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
+        """One step's batches, counted."""
+        batches, _ = super().get_batch_samples(*args, **kwargs)
+        self.passes_in_step = len(batches)
+        self.lists_in_step = sum(len(batch["rows"]) for batch in batches)
+        return batches, None
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: Mapping[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:
+        """This pass's share of the step: the sum over its lists by the step's number of lists.
+
+        Times the number of passes, which the Trainer divides by. BackendError if not finite.
+        """
+        rows = inputs["rows"]
+        found = read(model, rows, text=self.loss.text > 0, budget=self.budget)
+        each = torch.stack([self._loss_of(r, row) for r, row in zip(found, rows, strict=True)])
+        loss = each.sum() * (self.passes_in_step / self.lists_in_step)
+        if not torch.isfinite(loss):
+            raise BackendError(
+                f"step {self.state.global_step + 1}: the loss is {loss.item()}; {NOT_FINITE}"
+            )
+        return (loss, {"loss": loss}) if return_outputs else loss
+
+    def _loss_of(self, found: Read, row: Mapping[str, Any]) -> torch.Tensor:
+        total = self.loss.text * found.text
+        if self.loss.first > 0:
+            scores = found.identifiers[None]
+            targets = torch.tensor([row["targets"]], device=scores.device)
+            ranking = self.ranking(scores, targets, torch.ones_like(targets, dtype=torch.bool))
+            total = total + self.loss.first * ranking
+        return total
+
+    def evaluate(self, *_args: Any, **_kwargs: Any) -> dict[str, float]:
+        """nDCG of the single-pass order on the held-out lists."""
+        was_training = self.model.training
+        self.model.eval()
+        metrics = {"eval_ndcg": self.evaluate_orders(self.model) if self.evaluate_orders else 0.0}
+        self.model.train(was_training)
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(
+            self.args, self.state, self.control, metrics
+        )
+        return metrics
+
+    def create_model_card(self, *_args: Any, **_kwargs: Any) -> None:
+        """None: a checkpoint in the middle of a training wants no card."""
+
+    def _send_telemetry(self) -> None:
+        """None."""
+
+    def _get_train_sampler(self, *_args: Any, **_kwargs: Any) -> Any:
+        return SequentialSampler(self.train_dataset)  # type: ignore[arg-type]
+
+
+def _rows(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"rows": rows}

@@ -1,0 +1,287 @@
+"""A listwise model: supervised on permutations, on the identifiers' logits, or on both.
+
+The base is the one that a pointwise adapter sits on, so that one model in memory serves both. A
+step's loss is the mean over its lists; neither the batch that a list stands in nor accumulation
+changes what is learnt.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from transformers import set_seed
+
+from dear.errors import ConfigError, DataError, MissingExtra
+from dear.losses.objective import find_loss
+from dear.models.files import quiet
+from dear.models.list_encoding import ListEncoder
+from dear.models.listwise_contract import ListwiseContract
+from dear.models.loading import count_parameters
+from dear.recipes import ListLossRecipe, Recipe
+from dear.records import ListExample
+from dear.train.checkpoints import claimed, finish
+from dear.train.list_start import require_positions, start_list_model
+from dear.train.lists import (
+    ListTokenizer,
+    ListTokens,
+    lists_fingerprint,
+    load_lists,
+    plan,
+    row_of,
+    tokenise,
+    told,
+)
+from dear.train.running import run_to_end, step_of
+from dear.train.start import reporters, training_arguments
+from dear.train.trainer import Step, best_step, dev_curve, loss_curve, mean_loss
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedLists:
+    """The outcome of a listwise training.
+
+    examples: different ones; rejected: how many were left out, with reasons in `why`.
+    lists, tokens: that went through the model, over all epochs.  seconds: of this process alone.
+    best_ndcg: on the held-out lists, of the weights in `folder`; None without.
+    trained: parameters that changed.
+    """
+
+    folder: Path
+    examples: int
+    rejected: int
+    why: str
+    lists: int
+    tokens: int
+    seconds: float
+    loss: float
+    best_ndcg: float | None
+    parameters: int
+    trained: int
+
+
+def list_contract_of(recipe: Recipe) -> ListwiseContract:
+    """The contract that the recipe's checkpoint will carry. ConfigError: no loss has a weight."""
+    lists, loss = recipe.listwise, recipe.listwise.loss
+    learnt: Literal["text", "first", "both"] = "both"
+    if not loss.text and not loss.first:
+        raise ConfigError("listwise.loss: text or first needs a weight above 0")
+    if not loss.first or not loss.text:
+        learnt = "first" if loss.first else "text"
+    return ListwiseContract(
+        prompt=lists.prompt,
+        max_words=lists.max_words,
+        max_window=lists.max_window,
+        max_tokens=lists.max_tokens,
+        thought=lists.thought,
+        learnt=learnt,
+    )
+
+
+def train_lists(
+    recipe: Recipe,
+    folder: Path,
+    *,
+    examples: Sequence[ListExample] | None = None,
+    held_out: Sequence[ListExample] | None = None,
+    progress: Callable[[Step], None] | None = None,
+) -> TrainedLists:
+    """Train what `recipe` says and leave a finished checkpoint in `folder`.
+
+    A run that was killed goes on from its last whole checkpoint and ends with the same weights.
+    examples, held_out: to use instead of reading those of `recipe.data` and `listwise.dev`.
+    Raises ConfigError (the recipe; a folder with another training; more than half of the examples
+    rejected), DataError (the data; another process in the folder), BackendError (a loss or
+    gradient that is not finite; the last whole checkpoint is kept).
+    """
+    contract, reads = list_contract_of(recipe), _reads(recipe.listwise.loss)
+    if examples is None:
+        examples = load_lists([path for source in recipe.data for path in source.lists])
+    if held_out is None:
+        held_out = load_lists(recipe.listwise.dev) if recipe.listwise.dev else ()
+    _require_scores(examples, reads)
+    with claimed(folder, recipe, lists_fingerprint([*examples, *held_out])) as resume, quiet():
+        set_seed(recipe.train.seed)  # before a new adapter is made
+        model, tokenizer = start_list_model(recipe.model)
+        require_positions(model, contract, recipe.model.base)
+        encode = ListTokenizer(ListEncoder(tokenizer), contract, reads)
+        epochs, rejected = _tokens(recipe, examples, encode)
+        steps, epoch_steps = _steps(recipe, len(epochs[0]))
+        rows = list(
+            plan(
+                epochs,
+                per_step=recipe.train.groups_per_step,
+                passes=recipe.train.accumulate,
+                seed=recipe.train.seed,
+                steps=steps,
+            )
+        )
+        trainer = _trainer(
+            recipe, folder, model, tokenizer, rows, epoch_steps, _judge(encode, held_out), progress
+        )
+        for callback in reporters(recipe.train, folder, step_of(resume)):
+            trainer.add_callback(callback)
+        started = time.perf_counter()
+        run_to_end(trainer, recipe, folder, resume)
+        seconds = time.perf_counter() - started
+        history, curve = trainer.state.log_history, dev_curve(trainer.state.log_history)
+        trained = TrainedLists(
+            folder=folder,
+            examples=len(epochs[0]),
+            rejected=rejected.total(),
+            why=told(rejected),
+            lists=len(rows),
+            tokens=sum(map(len, rows)),
+            seconds=seconds,
+            loss=mean_loss(history),
+            best_ndcg=max(entry["eval_ndcg"] for entry in curve) if curve else None,
+            parameters=count_parameters(model),
+            trained=sum(p.numel() for p in model.parameters() if p.requires_grad),
+        )
+        metrics = {
+            "steps": trainer.state.global_step,
+            "best_step": best_step(history) or trainer.state.global_step,
+            "examples": trained.examples,
+            "rejected": dict(rejected),
+            "lists": trained.lists,
+            "tokens": trained.tokens,
+            "trained_parameters": trained.trained,
+            "seconds": round(seconds, 1),
+            "resumed_from_step": step_of(resume),
+            "training_loss": trained.loss,
+            "best_dev_ndcg": trained.best_ndcg,
+            "loss_curve": loss_curve(history),
+            "dev_curve": curve,
+        }
+        if recipe.model.lora is not None and recipe.model.lora.merge:
+            model = model.merge_and_unload()
+        finish(folder, model, tokenizer, contract, recipe, metrics)
+    return trained
+
+
+def list_quality(found: Sequence[int], best: Sequence[int]) -> tuple[float, float]:
+    """(nDCG, Kendall's tau) of an order against the one that it should be.
+
+    The gain of a passage is the number of those that should stand behind it.
+    """
+    from scipy.stats import kendalltau
+
+    count = len(best)
+    gains = {passage: count - 1 - rank for rank, passage in enumerate(best)}
+    discounts = 1 / np.log2(np.arange(2, count + 2))
+    ideal = float(np.arange(count)[::-1] @ discounts)
+    ndcg = float(np.array([gains[p] for p in found]) @ discounts) / ideal
+    ranks = {passage: rank for rank, passage in enumerate(found)}
+    tau = kendalltau([ranks[p] for p in best], range(count)).statistic
+    return ndcg, float(tau)
+
+
+def _tokens(recipe: Recipe, examples: Sequence[ListExample], encode: ListTokenizer) -> Any:
+    """(epochs of tokens, as many as the steps read; rejections)."""
+    seed = recipe.train.seed if recipe.listwise.shuffle else None
+    wanted = recipe.train.max_steps * recipe.train.groups_per_step
+    epochs = math.ceil(wanted / len(examples) if wanted else recipe.train.epochs)
+    while True:
+        made, rejected = tokenise(examples, encode, epochs=1 if seed is None else epochs, seed=seed)
+        enough = math.ceil(wanted / len(made[0]))
+        if enough <= epochs:
+            return (made * epochs if seed is None else made), rejected
+        epochs = enough
+
+
+def _steps(recipe: Recipe, examples: int) -> tuple[int, int]:
+    """(steps in all, steps in an epoch)."""
+    per_step = recipe.train.groups_per_step
+    steps = recipe.train.max_steps or math.ceil(examples * recipe.train.epochs / per_step)
+    return steps, math.ceil(examples / per_step)
+
+
+def _trainer(
+    recipe: Recipe,
+    folder: Path,
+    model: Any,
+    tokenizer: Any,
+    rows: Sequence[ListTokens],
+    epoch_steps: int,
+    judge: Callable[[Any], float] | None,
+    progress: Callable[[Step], None] | None,
+) -> Any:
+    try:
+        from datasets import Dataset, Features, Value
+        from datasets import Sequence as Items
+        from trl.trainer.sft_config import SFTConfig
+
+        from dear.train.list_trainer import ListTrainer
+    except ImportError:
+        raise MissingExtra.of("trl", "listwise") from None
+    # all epochs stand in the dataset, each list in its order: to the Trainer they are one
+    once = replace(recipe, train=replace(recipe.train, epochs=1.0, max_steps=0))
+    plain = training_arguments(once, folder)
+    args = SFTConfig(
+        **plain.to_dict()  # type: ignore[no-untyped-call]
+        | {"max_length": None, "dataset_kwargs": {"skip_prepare_dataset": True}}
+    )
+    args._n_gpu = plain._n_gpu
+    features = Features(
+        {
+            "input_ids": Items(Value("int32")),
+            "answer": Value("int32"),
+            "first": Value("int32"),
+            "named": Items(Value("int32")),
+            "targets": Items(Value("float32")),
+        }
+    )
+    flow = replace(
+        recipe.train,
+        eval_steps=recipe.train.eval_steps or epoch_steps,
+        save_steps=recipe.train.save_steps or (0 if judge else epoch_steps),
+    )
+    return ListTrainer(
+        recipe=flow,
+        loss=recipe.listwise.loss,
+        evaluate_orders=judge,
+        progress=progress,
+        model=model,
+        args=args,
+        processing_class=tokenizer,
+        train_dataset=Dataset.from_list([row_of(t) for t in rows], features=features),
+    )
+
+
+def _judge(encode: ListTokenizer, held_out: Sequence[ListExample]) -> Callable[[Any], float] | None:
+    """Mean nDCG of single-pass orders on the held-out lists."""
+    if not held_out:
+        return None
+    in_order = ListTokenizer(encode.encoder, encode.contract, "order")
+    tokens, _ = tokenise(held_out, in_order, epochs=1, seed=None)
+
+    def judge(model: Any) -> float:
+        from dear.train.list_trainer import orders
+
+        best = [_best(t) for t in tokens[0]]
+        found = orders(model, tokens[0])
+        return float(np.mean([list_quality(f, b)[0] for f, b in zip(found, best, strict=True)]))
+
+    return judge
+
+
+def _best(tokens: ListTokens) -> list[int]:
+    return sorted(range(len(tokens.targets)), key=lambda i: -tokens.targets[i])
+
+
+def _reads(loss: ListLossRecipe) -> Literal["judgements", "order", "scores"]:
+    return "judgements" if find_loss(loss.first_loss).targets == "judgements" else loss.targets
+
+
+def _require_scores(examples: Sequence[ListExample], reads: str) -> None:
+    without = sum(example.scores is None for example in examples)
+    if reads == "scores" and without:
+        raise DataError(
+            f'listwise.loss.targets is "scores", and {without} of {len(examples)} examples '
+            "have none"
+        )
