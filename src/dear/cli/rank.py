@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,6 +23,10 @@ from dear.cli.output import count, duration, rate, summary
 from dear.cli.runs import check_output, find_run, gathered, write_origin
 from dear.cli.train import check_model
 from dear.errors import ConfigError
+
+if TYPE_CHECKING:
+    from dear.rank.reranker import Reranker
+    from dear.records import Run
 
 
 def rank(
@@ -109,6 +113,7 @@ def rank(
     from dear.data.collections import open_collection
     from dear.data.formats import read_run, write_run
     from dear.rank.fusion import fuse_runs
+    from dear.rank.reranker import Reranker
     from dear.records import limit_run
 
     weight = parse_weight(fuse)
@@ -139,7 +144,9 @@ def rank(
         else None
     )
     curve: dict[float, float] = {}
-    ranked, pairs, seconds, values = first, 0, 0.0, {}  # type: tuple[Run, int, float, dict[str, Any]]
+    ranked: Run = first
+    pairs, seconds = 0, 0.0
+    values: dict[str, Any] = {}
     if model is not None:
         reranker = reranker or Reranker(
             model,
