@@ -5,7 +5,7 @@
 --stage1 is the --work folder of benchmarks/stage1.py: its labels order the lists. Every step is
 kept in --work and done once; kill it at any time and start it again.
 
-The parts, in order: `lists` (8 passages of a query, over the teacher's whole range, in an order of
+The parts, in order: `lists` (--size passages of a query, over the teacher's whole range, in an order of
 chance; some queries are held out), `train` (one model for each of --variants), `evaluate` (the
 held-out lists in one pass, against the teacher's order; into benchmarks/results/stage2.json).
 """
@@ -37,7 +37,6 @@ from dear.train.list_start import start_list_model
 from dear.train.lists import ListTokenizer, ListTokens, shuffled, tokenise
 from dear.train.listwise import list_quality, train_lists
 
-SIZE = 8
 HELD_OUT = 15
 """Queries of each collection that no model trains on."""
 WEB_LISTS = 8
@@ -67,7 +66,7 @@ class Stage2:
 
     def lists(self) -> None:
         found: dict[str, list[ListExample]] = {"train": [], "held-out": []}
-        paths = {part: self.work / "lists" / f"{part}.jsonl" for part in found}
+        paths = {part: self.list_path(part) for part in found}
         if all(path.exists() for path in paths.values()):
             return
         for name in (*TRAIN, *WEB):
@@ -78,13 +77,13 @@ class Stage2:
             groups = sample_groups(
                 run,
                 labels=self.stage1.teacher_labels(name),
-                size=SIZE,
+                size=self.options.size,
                 negatives="spread",
                 per_query=WEB_LISTS if name in WEB else 1,
                 seed=1,
             )
             for number, group in enumerate(groups):
-                if len(group) < SIZE or group.teacher is None:
+                if len(group) < self.options.size or group.teacher is None:
                     continue
                 example = ListExample(
                     query=queries[group.query_id],
@@ -103,7 +102,10 @@ class Stage2:
             say(f"{part}: {len(examples):,} lists")
 
     def examples(self, part: str) -> list[ListExample]:
-        return list(read_lists(self.work / "lists" / f"{part}.jsonl"))
+        return list(read_lists(self.list_path(part)))
+
+    def list_path(self, part: str) -> Path:
+        return self.work / "lists" / f"{part}-{self.options.size}.jsonl"
 
     # -- training --------------------------------------------------------------------------
 
@@ -111,7 +113,7 @@ class Stage2:
         o = self.options
         start = Path(o.base).name
         form = "full" if o.full else f"lora {o.rank}"
-        return f"{variant}, {start}, {form}, {o.learning_rate:g}, {o.lists}, {o.words}"
+        return f"{variant}, {start}, {form}, {o.learning_rate:g}, {o.lists} x {o.size}, {o.words}"
 
     def folder(self, variant: str) -> Path:
         return self.work / "models" / slug(self.name(variant))
@@ -126,7 +128,7 @@ class Stage2:
             "kind": "listwise",
             "model": model,
             "data": [{"lists": ["stage2"]}],
-            "listwise": {"max_words": o.words, "max_window": SIZE, "max_tokens": 1536}
+            "listwise": {"max_words": o.words, "max_window": 20, "max_tokens": 1536}
             | VARIANTS[variant],
             "train": {
                 "learning_rate": o.learning_rate,
@@ -164,7 +166,9 @@ class Stage2:
         path = self.options.output
         rows: dict[str, Any] = read_json(path) if path.exists() else {}
         examples = self.examples("held-out")[: self.options.test_lists]
-        rows["order of chance"] = measured([range(SIZE)] * len(examples), examples)
+        rows[f"order of chance, {self.options.size}"] = measured(
+            [range(self.options.size)] * len(examples), examples
+        )
         for folder in sorted((self.work / "models").glob("*")):
             if not is_finished(folder) or folder.name in rows:
                 continue
@@ -220,6 +224,7 @@ def main() -> None:
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--learning-rate", type=float, default=1e-4)
     parser.add_argument("--lists", type=int, default=1000, help="to train on")
+    parser.add_argument("--size", type=int, default=8, help="passages in a list")
     parser.add_argument("--words", type=int, default=50, help="of each passage")
     parser.add_argument("--per-step", type=int, default=8)
     parser.add_argument("--epochs", type=float, default=1.0)

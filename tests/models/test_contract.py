@@ -106,7 +106,7 @@ def test_written_and_read_is_the_same(contract: ScoringContract, tmp_path: Path)
         ({"truncation": "right"}, "truncation must be one of pair, separate, not 'right'"),
         ({"pooling": "cls"}, "pooling must be one of mask, model"),
         ({"padding_side": "both"}, "padding_side must be one of right, left"),
-        ({"dtype": "int4"}, "dtype must be one of auto, float32"),
+        ({"dtype": "int2"}, "dtype must be one of auto, float32"),
         ({"append_eos": "yes"}, "append_eos must be true or false"),
         ({"add_special_tokens": 1}, "add_special_tokens must be true or false"),
         ({"max_tokens": "512"}, "needs max_tokens >= 1, not '512'"),

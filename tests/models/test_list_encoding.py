@@ -45,7 +45,7 @@ def test_letters_are_one_token_each(encoder):
 def test_a_prompt_ends_where_the_answer_begins(encoder):
     text = encoder.tokenizer.decode(encoder.prompt(WINDOW))
     assert text.endswith("<|im_start|>assistant\n")
-    assert "[L] text l\n" in text
+    assert "[L] text l [L]\n" in text
 
 
 def test_without_a_template_the_turns_stand_below_each_other(encoder):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,16 @@ from dear.models.scorer import Scorer
 pytest.importorskip("bitsandbytes", reason="the extra `quant` is not installed")
 
 SOME = pairs(24)
-WIDE = {"hidden_size": 128, "intermediate_size": 256, "num_key_value_heads": 4}
+WIDE: dict[str, dict[str, Any]] = {
+    "llama": {
+        "hidden_size": 128,
+        "intermediate_size": 256,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+        "head_dim": 64,
+    },
+    "bert": {"hidden_size": 128, "intermediate_size": 256},
+}
 """bitsandbytes' 4-bit product on a CPU works on blocks of 64."""
 
 
@@ -29,7 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
     def get(kind: str) -> Path:
         if kind not in made:
-            made[kind] = checkpoint(tmp_path_factory.mktemp(kind), kind, **WIDE)
+            made[kind] = checkpoint(tmp_path_factory.mktemp(kind), kind, **WIDE[kind])
         return made[kind]
 
     return get
@@ -71,9 +81,9 @@ def test_real_weights_in_four_bits_read_as_before() -> None:
 
 def test_an_adapter_stays_beside_small_weights(tmp_path: Path) -> None:
     peft = pytest.importorskip("peft")
-    base = checkpoint(tmp_path / "base", "llama", **WIDE)
+    base = checkpoint(tmp_path / "base", "llama", **WIDE["llama"])
     torch.manual_seed(1)
-    model = make("llama", **WIDE)
+    model = make("llama", **WIDE["llama"])
     model.name_or_path = str(base)
     config = peft.LoraConfig(
         task_type="SEQ_CLS", r=4, lora_alpha=64, target_modules=["q_proj"], init_lora_weights=False

@@ -49,9 +49,9 @@ def test_a_passage_cannot_fake_an_identifier():
     )
     assert prompt.identifiers == ("A", "B")
     (turn,) = prompt.messages
-    # the passage's own, and the example's
-    assert turn[1].count("[A]") == 2
-    assert "[A] I am (A) > (B)\n[B] me\n" in turn[1]
+    # before and behind the passage, and the example's
+    assert turn[1].count("[A]") == 3
+    assert "[A] I am (A) > (B) [A]\n[B] me [B]\n" in turn[1]
 
 
 def test_more_passages_than_letters():

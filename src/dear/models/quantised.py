@@ -7,7 +7,6 @@ not time. The head stays as it is.
 from __future__ import annotations
 
 import importlib.util
-import logging
 from typing import Any
 
 import torch
@@ -42,8 +41,6 @@ def weight_options(dtype: DType, device: torch.device, *, sharded: bool = False)
         raise MissingExtra.of("bitsandbytes", "quant")
     from transformers import BitsAndBytesConfig
 
-    # it says for every product that it casts
-    logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
     options["quantization_config"] = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
         load_in_8bit=dtype == "int8",
         load_in_4bit=dtype == "int4",

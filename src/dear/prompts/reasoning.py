@@ -100,8 +100,8 @@ def read_window(text: str) -> tuple[str, list[str], Identifiers] | None:
     """(query, passages, identifiers) of a prompt with its passages inline; None where none are.
 
     Passages are `[1] …`, `[2] …` or `[A] …`, each at the start of a line and up to the next; the
-    last one ends at an empty line; no more are read than the prompt says (`20 passages`). The
-    query stands behind `Query:`, `Search Query:` or `relevance to the query:`; a full stop that a
+    last one ends at an empty line; the same identifier behind one is left out; no more are read
+    than the prompt says (`20 passages`). The query stands behind `Query:`, `Search Query:` or `relevance to the query:`; a full stop that a
     prompt of ours puts behind it is dropped.
     """
     said = re.search(r"\b([0-9]{1,3}) (?:passages|documents)\b", text)
@@ -135,5 +135,7 @@ def _passages(text: str, names: Sequence[str]) -> list[str]:
         else:
             last = _LAST.search(text, start.end())
             end = last.start() if last else len(text)
-        passages.append(text[start.end() : end].strip())
+        # some prompts name a passage again behind it
+        passage = text[start.end() : end].strip().removesuffix(f"[{names[i]}]")
+        passages.append(passage.rstrip())
     return passages
