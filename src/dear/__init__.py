@@ -7,6 +7,7 @@ Reranker("runs/pydocs/student").rank("open a file", ["def open(…)", "def close
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 from dear.errors import DearError
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from dear.rank.reranker import Reranker
 
 __version__ = "0.1.0"
+
+# peft and accelerate import it where it is installed, and it tells which kernels it does without
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 __all__ = [
     "Candidates",

@@ -101,8 +101,8 @@ def read_window(text: str) -> tuple[str, list[str], Identifiers] | None:
 
     Passages are `[1] …`, `[2] …` or `[A] …`, each at the start of a line and up to the next; the
     last one ends at an empty line; the same identifier behind one is left out; no more are read
-    than the prompt says (`20 passages`). The query stands behind `Query:`, `Search Query:` or `relevance to the query:`; a full stop that a
-    prompt of ours puts behind it is dropped.
+    than the prompt says (`20 passages`). The query stands behind `Query:`, `Search Query:` or
+    `relevance to the query:`; a full stop that a prompt of ours puts behind it is dropped.
     """
     said = re.search(r"\b([0-9]{1,3}) (?:passages|documents)\b", text)
     most = int(said[1]) if said else 999
