@@ -21,6 +21,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import math
 import os
 import random
 import sys
@@ -464,7 +465,8 @@ def every(seconds: float) -> Any:
     def report(step: Any) -> None:
         if time.monotonic() - last[0] > seconds:
             last[0] = time.monotonic()
-            say(f"  step {step.done}/{step.total} loss {step.loss:.4f}")
+            loss = "" if math.isnan(step.loss) else f" loss {step.loss:.4f}"
+            say(f"  step {step.done}/{step.total}{loss}")
 
     return report
 

@@ -7,7 +7,9 @@ kept in --work and done once; kill it at any time and start it again.
 
 The parts, in order: `lists` (--size passages of a query, over the teacher's whole range, in an order of
 chance; some queries are held out), `train` (one model for each of --variants), `evaluate` (the
-held-out lists in one pass, against the teacher's order; into benchmarks/results/stage2.json).
+held-out lists in one pass, against the teacher's order), `test` (test collections, from a
+shuffled start and behind a pointwise model; see stage2_test.py). The last two write to
+benchmarks/results/stage2.json, under "held-out" and "test".
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import numpy as np
 import torch
 from stage1 import TRAIN, WEB, Bench, every, say, slug
+from stage2_test import ListTest, add_options, print_table
 
 from dear.artifacts import read_json, write_json
 from dear.data.formats import read_lists, write_lists
@@ -37,6 +40,7 @@ from dear.train.list_start import start_list_model
 from dear.train.lists import ListTokenizer, ListTokens, shuffled, tokenise
 from dear.train.listwise import list_quality, train_lists
 
+PARTS = ("lists", "train", "evaluate", "test")
 HELD_OUT = 15
 """Queries of each collection that no model trains on."""
 WEB_LISTS = 8
@@ -163,8 +167,8 @@ class Stage2:
         """Every finished model on the held-out lists."""
         from dear.train.list_trainer import orders
 
-        path = self.options.output
-        rows: dict[str, Any] = read_json(path) if path.exists() else {}
+        results = self.results()
+        rows: dict[str, Any] = results.setdefault("held-out", {})
         examples = self.examples("held-out")[: self.options.test_lists]
         rows[f"order of chance, {self.options.size}"] = measured(
             [range(self.options.size)] * len(examples), examples
@@ -182,9 +186,21 @@ class Stage2:
                 "training_lists": training["lists"],
                 "training_seconds": training["seconds"],
             }
-            write_json(path, rows)
+            write_json(self.options.output, results)
         for name, row in sorted(rows.items(), key=lambda item: item[1]["ndcg"]):
             say(f"nDCG {row['ndcg']:.4f}  tau {row['tau']:+.4f}  ±{row['tau_error']:.3f}  {name}")
+
+    def test(self) -> None:
+        """Models on test collections; asked for once, the table is made anew each time."""
+        results = self.results()
+        for results["test"] in ListTest(self.options).run():
+            write_json(self.options.output, results)
+        if "test" in results:
+            print_table(results["test"])
+
+    def results(self) -> dict[str, Any]:
+        path = self.options.output
+        return read_json(path) if path.exists() else {}
 
 
 def measured(found: Any, examples: list[ListExample]) -> dict[str, Any]:
@@ -217,7 +233,7 @@ def main() -> None:
     parser.add_argument("--stage1", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/stage2.json"))
-    parser.add_argument("--only", default="lists,train,evaluate")
+    parser.add_argument("--only", default=",".join(PARTS))
     parser.add_argument("--variants", action="append", choices=list(VARIANTS))
     parser.add_argument("--base", default="smollm2-135m")
     parser.add_argument("--full", action="store_true", help="full weights instead of an adapter")
@@ -230,12 +246,13 @@ def main() -> None:
     parser.add_argument("--epochs", type=float, default=1.0)
     parser.add_argument("--save-steps", type=int, default=10)
     parser.add_argument("--test-lists", type=int, default=80)
+    add_options(parser)
     options = parser.parse_args()
     options.variants = options.variants or ["both"]
     stage2 = Stage2(options)
     for part in options.only.split(","):
-        if part not in ("lists", "train", "evaluate"):
-            sys.exit(f"no part {part!r}: lists, train, evaluate")
+        if part not in PARTS:
+            sys.exit(f"no part {part!r}: {', '.join(PARTS)}")
         getattr(stage2, part)()
 
 

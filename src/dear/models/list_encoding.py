@@ -58,6 +58,10 @@ class ListEncoder:
             # the template wrote the special tokens
             return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
         text = "\n\n".join(text for _, text in window.messages) + "\n"
+        return self.opening(text)
+
+    def opening(self, text: str) -> list[int]:
+        """Text that begins a prompt without turns: the tokenizer's own special tokens first."""
         return self._without_end(list(self.tokenizer(text)["input_ids"]))
 
     def answer(

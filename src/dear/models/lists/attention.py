@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -29,13 +29,25 @@ def attend(
     Long ones go through SDPA. A short step would spend its time there on copies of all keys and
     values, H / G of each; here every group of heads meets its keys where they lie.
     """
-    count, heads, steps, width = query.shape
-    if softcap is None and steps > SHORT:
+    if softcap is None and query.shape[2] > SHORT:
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, scaling=scaling, **other
         )
+    weights = attention_weights(query, key, attention_mask, scaling, softcap)
+    return attended(weights, value), None
+
+
+def attention_weights(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    softcap: float | None = None,
+) -> torch.Tensor:
+    """float32 (B, G, H / G, S, T), each row of T sums to 1; shapes as in `attend`."""
+    count, heads, steps, width = query.shape
     groups, total = key.shape[1], key.shape[2]
     share = heads // groups
     grouped = query.reshape(count, groups, share * steps, width)
@@ -51,31 +63,42 @@ def attend(
         seen = attention_mask[:, :, None, :, :total]
         # not -inf: a row of padding sees nothing, and must stay finite
         weights = weights.masked_fill(~seen, torch.finfo(torch.float32).min)
-    weights = weights.softmax(-1).to(value.dtype).view(count, groups, share * steps, total)
-    found = (weights @ value).view(count, heads, steps, -1)
-    return found.transpose(1, 2).contiguous(), None
+    return weights.softmax(-1)
+
+
+def attended(weights: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """(B, S, H, D) of weights (B, G, H / G, S, T) and value (B, G, T, D)."""
+    count, groups, share, steps, total = weights.shape
+    flat = weights.to(value.dtype).view(count, groups, share * steps, total)
+    found = (flat @ value).view(count, groups * share, steps, -1)
+    return found.transpose(1, 2).contiguous()
 
 
 @contextlib.contextmanager
-def window_attention(model: Any) -> Iterator[None]:
-    """The model attends as `attend` does while this is open, if its class takes SDPA at all."""
+def window_attention(
+    model: Any, name: str = NAME, attention: Callable[..., Any] = attend
+) -> Iterator[None]:
+    """The model attends as `attend` does while this is open, if its class takes SDPA at all.
+
+    attention: another function of the same arguments, known to transformers by `name`.
+    """
     config = model.config.get_text_config()
     takes = getattr(model, "_supports_sdpa", False)
     if not takes or not getattr(model, "_supports_attention_backend", False):
         yield
         return
-    _register()
+    _register(name, attention)
     before = config._attn_implementation
-    config._attn_implementation = NAME
+    config._attn_implementation = name
     try:
         yield
     finally:
         config._attn_implementation = before
 
 
-def _register() -> None:
+def _register(name: str, attention: Callable[..., Any]) -> None:
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import sdpa_mask
 
-    AttentionInterface.register(NAME, attend)
-    AttentionMaskInterface.register(NAME, sdpa_mask)
+    AttentionInterface.register(name, attention)
+    AttentionMaskInterface.register(name, sdpa_mask)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from dear.errors import ConfigError, ContractMismatch
@@ -62,19 +63,27 @@ class WindowEncoder:
                 f"{what} does not fit {limit}, and only the model's own prompt "
                 f"({self.model.contract.prompt!r}) is cut; use it, or a smaller window"
             )
-        fits: list[int] | None = None
-        low, high = 1, template.max_words
-        while low <= high:
-            middle = (low + high) // 2
-            shorter = replace(template, max_words=middle).render(window.query, window.passages)
-            ids = self.encoder.prompt(shorter)
-            if len(ids) <= limit:
-                fits, low = ids, middle + 1
-            else:
-                high = middle - 1
-        if fits is None:
+
+        def made(words: int) -> list[int]:
+            shorter = replace(template, max_words=words).render(window.query, window.passages)
+            return self.encoder.prompt(shorter)
+
+        words = most_words(lambda n: len(made(n)) <= limit, template.max_words)
+        if words is None:
             raise ConfigError(f"{what} does not fit {limit} with one word of each; use fewer")
         if not self.cut:
-            logger.warning("%s does not fit %d: passages are cut to %d words", what, limit, high)
+            logger.warning("%s does not fit %d: passages are cut to %d words", what, limit, words)
         self.cut += 1
-        return EncodedWindow(tuple(fits), chain, high)
+        return EncodedWindow(tuple(made(words)), chain, words)
+
+
+def most_words(fits: Callable[[int], bool], most: int) -> int | None:
+    """The largest number of words up to `most` that fits; None where not even one does."""
+    low, high = 1, most
+    while low <= high:
+        middle = (low + high) // 2
+        if fits(middle):
+            low = middle + 1
+        else:
+            high = middle - 1
+    return high or None

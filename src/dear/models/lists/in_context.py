@@ -1,0 +1,192 @@
+"""Passages ordered by the attention that a query's tokens pay them: no training, no answer.
+
+In-context reranking (Chen, Gutiérrez and Su 2025): the passages are read once, then the query
+behind them, then, in the query's place, one that says nothing. A passage's score is the attention
+that the first draws to it beyond the second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from dear.errors import ConfigError
+from dear.models.heads import takes
+from dear.models.lists.attention import attended, attention_weights, window_attention
+from dear.models.lists.cache import WindowCache
+from dear.models.lists.loading import ListModel
+from dear.models.lists.windows import most_words
+from dear.prompts.listwise import WindowPrompt, clean
+
+OPENING = "Here are some passages:\n\n"
+BLANK = "N/A"
+"""A query without content."""
+
+NAME = "dear_in_context"
+DEVIATIONS = 2.0
+"""Tokens that stand so many standard deviations below their passage's mean are left out."""
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedContext:
+    """ids: the passages; spans: (start, stop) of each in them.  query, blank: what may follow."""
+
+    ids: tuple[int, ...]
+    spans: tuple[tuple[int, int], ...]
+    query: tuple[int, ...]
+    blank: tuple[int, ...]
+
+    @property
+    def tokens(self) -> int:
+        """That the model reads."""
+        return len(self.ids) + len(self.query) + len(self.blank)
+
+
+class InContext:
+    """Scores the passages of a window, one window at a time.
+
+    The prompt is its own, whatever the model was taught; passages are cut to the contract's words.
+    ConfigError: a model whose attention does not go through transformers' interface.
+    """
+
+    def __init__(self, model: ListModel) -> None:
+        self.model = model
+        self.body = getattr(model.model, model.model.base_model_prefix)
+        kind = type(model.model)
+        if not getattr(kind, "_supports_sdpa", False) or not getattr(
+            kind, "_supports_attention_backend", False
+        ):
+            raise ConfigError(f"{model.name}: the attention of {kind.__name__} cannot be read")
+        config = model.model.config.get_text_config(decoder=True)
+        self.layers = int(config.num_hidden_layers)
+        self.takes_positions = takes(self.body, "position_ids")
+
+    def encode(self, window: WindowPrompt) -> EncodedContext:
+        """ConfigError: not even one word of each passage fits."""
+        query, blank = self._ask(window.query.text), self._ask(BLANK)
+        limit = self.model.max_tokens - max(len(query), len(blank))
+
+        def made(words: int) -> tuple[list[int], tuple[tuple[int, int], ...]]:
+            return self._passages([clean(p.full_text, words) for p in window.passages])
+
+        words = self.model.contract.max_words
+        ids, spans = made(words)
+        if len(ids) > limit:
+            found = most_words(lambda n: len(made(n)[0]) <= limit, words)
+            if found is None:
+                raise ConfigError(
+                    f"{self.model.name}: {len(spans)} passages do not fit {limit} tokens with one "
+                    "word of each; use fewer"
+                )
+            ids, spans = made(found)
+        return EncodedContext(tuple(ids), spans, query, blank)
+
+    def scores(self, context: EncodedContext) -> tuple[float, ...]:
+        """By passage, comparable within the window."""
+        with torch.inference_mode():
+            paid = self.attention(context).mean((0, 1))
+        return tuple(_score(paid[start:stop]) for start, stop in context.spans)
+
+    def attention(self, context: EncodedContext) -> torch.Tensor:
+        """float32 (layers, heads, tokens of the passages): the mean over the query's tokens, less
+        that over the blank one's. Layers whose window is shorter than the prompt are left out."""
+        width, device = len(context.ids), self.model.device
+        cache = WindowCache(self.layers, 1, width, device)
+        cache.place(slice(0, 1), 0, 0)
+        with torch.inference_mode():
+            with window_attention(self.model.model):
+                self._forward(context.ids, cache, 0)
+            cache.place(slice(0, 1), 0, width)
+            longest = max(len(context.query), len(context.blank))
+            cache.reserve(longest)
+            paid = [
+                self._paid(ids, cache, width, width + longest)
+                for ids in (context.query, context.blank)
+            ]
+        return paid[0] - paid[1]
+
+    def _paid(self, ids: Sequence[int], cache: WindowCache, width: int, total: int) -> torch.Tensor:
+        seen = Seen(width, total)
+        token = _seen.set(seen)
+        try:
+            with window_attention(self.model.model, NAME, watched):
+                self._forward(ids, cache, width)
+        finally:
+            _seen.reset(token)
+        if seen.layers != self.layers:
+            raise ConfigError(f"{self.model.name}: not every layer attends as transformers' do")
+        if not seen.paid:
+            raise ConfigError(
+                f"{self.model.name}: no layer sees as far as {total} tokens; use a smaller window"
+            )
+        return torch.stack(seen.paid)
+
+    def _forward(self, ids: Sequence[int], cache: WindowCache, start: int) -> None:
+        extra: dict[str, Any] = {}
+        if self.takes_positions:
+            places = torch.arange(start, start + len(ids), device=self.model.device)
+            extra["position_ids"] = places[None]
+        row = torch.tensor([list(ids)], device=self.model.device)
+        self.body(input_ids=row, past_key_values=cache.cache, use_cache=True, **extra)
+
+    def _passages(self, texts: Sequence[str]) -> tuple[list[int], tuple[tuple[int, int], ...]]:
+        tokenizer = self.model.tokenizer
+        ids = self.model.encoder.opening(OPENING)
+        spans = []
+        for i, text in enumerate(texts, 1):
+            start = len(ids)
+            ids += tokenizer(f"[{i}] {text}\n\n", add_special_tokens=False)["input_ids"]
+            spans.append((start, len(ids)))
+        return ids, tuple(spans)
+
+    def _ask(self, query: str) -> tuple[int, ...]:
+        text = f"Query: {clean(query)}\n"
+        return tuple(self.model.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+class Seen:
+    """What the layers paid in one pass.
+
+    width: tokens of the passages.  total: a layer must see so far back.
+    """
+
+    def __init__(self, width: int, total: int) -> None:
+        self.width, self.total = width, total
+        self.layers = 0
+        self.paid: list[torch.Tensor] = []
+
+    def add(self, weights: torch.Tensor, sliding: int | None) -> None:
+        """weights: (1, G, H / G, S, T)."""
+        self.layers += 1
+        if sliding is None or sliding >= self.total:
+            self.paid.append(weights[0, ..., : self.width].flatten(0, 1).mean(1))
+
+
+_seen: ContextVar[Seen] = ContextVar("seen")
+
+
+def watched(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    softcap: float | None = None,
+    sliding_window: int | None = None,
+    **_other: Any,
+) -> tuple[torch.Tensor, None]:
+    """As `attend`, and what was paid is noted; it is small, and float32 throughout."""
+    weights = attention_weights(query.float(), key.float(), attention_mask, scaling, softcap)
+    _seen.get().add(weights, sliding_window)
+    return attended(weights, value), None
+
+
+def _score(paid: torch.Tensor) -> float:
+    """The sum over a passage's tokens, without those that are abnormally low."""
+    low = paid.mean() - DEVIATIONS * paid.std(correction=0)
+    return float(paid[paid >= low].double().sum())
