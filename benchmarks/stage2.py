@@ -5,9 +5,9 @@
 --stage1 is the --work folder of benchmarks/stage1.py: its labels order the lists. Every step is
 kept in --work and done once; kill it at any time and start it again.
 
-The parts, in order: `lists` (--size passages of a query, over the teacher's whole range, in an order of
-chance; some queries are held out), `train` (one model for each of --variants), `evaluate` (the
-held-out lists in one pass, against the teacher's order), `test` (test collections, from a
+The parts, in order: `lists` (--size passages of a query, over the teacher's whole range, in an
+order of chance; some queries are held out), `train` (one model for each of --variants), `evaluate`
+(the held-out lists in one pass, against the teacher's order), `test` (test collections, from a
 shuffled start and behind a pointwise model; see stage2_test.py). The last two write to
 benchmarks/results/stage2.json, under "held-out" and "test".
 """
@@ -193,10 +193,10 @@ class Stage2:
     def test(self) -> None:
         """Models on test collections; asked for once, the table is made anew each time."""
         results = self.results()
-        for results["test"] in ListTest(self.options).run():
+        for table in ListTest(self.options).run():
+            results["test"] = table
             write_json(self.options.output, results)
-        if "test" in results:
-            print_table(results["test"])
+            print_table(table)
 
     def results(self) -> dict[str, Any]:
         path = self.options.output

@@ -11,6 +11,7 @@ import argparse
 import itertools
 import random
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -122,6 +123,8 @@ class ListTest:
             str(f) for f in sorted((self.work / "models").glob("*")) if is_finished(f)
         ]
         readings = self.options.readings.split(",")
+        if odd := set(readings) - {*READINGS, THOUGHT}:
+            sys.exit(f"no reading {min(odd)!r}: {', '.join((*READINGS, THOUGHT))}")
         found = []
         for model in asked:
             name, reading = split_reading(model)
@@ -349,7 +352,7 @@ def counted(seconds: float) -> Callable[[int, int], None]:
 
 
 COLUMNS = {
-    **{name: ".4f" for name in LIST_TEST},
+    **dict.fromkeys(LIST_TEST, ".4f"),
     "pooled": ".4f",
     "valid": ".1%",
     "calls": ".1f",
@@ -367,12 +370,11 @@ def print_table(results: Mapping[str, Any]) -> None:
     widths = {name: max(len(name), 7) for name in COLUMNS}
     say("  ".join(name.rjust(width) for name, width in widths.items()))
     for system, row in results["rows"].items():
-        cells = (format(row[c], form) if c in row else "" for c, form in COLUMNS.items())
-        say(
-            "  ".join(c.rjust(w) for c, w in zip(cells, widths.values(), strict=True))
-            + "  "
-            + system
-        )
+        cells = [
+            (format(row[name], form) if name in row else "").rjust(widths[name])
+            for name, form in COLUMNS.items()
+        ]
+        say("  ".join([*cells, system]))
     for test in results["tests"]:
         say(
             f"{test['difference']:+.4f} ({test['interval'][0]:+.4f} … {test['interval'][1]:+.4f}), "

@@ -46,7 +46,8 @@ HEAD_OPERATIONS = rf".*\.({'|'.join(HEAD_PARTS)})[./].*"
 nothing to gain, and five sixths of an encoder's int8 error were in it."""
 
 GATED_OPERATIONS = r".*\.down_proj[./].*"
-"""Products behind a gated activation, whose outliers int8 cannot hold: half of a decoder's error."""
+"""Products behind a gated activation, whose outliers int8 cannot hold: half of a decoder's
+error."""
 
 TOLERANCE = 2e-4
 """Largest difference from transformers, in float32, in units of 1 + |logit|."""
