@@ -14,7 +14,8 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from contextlib import suppress
+from dataclasses import astuple, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,16 @@ from scipy.stats import kendalltau
 from stage1 import Bench, Sample, say, slug
 
 from dear.artifacts import read_json, write_json
+from dear.backends import Completion, OnAnswer
 from dear.backends.local import Local, split_reading
 from dear.bench.machine import describe
 from dear.data.formats import read_run, write_run
+from dear.errors import ParseError
 from dear.evaluate.compare import compare, holm, pool
 from dear.evaluate.metrics import Evaluation, evaluate
 from dear.models.lists.loading import ListModel, load_list_model
 from dear.models.lists.reader import READINGS, ListReader
+from dear.prompts.listwise import WindowPrompt, parse_permutation
 from dear.rank.listwise import rank_listwise
 from dear.rank.strategies import Full
 from dear.records import Ranking, Run, gather
@@ -43,7 +47,7 @@ SHUFFLED = "shuffled"
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Sums over `queries` rankings; windows that needed no mending are valid."""
+    """Sums over `queries` rankings. valid: windows whose answer was a whole permutation."""
 
     queries: int
     windows: int = 0
@@ -53,8 +57,7 @@ class Cost:
     seconds: float = 0.0
 
     def __add__(self, other: Cost) -> Cost:
-        sums = (a + b for a, b in zip(asdict(self).values(), asdict(other).values(), strict=True))
-        return Cost(*sums)
+        return Cost(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
     def per_query(self) -> dict[str, float]:
         if not self.seconds:
@@ -80,6 +83,26 @@ class Row:
     def add(self, name: str, run: Run, cost: Cost | None = None) -> None:
         self.runs.setdefault(name, []).append(run)
         self.cost += cost or Cost(len(run))
+
+
+class Counted(Local):
+    """Counts the answers that are a whole permutation, a thought before it left aside.
+
+    A cut thought is no fault of the permutation behind it; `ListwiseReport.mended` holds it.
+    """
+
+    valid = 0
+
+    def generate(
+        self, prompts: Sequence[WindowPrompt], on_answer: OnAnswer | None = None
+    ) -> list[Completion]:
+        found = super().generate(prompts, on_answer)
+        kind = self.template.identifiers
+        for prompt, completion in zip(prompts, found, strict=True):
+            with suppress(ParseError):
+                parsed = parse_permutation(completion.text, len(prompt.passages), kind)
+                self.valid += parsed.complete and not set(parsed.mends) - {"thought stripped"}
+        return found
 
 
 class ListTest:
@@ -203,19 +226,12 @@ class ListTest:
             )
             write_run(path, {r.query_id: r for r in rankings}, slug(how))
             # the note says that the run is whole: it comes last
-            write_json(note, report.to_dict())
+            write_json(note, report.to_dict() | {"valid": backend.valid})
         kept = read_json(note)
-        cost = Cost(
-            queries=kept["queries"],
-            windows=kept["windows"],
-            valid=kept["windows"] - kept["mended"] - kept["parse_errors"],
-            prompt_tokens=kept["prompt_tokens"],
-            completion_tokens=kept["completion_tokens"],
-            seconds=kept["seconds"],
-        )
+        cost = Cost(**{each.name: kept[each.name] for each in fields(Cost)})
         return read_run(path), cost
 
-    def backend(self, model: str, reading: str) -> Local:
+    def backend(self, model: str, reading: str) -> Counted:
         """The model is held until another is asked for."""
         if self.opened is None or self.opened[0] != model:
             self.opened = None
@@ -224,10 +240,10 @@ class ListTest:
         if reading == THOUGHT:
             tokens = self.options.thought_tokens
             thinks: dict[str, Any] = {"thought": True, "thought_tokens": tokens}
-            return Local(ListReader(found, reading="constrained", **thinks))
+            return Counted(ListReader(found, reading="constrained", **thinks))
         # free text as it was taught; others would cut a thought that nobody asked for
         thought = None if reading == "text" else False
-        return Local(ListReader(found, reading=reading, thought=thought))  # type: ignore[arg-type]
+        return Counted(ListReader(found, reading=reading, thought=thought))  # type: ignore[arg-type]
 
     # -- results ---------------------------------------------------------------------------
 

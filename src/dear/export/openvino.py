@@ -214,7 +214,7 @@ def _quantised(graph: Any, model: ScoringModel, calibration: Sequence[Pair]) -> 
         subset_size=len(encoded),
         # one row of a few hundred numbers: nothing to gain, and most of int8's error was in it
         ignored_scope=nncf.IgnoredScope(
-            patterns=[rf".*\.({'|'.join(HEAD_PARTS)})[./].*"], validate=False
+            patterns=[HEAD_OPERATIONS, GATED_OPERATIONS], validate=False
         ),
     )
 

@@ -83,8 +83,7 @@ def window_attention(
     attention: another function of the same arguments, known to transformers by `name`.
     """
     config = model.config.get_text_config()
-    takes = getattr(model, "_supports_sdpa", False)
-    if not takes or not getattr(model, "_supports_attention_backend", False):
+    if not takes_attention(model):
         yield
         return
     _register(name, attention)
@@ -94,6 +93,14 @@ def window_attention(
         yield
     finally:
         config._attn_implementation = before
+
+
+def takes_attention(model: Any) -> bool:
+    """Whether its attention is a function that transformers looks up by name."""
+    return bool(
+        getattr(model, "_supports_sdpa", False)
+        and getattr(model, "_supports_attention_backend", False)
+    )
 
 
 def _register(name: str, attention: Callable[..., Any]) -> None:

@@ -133,7 +133,7 @@ class Decoder:
             start = width - ids.shape[1]
             cache.place(place, start, start)
             cache.mask[place, start:width] = mask
-        return self._hidden(ids, mask, cache)
+        return self.hidden(ids, mask, cache)
 
     def _step(
         self, rows: Sequence[_Row[T]], going: Sequence[bool], cache: WindowCache
@@ -147,13 +147,17 @@ class Decoder:
         cache.reserve(ids.shape[1])
         stop = cache.room.stop
         cache.mask[:, stop : stop + ids.shape[1]] = mask
-        hidden = self._hidden(ids, cache.mask[:, : stop + ids.shape[1]], cache)
+        hidden = self.hidden(ids, cache.mask[:, : stop + ids.shape[1]], cache)
         cache.room.stop = stop + ids.shape[1]
         return hidden
 
-    def _hidden(
+    def hidden(
         self, ids: torch.Tensor, mask: torch.Tensor, cache: WindowCache | None
     ) -> torch.Tensor:
+        """(B, H) hidden states of the last tokens of ids (B, S), behind what the cache holds.
+
+        mask: (B, T) 1 where there is a token, T >= S.
+        """
         extra: dict[str, Any] = {}
         if self.takes_positions:
             extra["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]

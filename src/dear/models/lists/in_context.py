@@ -7,6 +7,7 @@ that the first draws to it beyond the second.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -15,12 +16,20 @@ from typing import Any
 import torch
 
 from dear.errors import ConfigError
-from dear.models.heads import takes
-from dear.models.lists.attention import attended, attention_weights, window_attention
+from dear.models.lists.attention import (
+    attended,
+    attention_weights,
+    takes_attention,
+    window_attention,
+)
 from dear.models.lists.cache import WindowCache
+from dear.models.lists.decoder import Decoder
 from dear.models.lists.loading import ListModel
+from dear.models.lists.programs import Found
 from dear.models.lists.windows import most_words
 from dear.prompts.listwise import WindowPrompt, clean
+
+logger = logging.getLogger(__name__)
 
 OPENING = "Here are some passages:\n\n"
 BLANK = "N/A"
@@ -53,17 +62,13 @@ class InContext:
     ConfigError: a model whose attention does not go through transformers' interface.
     """
 
-    def __init__(self, model: ListModel) -> None:
-        self.model = model
-        self.body = getattr(model.model, model.model.base_model_prefix)
-        kind = type(model.model)
-        if not getattr(kind, "_supports_sdpa", False) or not getattr(
-            kind, "_supports_attention_backend", False
-        ):
-            raise ConfigError(f"{model.name}: the attention of {kind.__name__} cannot be read")
-        config = model.model.config.get_text_config(decoder=True)
-        self.layers = int(config.num_hidden_layers)
-        self.takes_positions = takes(self.body, "position_ids")
+    def __init__(self, model: ListModel, decoder: Decoder) -> None:
+        self.model, self.decoder = model, decoder
+        self.cut = 0
+        """Windows that were cut so far."""
+        if not (decoder.keeps and takes_attention(model.model)):
+            kind = type(model.model).__name__
+            raise ConfigError(f"{model.name}: the attention of {kind} cannot be read")
 
     def encode(self, window: WindowPrompt) -> EncodedContext:
         """ConfigError: not even one word of each passage fits."""
@@ -82,24 +87,31 @@ class InContext:
                     f"{self.model.name}: {len(spans)} passages do not fit {limit} tokens with one "
                     "word of each; use fewer"
                 )
+            if not self.cut:
+                logger.warning(
+                    "%s: %d passages and %d tokens do not fit %d: they are cut to %d words",
+                    *(self.model.name, len(spans), len(ids), limit, found),
+                )
+            self.cut += 1
             ids, spans = made(found)
         return EncodedContext(tuple(ids), spans, query, blank)
 
-    def scores(self, context: EncodedContext) -> tuple[float, ...]:
-        """By passage, comparable within the window."""
-        with torch.inference_mode():
-            paid = self.attention(context).mean((0, 1))
-        return tuple(_score(paid[start:stop]) for start, stop in context.spans)
+    def read(self, context: EncodedContext) -> Found:
+        """Order and scores; equal ones in the window's order."""
+        paid = self.attention(context).mean((0, 1))
+        scores = tuple(_score(paid[start:stop]) for start, stop in context.spans)
+        order = sorted(range(len(scores)), key=lambda i: -scores[i])
+        return Found(order=tuple(order), scores=scores)
 
     def attention(self, context: EncodedContext) -> torch.Tensor:
         """float32 (layers, heads, tokens of the passages): the mean over the query's tokens, less
         that over the blank one's. Layers whose window is shorter than the prompt are left out."""
-        width, device = len(context.ids), self.model.device
-        cache = WindowCache(self.layers, 1, width, device)
+        width = len(context.ids)
+        cache = WindowCache(self.decoder.layers, 1, width, self.model.device)
         cache.place(slice(0, 1), 0, 0)
         with torch.inference_mode():
             with window_attention(self.model.model):
-                self._forward(context.ids, cache, 0)
+                self._forward(context.ids, cache)
             cache.place(slice(0, 1), 0, width)
             longest = max(len(context.query), len(context.blank))
             cache.reserve(longest)
@@ -114,10 +126,10 @@ class InContext:
         token = _seen.set(seen)
         try:
             with window_attention(self.model.model, NAME, watched):
-                self._forward(ids, cache, width)
+                self._forward(ids, cache)
         finally:
             _seen.reset(token)
-        if seen.layers != self.layers:
+        if seen.layers != self.decoder.layers:
             raise ConfigError(f"{self.model.name}: not every layer attends as transformers' do")
         if not seen.paid:
             raise ConfigError(
@@ -125,13 +137,10 @@ class InContext:
             )
         return torch.stack(seen.paid)
 
-    def _forward(self, ids: Sequence[int], cache: WindowCache, start: int) -> None:
-        extra: dict[str, Any] = {}
-        if self.takes_positions:
-            places = torch.arange(start, start + len(ids), device=self.model.device)
-            extra["position_ids"] = places[None]
+    def _forward(self, ids: Sequence[int], cache: WindowCache) -> None:
         row = torch.tensor([list(ids)], device=self.model.device)
-        self.body(input_ids=row, past_key_values=cache.cache, use_cache=True, **extra)
+        mask = row.new_ones(1, cache.room.stop + len(ids))
+        self.decoder.hidden(row, mask, cache)
 
     def _passages(self, texts: Sequence[str]) -> tuple[list[int], tuple[tuple[int, int], ...]]:
         tokenizer = self.model.tokenizer

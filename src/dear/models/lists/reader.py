@@ -1,4 +1,4 @@
-"""Windows to orders: three ways to read a causal model."""
+"""Windows to orders: four ways to read a causal model."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeAlias, get_args
 from dear.errors import ConfigError, nearest
 from dear.models.batching import pick_batch_tokens
 from dear.models.lists.decoder import Decoder, Program
+from dear.models.lists.in_context import InContext
 from dear.models.lists.loading import ListModel
 from dear.models.lists.programs import (
     Found,
@@ -24,8 +25,11 @@ from dear.models.lists.programs import (
 from dear.models.lists.windows import EncodedWindow, WindowEncoder
 from dear.prompts.listwise import ListwisePrompt, WindowPrompt
 
-Reading: TypeAlias = Literal["first", "constrained", "text"]
+Reading: TypeAlias = Literal["first", "constrained", "text", "attention"]
 READINGS: tuple[Reading, ...] = get_args(Reading)
+
+ONE_PASS = ("first", "attention")
+"""Readings in which nothing is written."""
 
 SLACK = 16
 """Tokens that free text may spend beyond a bare chain."""
@@ -38,7 +42,8 @@ class ListAnswer:
     text:    the answer as `parse_permutation` reads it.
     order:   positions of the window, best first; None for free text, which is not read here.
     thought: what the model wrote before the ranking.
-    scores:  by passage, in the window's order; `first` alone. Comparable within the window.
+    scores:  by passage, in the window's order; `first` and `attention` alone. Comparable within
+             the window.
     cut:     a thought or a text was ended for its length.
     """
 
@@ -56,9 +61,12 @@ class ListReader:
 
     reading:        "first": the identifiers' logits where an answer would begin, one pass.
                     "constrained": greedy over valid permutations, every answer is whole.
-                    "text": free text. None: what the model was taught.
+                    "text": free text.
+                    "attention": by the attention that the query pays, for any causal model; it
+                    reads a prompt of its own, of as many passages as fit.
+                    None: what the model was taught.
     batch_tokens:   padded tokens in a batch; a default for the device where None.
-    thought:        whether a thought comes first (not in "first"); as taught where None.
+    thought:        whether a thought comes first (in "constrained", "text"); as taught where None.
     thought_tokens: it is ended after so many.
     temperature:    0 is greedy; else text and thoughts are sampled, from `seed` and the window.
     """
@@ -82,11 +90,11 @@ class ListReader:
             raise ConfigError(f"no reading {reading!r}{nearest(reading, READINGS)}")
         if thought_tokens < 1 or temperature < 0:
             raise ConfigError("thought_tokens must be 1 or more, temperature 0 or more")
-        if reading == "first" and thought:
-            raise ConfigError("the reading `first` has no thought; use constrained")
+        if reading in ONE_PASS and thought:
+            raise ConfigError(f"the reading `{reading}` has no thought; use constrained")
         self.model = model
         self.reading: Reading = reading
-        self.thinks = thinks and reading != "first"
+        self.thinks = thinks and reading not in ONE_PASS
         self.thought_tokens, self.temperature, self.seed = thought_tokens, temperature, seed
         self.windows = WindowEncoder(model, thought_tokens if self.thinks else 0)
         self.decoder = Decoder(
@@ -95,6 +103,7 @@ class ListReader:
             model.device,
             pick_batch_tokens(batch_tokens, model.device),
         )
+        self.in_context = InContext(model, self.decoder) if reading == "attention" else None
         self._stops = _stops(model)
 
     @property
@@ -128,22 +137,32 @@ class ListReader:
 
         on_answer: called with (place, answer) as soon as one is there, in any order.
         """
-        encoded = [self.windows.encode(prompt) for prompt in prompts]
         answers: dict[int, ListAnswer] = {}
 
-        def done(place: int, found: Found) -> None:
-            answers[place] = self._answer(prompts[place], encoded[place], found)
+        def hand_on(place: int, found: Found, tokens: int) -> None:
+            answers[place] = self._answer(prompts[place], tokens, found)
             if on_answer is not None:
                 on_answer(place, answers[place])
 
+        if self.in_context is None:
+            self._decode(prompts, hand_on)
+        else:
+            contexts = [self.in_context.encode(prompt) for prompt in prompts]
+            for place, context in enumerate(contexts):
+                hand_on(place, self.in_context.read(context), context.tokens)
+        return [answers[place] for place in range(len(prompts))]
+
+    def _decode(
+        self, prompts: Sequence[WindowPrompt], hand_on: Callable[[int, Found, int], None]
+    ) -> None:
+        encoded = [self.windows.encode(prompt) for prompt in prompts]
         single = all(len(ids) == 1 for window in encoded for ids in window.chain.identifiers)
         self.decoder.run(
             [(window.ids, self._program(window)) for window in encoded],
             steps=not (self.reading == "first" and single),
             even=self.reading == "text" or (single and not self.thinks),
-            done=done,
+            done=lambda place, found: hand_on(place, found, len(encoded[place].ids)),
         )
-        return [answers[place] for place in range(len(prompts))]
 
     def _program(self, window: EncodedWindow) -> Program[Found]:
         if self.reading == "first":
@@ -164,7 +183,7 @@ class ListReader:
         digest = hashlib.sha256(repr((self.seed, window.ids)).encode()).digest()
         return sampled(self.temperature, int.from_bytes(digest[:8], "big") >> 1)
 
-    def _answer(self, prompt: WindowPrompt, window: EncodedWindow, found: Found) -> ListAnswer:
+    def _answer(self, prompt: WindowPrompt, tokens: int, found: Found) -> ListAnswer:
         written = self.model.tokenizer.decode(found.ids, skip_special_tokens=True)
         thought = ""
         if found.order is not None:
@@ -179,7 +198,7 @@ class ListReader:
             thought=thought,
             scores=found.scores,
             cut=found.cut,
-            prompt_tokens=len(window.ids),
+            prompt_tokens=tokens,
             completion_tokens=found.tokens,
         )
 
