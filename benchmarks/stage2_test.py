@@ -132,12 +132,11 @@ class ListTest:
         cascades: dict[str, Row] = {}
         for model, readings in self.models():
             for reading in readings:
-                say(f"testing {Path(model).name}#{reading}")
-                rows[f"{Path(model).name}#{reading}"] = self.one_window(model, reading)
+                system = f"{Path(model).name}#{reading}"
+                say(f"testing {system}")
+                rows[system] = self.one_window(model, reading)
                 if options.pointwise:
-                    cascades[f"cascade, {Path(model).name}#{reading}"] = self.cascade(
-                        model, reading
-                    )
+                    cascades[f"cascade, {system}"] = self.cascade(model, reading)
             yield self.table(rows | cascades)
 
     def models(self) -> list[tuple[str, list[str]]]:

@@ -11,9 +11,11 @@ import logging
 from collections.abc import Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from dear.errors import ConfigError
 from dear.models.lists.attention import (
@@ -22,6 +24,7 @@ from dear.models.lists.attention import (
     takes_attention,
     window_attention,
 )
+from dear.models.lists.attention_heads import HeadWeights
 from dear.models.lists.cache import WindowCache
 from dear.models.lists.decoder import Decoder
 from dear.models.lists.loading import ListModel
@@ -59,11 +62,14 @@ class InContext:
     """Scores the passages of a window, one window at a time.
 
     The prompt is its own, whatever the model was taught; passages are cut to the contract's words.
+    heads: what each head counts; all alike where None.
     ConfigError: a model whose attention does not go through transformers' interface.
     """
 
-    def __init__(self, model: ListModel, decoder: Decoder) -> None:
-        self.model, self.decoder = model, decoder
+    def __init__(
+        self, model: ListModel, decoder: Decoder, heads: HeadWeights | None = None
+    ) -> None:
+        self.model, self.decoder, self.heads = model, decoder, heads
         self.cut = 0
         """Windows that were cut so far."""
         if not (decoder.keeps and takes_attention(model.model)):
@@ -98,10 +104,25 @@ class InContext:
 
     def read(self, context: EncodedContext) -> Found:
         """Order and scores; equal ones in the window's order."""
-        paid = self.attention(context).mean((0, 1))
-        scores = tuple(_score(paid[start:stop]) for start, stop in context.spans)
+        if self.heads is None:
+            tokens = self.attention(context).mean((0, 1))
+            scores = tuple(_score(tokens[start:stop]) for start, stop in context.spans)
+        else:
+            paid = self.paid(context)
+            if paid.shape[1:] != self.heads.shape:
+                raise ConfigError(
+                    f"{self.model.name}: weights for {_said(self.heads.shape)}, not for the "
+                    f"{_said(paid.shape[1:])} that see all of the window"
+                )
+            scores = tuple(np.tensordot(paid, np.array(self.heads.weights), 2).tolist())
         order = sorted(range(len(scores)), key=lambda i: -scores[i])
         return Found(order=tuple(order), scores=scores)
+
+    def paid(self, context: EncodedContext) -> NDArray[np.float32]:
+        """(N, layers, heads) attention to each passage, the sum over its tokens."""
+        found = self.attention(context)
+        sums = [found[..., start:stop].sum(-1) for start, stop in context.spans]
+        return cast(NDArray[np.float32], torch.stack(sums).cpu().numpy())
 
     def attention(self, context: EncodedContext) -> torch.Tensor:
         """float32 (layers, heads, tokens of the passages): the mean over the query's tokens, less
@@ -199,3 +220,7 @@ def _score(paid: torch.Tensor) -> float:
     """The sum over a passage's tokens, without those that are abnormally low."""
     low = paid.mean() - DEVIATIONS * paid.std(correction=0)
     return float(paid[paid >= low].double().sum())
+
+
+def _said(shape: tuple[int, ...]) -> str:
+    return f"{shape[0]} layers of {shape[1]} heads"

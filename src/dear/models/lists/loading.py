@@ -14,6 +14,7 @@ from dear.models.family import Source, locate
 from dear.models.files import model_file, model_json, reading, revision_of
 from dear.models.list_encoding import ListEncoder
 from dear.models.listwise_contract import LISTWISE_FILE, ListwiseContract
+from dear.models.lists.attention_heads import HEADS_FILE, HeadWeights
 from dear.models.loading import (
     TOKENIZER_FILES,
     Reader,
@@ -33,6 +34,7 @@ class ListModel:
 
     max_tokens: prompt and answer together, by the contract and the model's positions.
     taught: the contract was stored with the weights; a plain model has PLAIN.
+    heads: what its heads count in the reading `attention`, where that was stored with it.
     """
 
     model: Any
@@ -44,6 +46,7 @@ class ListModel:
     revision: str
     device: torch.device
     dtype: DType
+    heads: HeadWeights | None = None
 
     @property
     def parameters(self) -> int:
@@ -111,6 +114,7 @@ def finish(
     if stored is not None and contract is not None and stored != contract:
         raise ConfigError(f"{name}: the model brings a listwise contract of its own: {stored}")
     chosen = stored or contract or PLAIN
+    heads = model_file(source, HEADS_FILE)
     mend_padding(model, tokenizer)
     return ListModel(
         model=model,
@@ -122,6 +126,7 @@ def finish(
         revision=revision,
         device=reader.device,
         dtype=reader.dtype,
+        heads=HeadWeights.load(heads.parent) if heads is not None else None,
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from dear.errors import ConfigError, nearest
 from dear.models.batching import pick_batch_tokens
+from dear.models.lists.attention_heads import HeadWeights
 from dear.models.lists.decoder import Decoder, Program
 from dear.models.lists.in_context import InContext
 from dear.models.lists.loading import ListModel
@@ -69,6 +70,8 @@ class ListReader:
     thought:        whether a thought comes first (in "constrained", "text"); as taught where None.
     thought_tokens: it is ended after so many.
     temperature:    0 is greedy; else text and thoughts are sampled, from `seed` and the window.
+    heads:          what each head counts in "attention"; those stored with the model where None,
+                    without any all alike.
     """
 
     def __init__(
@@ -81,6 +84,7 @@ class ListReader:
         thought_tokens: int = 512,
         temperature: float = 0.0,
         seed: int = 0,
+        heads: HeadWeights | None = None,
     ) -> None:
         contract = model.contract
         thinks = contract.thought if thought is None else thought
@@ -92,6 +96,8 @@ class ListReader:
             raise ConfigError("thought_tokens must be 1 or more, temperature 0 or more")
         if reading in ONE_PASS and thought:
             raise ConfigError(f"the reading `{reading}` has no thought; use constrained")
+        if heads is not None and reading != "attention":
+            raise ConfigError("weights of heads are for the reading `attention` alone")
         self.model = model
         self.reading: Reading = reading
         self.thinks = thinks and reading not in ONE_PASS
@@ -103,7 +109,9 @@ class ListReader:
             model.device,
             pick_batch_tokens(batch_tokens, model.device),
         )
-        self.in_context = InContext(model, self.decoder) if reading == "attention" else None
+        self.in_context = (
+            InContext(model, self.decoder, heads or model.heads) if reading == "attention" else None
+        )
         self._stops = _stops(model)
 
     @property
@@ -118,6 +126,7 @@ class ListReader:
     @property
     def identity(self) -> dict[str, Any]:
         """What an answer depends on beside its window, as JSON values."""
+        heads = self.in_context.heads if self.in_context is not None else None
         return {
             "model": self.model.name,
             "revision": self.model.revision,
@@ -126,6 +135,7 @@ class ListReader:
             "thought_tokens": self.thought_tokens if self.thinks else 0,
             "temperature": self.temperature,
             "seed": self.seed if self.temperature else 0,
+            **({} if heads is None else {"heads": heads.fingerprint}),
         }
 
     def read(
