@@ -6,9 +6,10 @@
 kept in --work and done once; kill it at any time and start it again.
 
 The parts, in order: `lists` (--size passages of a query, over the teacher's whole range, in an
-order of chance; some queries are held out), `train` (one model for each of --variants), `evaluate`
-(the held-out lists in one pass, against the teacher's order), `test` (test collections, from a
-shuffled start and behind a pointwise model; see stage2_test.py). The last two write to
+order of chance; some queries are held out), `train` (one model for each of --variants), `heads`
+(weights for the base's attention heads, for in-context reranking), `evaluate` (the held-out lists
+in one pass, against the teacher's order), `test` (test collections, from a shuffled start and
+behind a pointwise model; see stage2_test.py). The last two write to
 benchmarks/results/stage2.json, under "held-out" and "test".
 """
 
@@ -18,6 +19,7 @@ import argparse
 import os
 import random
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +28,17 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import numpy as np
 import torch
 from stage1 import TRAIN, WEB, Bench, every, say, slug
-from stage2_test import ListTest, add_options, print_table
+from stage2_test import ListTest, add_options, heads_folder, print_table
 
 from dear.artifacts import read_json, write_json
 from dear.data.formats import read_lists, write_lists
 from dear.data.groups import sample_groups
 from dear.models.list_encoding import ListEncoder
+from dear.models.lists.attention_heads import HEADS_FILE, fit_heads
+from dear.models.lists.loading import load_list_model
+from dear.models.lists.reader import ListReader
 from dear.models.listwise_contract import ListwiseContract
+from dear.prompts.listwise import LISTWISE_PROMPTS
 from dear.recipes import parse_recipe
 from dear.records import ListExample
 from dear.train.checkpoints import TRAINING_FILE, is_finished
@@ -40,7 +46,7 @@ from dear.train.list_start import start_list_model
 from dear.train.lists import ListTokenizer, ListTokens, shuffled, tokenise
 from dear.train.listwise import list_quality, train_lists
 
-PARTS = ("lists", "train", "evaluate", "test")
+PARTS = ("lists", "train", "heads", "evaluate", "test")
 HELD_OUT = 15
 """Queries of each collection that no model trains on."""
 WEB_LISTS = 8
@@ -161,6 +167,26 @@ class Stage2:
                 f"{done.tokens / done.seconds:.0f} tokens/s, {done.rejected} rejected"
             )
 
+    def heads(self) -> None:
+        """What each head of the base counts in in-context reranking, without touching a weight."""
+        folder = heads_folder(self.options)
+        if (folder / HEADS_FILE).exists():
+            return
+        contract = ListwiseContract(max_words=self.options.words, max_window=20)
+        model = load_list_model(self.options.base, contract=contract)
+        reading = ListReader(model, reading="attention").in_context
+        assert reading is not None
+        examples = self.examples("train")[: self.options.head_lists]
+        template = LISTWISE_PROMPTS["list"]
+        started = time.perf_counter()
+        paid = []
+        for example in examples:
+            window = template.render(example.query, example.passages)
+            paid.append(reading.paid(reading.encode(window)))
+        fit_heads(paid, [e.scores or () for e in examples]).save(folder)
+        seconds = time.perf_counter() - started
+        say(f"heads fitted on {len(examples)} lists in {seconds:.0f} s")
+
     # -- testing ---------------------------------------------------------------------------
 
     def evaluate(self) -> None:
@@ -245,6 +271,7 @@ def main() -> None:
     parser.add_argument("--per-step", type=int, default=8)
     parser.add_argument("--epochs", type=float, default=1.0)
     parser.add_argument("--save-steps", type=int, default=10)
+    parser.add_argument("--head-lists", type=int, default=120, help="to fit heads on")
     parser.add_argument("--test-lists", type=int, default=80)
     add_options(parser)
     options = parser.parse_args()

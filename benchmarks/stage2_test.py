@@ -30,6 +30,7 @@ from dear.data.formats import read_run, write_run
 from dear.errors import ParseError
 from dear.evaluate.compare import compare, holm, pool
 from dear.evaluate.metrics import Evaluation, evaluate
+from dear.models.lists.attention_heads import HeadWeights
 from dear.models.lists.loading import ListModel, load_list_model
 from dear.models.lists.reader import READINGS, ListReader
 from dear.prompts.listwise import WindowPrompt, parse_permutation
@@ -42,6 +43,8 @@ LIST_TEST = ("dl19", "noveleval", "scifact")
 MEASURE = "nDCG@10"
 THOUGHT = "thought"
 """Beside READINGS: a thought of --thought-tokens at most, then `constrained`."""
+HEADS = "attention-heads"
+"""Beside READINGS: `attention`, each head weighted as the part `heads` of stage2.py fitted it."""
 SHUFFLED = "shuffled"
 
 
@@ -117,6 +120,7 @@ class ListTest:
         self.sample = Sample(options.test_queries, options.test_depth)
         self.deep = Sample(options.test_queries, options.depth)
         self.opened: tuple[str, ListModel] | None = None
+        self.heads = heads_folder(options)
 
     def run(self) -> Iterator[dict[str, Any]]:
         """The table so far, after each model."""
@@ -145,8 +149,8 @@ class ListTest:
             str(f) for f in sorted((self.work / "models").glob("*")) if is_finished(f)
         ]
         readings = self.options.readings.split(",")
-        if odd := set(readings) - {*READINGS, THOUGHT}:
-            sys.exit(f"no reading {min(odd)!r}: {', '.join((*READINGS, THOUGHT))}")
+        if odd := set(readings) - {*READINGS, THOUGHT, HEADS}:
+            sys.exit(f"no reading {min(odd)!r}: {', '.join((*READINGS, THOUGHT, HEADS))}")
         found = []
         for model in asked:
             name, reading = split_reading(model)
@@ -240,6 +244,13 @@ class ListTest:
             tokens = self.options.thought_tokens
             thinks: dict[str, Any] = {"thought": True, "thought_tokens": tokens}
             return Counted(ListReader(found, reading="constrained", **thinks))
+        if reading in ("attention", HEADS) and self.options.test_words:
+            # its prompt is its own, its words are the contract's
+            contract = replace(found.contract, max_words=self.options.test_words)
+            found = replace(found, contract=contract)
+        if reading == HEADS:
+            heads = HeadWeights.load(self.heads)
+            return Counted(ListReader(found, reading="attention", heads=heads))
         # free text as it was taught; others would cut a thought that nobody asked for
         thought = None if reading == "text" else False
         return Counted(ListReader(found, reading=reading, thought=thought))  # type: ignore[arg-type]
@@ -285,6 +296,11 @@ class ListTest:
             wanted = {q: judged[q] for q in self.bench.test_queries(name, self.sample)}
             out[name] = [evaluate(run, wanted, [MEASURE]) for run in runs]
         return out
+
+
+def heads_folder(options: argparse.Namespace) -> Path:
+    name = f"{Path(options.base).name}-{options.head_lists}x{options.size}-{options.words}"
+    return Path(options.work) / "heads" / name
 
 
 def averaged(evaluations: Sequence[Evaluation]) -> Evaluation:

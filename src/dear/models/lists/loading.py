@@ -13,8 +13,8 @@ from dear.models.contract import DType
 from dear.models.family import Source, locate
 from dear.models.files import model_file, model_json, reading, revision_of
 from dear.models.list_encoding import ListEncoder
-from dear.models.listwise_contract import LISTWISE_FILE, ListwiseContract
 from dear.models.lists.attention_heads import HEADS_FILE, HeadWeights
+from dear.models.listwise_contract import LISTWISE_FILE, ListwiseContract
 from dear.models.loading import (
     TOKENIZER_FILES,
     Reader,
