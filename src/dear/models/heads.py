@@ -103,6 +103,12 @@ def _in_float32(module: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...
     return tuple(a.float() if isinstance(a, torch.Tensor) else a for a in arguments)
 
 
+def first_position(config: Any) -> int:
+    """The position of a text's first token: RoBERTa and its kin count from behind the pad id."""
+    counts_from_pad = "roberta" in config.model_type or config.model_type in ("camembert", "mpnet")
+    return int(config.pad_token_id) + 1 if counts_from_pad else 0
+
+
 def takes(module: Any, name: str) -> bool:
     """True if the module's forward has a parameter of this name."""
     return name in inspect.signature(type(module).forward).parameters

@@ -19,6 +19,7 @@ from dear.models.gguf import drop_quantization, gguf_as_safetensors
 from dear.models.hardware import SHARDED, pick_attention, pick_device, pick_dtype
 from dear.models.heads import (
     bare_model,
+    first_position,
     float32_head,
     is_head,
     pool_by_mask,
@@ -265,8 +266,7 @@ def check_length(config: Any, contract: ScoringContract, name: str) -> None:
     positions = getattr(text, "max_position_embeddings", None)
     if positions is None or positions < 1 or hasattr(text, "rope_parameters"):
         return
-    if "roberta" in text.model_type or text.model_type in ("camembert", "mpnet"):
-        positions -= text.pad_token_id + 1  # positions are counted from there
+    positions -= first_position(text)
     if contract.longest > positions:
         raise ConfigError(
             f"{name}: the contract allows {contract.longest} tokens, the model has "

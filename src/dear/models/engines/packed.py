@@ -7,6 +7,7 @@ Attention is ours, registered in transformers' attention interface: on a GPU
 
 from __future__ import annotations
 
+import functools
 import itertools
 import logging
 from collections.abc import Iterator, Sequence
@@ -20,10 +21,11 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
+from dear.errors import ConfigError
 from dear.models.batching import Progress
 from dear.models.encoding import Encoded
 from dear.models.engines.padded import PaddedEngine
-from dear.models.heads import bare_model, takes
+from dear.models.heads import bare_model, first_position, takes
 from dear.models.loading import ScoringModel
 
 ATTENTION = "dear_packed"
@@ -117,10 +119,8 @@ class PackedEngine:
     def _hidden(self, encoded: Sequence[Encoded], layout: Layout) -> torch.Tensor:
         """(T, H) hidden states of all tokens."""
         inputs: dict[str, Any] = {"input_ids": _row([t for e in encoded for t in e.ids])}
-        places = [i for n in layout.lengths for i in range(n)]
-        shift = getattr(getattr(self.body, "embeddings", None), "padding_idx", None)
-        if self.body.config.model_type in ("roberta", "xlm-roberta", "camembert") and shift:
-            places = [p + shift + 1 for p in places]  # they count positions from behind the pad id
+        start = first_position(self.body.config)
+        places = [start + i for n in layout.lengths for i in range(n)]
         inputs["position_ids"] = _row(places)
         if not self.model.is_decoder and takes(self.body, "token_type_ids"):
             inputs["token_type_ids"] = _row([t for e in encoded for t in e.types])
@@ -203,6 +203,7 @@ def _packed(body: Any, layout: Layout) -> Iterator[None]:
         _layout.reset(token)
 
 
+@functools.cache
 def _register() -> None:
     from transformers import AttentionInterface
 
@@ -223,10 +224,10 @@ def packed_attention(
     """query (1, heads, T, D), key and value (1, key heads, T, D) → (1, T, heads, D).
 
     sliding_window: tokens seen on a side, the own one included; on both sides by an encoder.
-    Raises NotImplementedError for what this is not.
+    ConfigError for what this is not: `packs` then says no.
     """
     if attention_mask is not None or any(other.get(name) is not None for name in REFUSED):
-        raise NotImplementedError("attention with a mask or a bias of its own is not packed")
+        raise ConfigError("attention with a mask or a bias of its own is not packed")
     layout = _layout.get()
     causal = bool(getattr(module, "is_causal", True) if is_causal is None else is_causal)
     window = sliding_window if sliding_window else None
