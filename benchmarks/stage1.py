@@ -167,6 +167,27 @@ class Bench:
             self._train(recipe, folder, groups[: self.options.llama_pairs // 8])
         return str(folder)
 
+    def decoder(self) -> None:
+        """SmolLM2-135M with one logit, taught by the labels: a small language model that ranks,
+        for benchmarks/scoring.py."""
+        folder = self.work / "students" / f"smollm2-{self.options.decoder_pairs}"
+        if not is_finished(folder):
+            recipe = {
+                "name": "stage1-decoder",
+                "model": {"base": "smollm2-135m"},
+                "contract": {"max_query_tokens": 24, "max_passage_tokens": 72, "append_eos": True},
+                "data": [{"collection": "stage1"}],
+                "loss": ABLATION["RankNet + KL"],
+                "train": {
+                    "groups_per_step": 8,
+                    "learning_rate": 1e-4,
+                    "head_learning_rate": 1e-3,
+                    "save_steps": 10,
+                    "seed": 7,
+                },
+            }
+            self._train(recipe, folder, self.examples(self.options.decoder_pairs))
+
     def teach(self) -> None:
         self.teacher()
         self.llama_teacher()
@@ -483,6 +504,7 @@ def main() -> None:
     parser.add_argument("--variants", action="append", choices=list(ABLATION))
     parser.add_argument("--layers", type=int, action="append")
     parser.add_argument("--llama-pairs", type=int, default=4_000)
+    parser.add_argument("--decoder-pairs", type=int, default=16_000)
     parser.add_argument("--llama-queries", type=int, default=40)
     parser.add_argument("--llama-depth", type=int, default=20)
     parser.add_argument("--ablation-queries", type=int, default=100)

@@ -21,6 +21,7 @@ from typing import Any
 
 from scipy.stats import kendalltau
 from stage1 import Bench, Sample, say, slug
+from stage2_blend import blended, dev_weight
 
 from dear.artifacts import read_json, write_json
 from dear.backends import Completion, OnAnswer
@@ -121,6 +122,7 @@ class ListTest:
         self.deep = Sample(options.test_queries, options.depth)
         self.opened: tuple[str, ListModel] | None = None
         self.heads = heads_folder(options)
+        self.blends: dict[str, Any] = {}
 
     def run(self) -> Iterator[dict[str, Any]]:
         """The table so far, after each model."""
@@ -140,7 +142,7 @@ class ListTest:
                 say(f"testing {system}")
                 rows[system] = self.one_window(model, reading)
                 if options.pointwise:
-                    cascades[f"cascade, {system}"] = self.cascade(model, reading)
+                    cascades |= self.cascades(model, reading, system)
             yield self.table(rows | cascades)
 
     def models(self) -> list[tuple[str, list[str]]]:
@@ -205,6 +207,17 @@ class ListTest:
             found, cost = self.asked(model, reading, name, label, start)
             row.add(name, found, cost + Cost(0, seconds=seconds))
         return row
+
+    def cascades(self, model: str, reading: str, system: str) -> dict[str, Row]:
+        """The lists' word alone, and blended with the pointwise score as chosen on dev."""
+        alone, row = self.cascade(model, reading), Row()
+        weight, curve = dev_weight(self, model, reading)
+        self.blends[system] = {"weight": weight, "dev": curve}
+        for name in LIST_TEST:
+            points, _ = self.pointwise_run(name, self.deep)
+            row.add(name, blended(alone.runs[name][0], points, weight), Cost(0))
+        row.cost = alone.cost
+        return {f"cascade, {system}": alone, f"cascade, {system}, blend {weight:g}": row}
 
     def asked(
         self, model: str, reading: str, name: str, label: str, start: Mapping[str, Ranking]
@@ -287,7 +300,8 @@ class ListTest:
             "pointwise_candidates": options.depth,
             "thought_tokens": options.thought_tokens,
         }
-        return {"rows": measured, "tests": tests, "budget": budget, "machine": describe()}
+        found_out = {"rows": measured, "tests": tests, "blends": self.blends}
+        return found_out | {"budget": budget, "machine": describe()}
 
     def evaluations(self, row: Row) -> dict[str, list[Evaluation]]:
         out = {}

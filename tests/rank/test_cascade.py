@@ -86,6 +86,29 @@ def test_the_best_by_pairs_are_ordered_as_lists(counts: list[int], depth: int, s
     assert cascade.report.depth == min(depth, max(counts, default=0))
 
 
+class Worst(Sorter):
+    """Always wrong: the right order, backwards."""
+
+    def generate(self, prompts: Sequence[WindowPrompt], on_answer: Any = None) -> list[Completion]:
+        right = super().generate(prompts, on_answer)
+        chains = [c.text.rsplit("\n", 1)[-1].split(" > ")[::-1] for c in right]
+        return [Completion(text=" > ".join(chain)) for chain in chains]
+
+
+def test_a_blend_keeps_a_bad_listwise_model_from_doing_harm() -> None:
+    many = [candidates(f"q{i}", 12, i) for i in range(3)]
+    best = [r.passage_ids for r in Cascade(Halves(), Sorter()).rank_candidates(many)]
+
+    def ranked(blend: float) -> list[tuple[str, ...]]:
+        cascade = Cascade(Halves(), Worst(), depth=12, blend=blend)
+        return [r.passage_ids for r in cascade.rank_candidates(many)]
+
+    assert ranked(0.0) == [ids[::-1] for ids in best]
+    assert ranked(1e6) == best
+    with pytest.raises(ConfigError, match="weight must be 0 or more"):
+        Cascade(Halves(), Sorter(), blend=-1)
+
+
 def test_one_query_and_its_thoughts() -> None:
     cascade = Cascade(Halves(), Sorter(), depth=3)
     ranking = cascade.rank("most?", ["120", "990", "180", "5", "170"], top_k=2)

@@ -7,6 +7,7 @@ import json
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -108,6 +109,23 @@ def test_below_the_depth_nothing_moves() -> None:
     assert list(ranking.passage_ids[30:]) == given_ids[30:]
     assert set(ranking.passage_ids[:30]) == set(given_ids[:30])
     assert report.windows == 2
+
+
+def test_blended_scores_of_the_stage_before_move_places() -> None:
+    # the lists reverse what the stage before says of the best six
+    one = replace(several([8])[0], scores=tuple(float(9 - i) for i in range(8)))
+    before = [p.id for p in one.passages]
+    backend = Sorter(lambda ids: " > ".join(f"[{i}]" for i in sorted(ids, reverse=True)))
+    orders = {
+        w: rank_listwise([one], backend, strategy=Full(), depth=6, blend=w)[0][0].passage_ids
+        for w in (0.0, 0.5, 1.0, 2.0)
+    }
+    assert list(orders[0.0]) == list(orders[0.5]) == [*before[5::-1], *before[6:]]
+    # as strong as each other: equal sums keep the order of the lists
+    assert list(orders[1.0]) == [*before[5::-1], *before[6:]]
+    assert list(orders[2.0]) == before
+    with pytest.raises(ConfigError, match="weight must be 0 or more, not -1"):
+        rank_listwise([one], backend, blend=-1)
 
 
 def test_answers_without_a_ranking_keep_the_order_and_are_counted() -> None:
@@ -226,6 +244,8 @@ def test_the_command_ranks_lists_alone_or_behind_a_model(
         (["--listwise", "replay:ANSWERS", "--prompt", "rankgtp"], "did you mean 'rankgpt'"),
         (["--listwise", "replay:ANSWERS", "--depth", "3"], "3 passages from 'ant' to 'cat'"),
         (["--listwise", "ANSWERS"], "expected KIND:WHERE"),
+        (["--listwise", "replay:ANSWERS", "--blend", "-1"], "must be 0 or more, not -1"),
+        (["--model", "x", "--blend", "1"], "--blend is about the order of --listwise"),
     ],
 )
 def test_the_command_refuses_in_one_line(

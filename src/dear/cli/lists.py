@@ -31,17 +31,27 @@ class Lists:
         window: int,
         step: int,
         depth: int | None,
+        blend: float,
     ) -> None:
         from dear.backends import check_backend
         from dear.prompts.listwise import LISTWISE_PROMPTS
+        from dear.rank.fusion import check_weight
         from dear.rank.strategies import open_strategy
 
         if prompt is not None and prompt not in LISTWISE_PROMPTS:
             raise ConfigError(f"--prompt {prompt!r}{nearest(prompt, LISTWISE_PROMPTS)}")
         check_backend(backend)
+        check_weight(blend)
+        self.blend = blend
         self.named, self.prompt, self.depth = backend, prompt, depth
         self.strategy = open_strategy(strategy, window=window, step=step)
-        self.options = {"strategy": strategy, "depth": depth, "window": window, "step": step}
+        self.options = {
+            "strategy": strategy,
+            "depth": depth,
+            "window": window,
+            "step": step,
+            "blend": blend,
+        }
         self.backend: Backend | None = None
         self.template: str | ListwisePrompt = "rankvicuna"
         self.ledger: Path | None = None
@@ -78,6 +88,11 @@ class Lists:
     @property
     def name(self) -> str:
         return self.opened.name
+
+    @property
+    def is_local(self) -> bool:
+        """True where the model computes in this process."""
+        return self.named.startswith("local:")
 
     def keep_in(self, ledger: Path | None, *, beside: Path) -> None:
         """Names the file for answers; where none is given, one beside the run that is written.
@@ -122,6 +137,7 @@ class Lists:
                 strategy=self.strategy,
                 prompt=self.template,
                 depth=self.depth,
+                blend=self.blend,
                 batch_windows=MOST_REQUESTS if isinstance(self.backend, Batched) else BATCH_WINDOWS,
                 progress=shown,
             )
@@ -140,6 +156,22 @@ class Lists:
         ledger = None if self.ledger is None else str(self.ledger)
         values = {"backend": self.name, **self.options, **report.to_dict()}
         return values | {"usage": usage, "ledger": ledger}
+
+    def cost(self, report: ListwiseReport) -> dict[str, Any]:
+        """What this ranking took, for the run's note: answers that a ledger had took nothing."""
+        from dear.evaluate.cost import stage
+
+        usage = self.usage
+        took = report if usage is None else usage
+        return stage(
+            "windows",
+            report.windows,
+            report.seconds,
+            calls=report.windows if usage is None else usage.asked,
+            prompt_tokens=took.prompt_tokens,
+            completion_tokens=took.completion_tokens,
+            dollars=None if usage is None else usage.cost,
+        )
 
     def spent(self) -> list[str]:
         """What the answers took, in a line, where that is known."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,11 +19,13 @@ from dear.cli.fuse import (
 from dear.cli.lists import Lists, mended_line
 from dear.cli.models import BatchOption, DeviceOption, DTypeOption
 from dear.cli.output import count, duration, rate, summary
-from dear.cli.runs import check_output, find_run, gathered, write_origin
+from dear.cli.runs import check_output, find_run, gathered
 from dear.cli.train import check_model
+from dear.data.origins import write_origin
 from dear.errors import ConfigError
 
 if TYPE_CHECKING:
+    from dear.evaluate.cost import Spent
     from dear.rank.reranker import Reranker
     from dear.records import Run
 
@@ -96,6 +97,10 @@ def rank(
         int | None,
         typer.Option(min=1, metavar="N", help="Rank lists of the best N only, leave the others."),
     ] = None,
+    blend: Annotated[
+        float,
+        typer.Option(metavar="W", help="Add W times the model's score to the order of the lists."),
+    ] = 0.0,
     ledger: Annotated[
         Path | None,
         typer.Option(
@@ -112,6 +117,7 @@ def rank(
     """Rerank a run with a model, with a listwise backend, or with one behind the other."""
     from dear.data.collections import open_collection
     from dear.data.formats import read_run, write_run
+    from dear.evaluate.cost import Meter, stage
     from dear.rank.fusion import fuse_runs
     from dear.rank.reranker import Reranker
     from dear.records import limit_run
@@ -125,7 +131,11 @@ def rank(
         raise ConfigError("nothing to rank with: give a --model, a --listwise backend, or both")
     if ledger is not None and (no_ledger or listwise is None):
         raise ConfigError("--ledger keeps the answers of --listwise, and not with --no-ledger")
-    lists = None if listwise is None else Lists(listwise, prompt, strategy, window, step, depth)
+    if blend and listwise is None:
+        raise ConfigError("--blend is about the order of --listwise")
+    lists = (
+        None if listwise is None else Lists(listwise, prompt, strategy, window, step, depth, blend)
+    )
     if model is not None:
         check_model(model)
     check_output(output)
@@ -147,6 +157,8 @@ def rank(
     ranked: Run = first
     pairs, seconds = 0, 0.0
     values: dict[str, Any] = {}
+    spent: list[Spent] = []
+    stages: dict[str, Any] = {}
     if model is not None:
         reranker = reranker or Reranker(
             model,
@@ -157,12 +169,17 @@ def rank(
         )
         if dev is not None:
             weight, curve = chosen_weight(reranker, dev)
-        started = time.perf_counter()
-        ranked = rank_all(reranker, candidates, "ranking")
-        seconds = time.perf_counter() - started
+        scored = _tokens(reranker)
+        with Meter() as meter:
+            ranked = rank_all(reranker, candidates, "ranking")
+        seconds = meter.spent.seconds
+        pairs = sum(len(c.passages) for c in candidates)
+        spent.append(meter.spent)
+        # an early exit does not count the tokens that left
+        tokens = {} if early else {k: n - scored[k] for k, n in _tokens(reranker).items()}
+        stages["pointwise"] = stage("pairs", pairs, seconds, **tokens)
         if isinstance(weight, float):
             ranked = fuse_runs(ranked, first, weight)
-        pairs = sum(len(c.passages) for c in candidates)
         values = {
             **_model_values(reranker),
             "early": None if early is None else str(early),
@@ -172,8 +189,12 @@ def rank(
         }
     report = None
     if lists is not None:
-        ranked, report = lists.rank(gathered(opened, ranked))
+        before = gathered(opened, ranked)
+        with Meter() as meter:
+            ranked, report = lists.rank(before)
         seconds += report.seconds
+        spent.append(meter.spent)
+        stages["lists"] = lists.cost(report)
         values = {"model": lists.name} | values | {"listwise": lists.values(report)}
     write_run(output, ranked, _tag(model or f"listwise-{strategy}"))
     write_origin(
@@ -185,6 +206,7 @@ def rank(
             "top_k": top_k,
             "queries": len(ranked),
             "seconds": round(seconds, 3),
+            "cost": _cost(spent, device if model or lists and lists.is_local else None) | stages,
         },
         first_stage=path,
     )
@@ -208,6 +230,23 @@ def _tag(model: str) -> str:
     from dear.label import slug
 
     return slug(model) or "dear"
+
+
+def _tokens(reranker: Reranker) -> dict[str, int]:
+    """Counted so far, by models that count them."""
+    found = {
+        "tokens": getattr(reranker.model, "tokens_scored", None),
+        "tokens_padded": getattr(reranker.model, "tokens_padded", None),
+    }
+    return {key: number for key, number in found.items() if number is not None}
+
+
+def _cost(spent: list[Spent], device: str | None) -> dict[str, Any]:
+    """device: None where nothing was computed here."""
+    from dear.evaluate.cost import together
+    from dear.models.hardware import device_name
+
+    return {"device": device and device_name(device), **together(spent).to_dict()}
 
 
 def _model_values(reranker: Reranker) -> dict[str, Any]:

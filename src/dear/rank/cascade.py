@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from dear.backends import BACKENDS, Backend, open_backend
 from dear.errors import ConfigError
 from dear.prompts.listwise import ListwisePrompt
+from dear.rank.fusion import check_weight
 from dear.rank.listwise import ListwiseReport, Progress, rank_listwise
 from dear.rank.reranker import Reranker
 from dear.rank.strategies import Full, Sliding, Strategy
@@ -60,6 +61,8 @@ class Cascade:
                a Backend. Where both are checkpoints on one base, the base is in memory once.
     depth:     candidates that are ranked as lists.
     strategy:  one window where it holds all, else sliding windows of 20, step 10.
+    blend:     so many times the pointwise score is added to the places that the lists give; for a
+               listwise model that is no better than the pointwise one.
     prompt:    by name or of your own; the listwise model's own where None.
     calls:     windows a query at most: the largest depth that takes no more is used.
     seconds:   a query at most, on average over a call, both stages: the depth follows from the
@@ -75,6 +78,7 @@ class Cascade:
         *,
         depth: int = 20,
         strategy: Strategy | None = None,
+        blend: float = 0.0,
         prompt: str | ListwisePrompt | None = None,
         seconds: float | None = None,
         calls: int | None = None,
@@ -88,7 +92,9 @@ class Cascade:
             raise ConfigError(f"calls must be 0 or more, not {calls}")
         if seconds is not None and not seconds > 0:
             raise ConfigError(f"seconds must be more than 0, not {seconds}")
+        check_weight(blend)
         self.depth, self.seconds, self.calls = depth, seconds, calls
+        self.blend = blend
         self.strategy = strategy or (Full() if depth <= 20 else Sliding())
         stages = open_stages(
             pointwise, lists, dtype=dtype, device=device, batch_tokens=batch_tokens
@@ -167,6 +173,7 @@ class Cascade:
                 strategy=self.strategy,
                 prompt=self.prompt,
                 depth=report.depth,
+                blend=self.blend,
                 progress=progress and _shifted(progress, pairs, pairs + most),
             )
             report.lists_s = report.lists.seconds

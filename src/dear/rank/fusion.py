@@ -27,8 +27,7 @@ def fuse(
     same. weight 0 keeps the reranker's order. ConfigError for a weight below 0, DataError for
     scores that do not match or are not finite.
     """
-    if not np.isfinite(weight) or weight < 0:
-        raise ConfigError(f"fuse: the weight must be 0 or more, not {weight}")
+    check_weight(weight)
     a, b = np.asarray(scores, dtype=np.float64), np.asarray(first, dtype=np.float64)
     if a.shape != b.shape:
         raise DataError(f"fuse: {a.size} scores, {b.size} of the first stage")
@@ -37,6 +36,12 @@ def fuse(
     if not a.size:
         return a
     return z_scores(a) + weight * z_scores(b)
+
+
+def check_weight(weight: float) -> None:
+    """ConfigError for a weight that is no finite number from 0 on."""
+    if not np.isfinite(weight) or weight < 0:
+        raise ConfigError(f"fuse: the weight must be 0 or more, not {weight}")
 
 
 def fuse_runs(reranked: Run, first: Run, weight: float) -> dict[str, Ranking]:

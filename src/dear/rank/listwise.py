@@ -10,9 +10,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import numpy as np
+
 from dear.backends import Backend, Completion, OnAnswer
 from dear.errors import BackendError, ConfigError, ParseError, nearest
 from dear.prompts.listwise import LISTWISE_PROMPTS, ListwisePrompt, parse_permutation
+from dear.rank.fusion import check_weight, fuse
 from dear.rank.strategies import Sliding, Strategy, Window, drive
 from dear.records import Candidates, Ranking
 
@@ -66,6 +69,7 @@ def rank_listwise(
     strategy: Strategy | None = None,
     prompt: str | ListwisePrompt = "rankvicuna",
     depth: int | None = None,
+    blend: float = 0.0,
     batch_windows: int = BATCH_WINDOWS,
     progress: Progress | None = None,
 ) -> tuple[list[Ranking], ListwiseReport]:
@@ -75,16 +79,21 @@ def rank_listwise(
     strategy: sliding windows of 20, step 10, where None.
     prompt: one of LISTWISE_PROMPTS by name, or one of your own.
     depth: the best so many are ranked, the others follow in their order; all where None.
+    blend: so many times the candidates' own scores are added to the places that the lists give,
+        both normalised over those that were ranked, as `dear.rank.fusion.fuse` does; 0 takes the
+        lists' word alone.
     progress: called with (windows done, windows at most).
 
     Scores say no more than the order: n for the best of n candidates, 1 for the last. The same
-    answers give the same rankings. ConfigError: an unknown prompt, a depth or a batch below 1;
+    answers give the same rankings. ConfigError: an unknown prompt, a depth or a batch below 1,
+    a blend below 0;
     BackendError: what the backend raises.
     """
     if depth is not None and depth < 1:
         raise ConfigError(f"depth must be 1 or more, not {depth}")
     if batch_windows < 1:
         raise ConfigError(f"batch_windows must be 1 or more, not {batch_windows}")
+    check_weight(blend)
     strategy = Sliding() if strategy is None else strategy
     template = _template(prompt)
     report = ListwiseReport(queries=len(candidates))
@@ -114,7 +123,9 @@ def rank_listwise(
                 progress(report.windows, most)
         return orders
 
-    orders = drive([strategy.plan(size) for size in sizes], ask)
+    orders: list[Window] = drive([strategy.plan(size) for size in sizes], ask)
+    if blend:
+        orders = [_blended(c, order, blend) for c, order in zip(candidates, orders, strict=True)]
     report.seconds = time.perf_counter() - started
     if progress is not None and report.windows:
         progress(report.windows, report.windows)
@@ -162,6 +173,13 @@ def _order(
         kinds["cut off"] = 1
     report.count(kinds)
     return tuple(window[i] for i in parsed.order)
+
+
+def _blended(candidates: Candidates, order: Window, blend: float) -> Window:
+    """The positions in `order`, sorted anew by their place in it and the scores they came with."""
+    places = [float(-place) for place in range(len(order))]
+    fused = fuse(places, [candidates.scores[i] for i in order], blend)
+    return tuple(order[i] for i in np.argsort(-fused, kind="stable"))
 
 
 def _ranking(candidates: Candidates, order: Window) -> Ranking:

@@ -14,6 +14,7 @@ from dear.errors import ConfigError
 from dear.records import Candidates, Passage, Query, Ranking
 
 if TYPE_CHECKING:
+    from dear.evaluate.calibration import Calibration
     from dear.models.contract import DType, ScoringContract
     from dear.models.opening import PairModel
 
@@ -43,9 +44,11 @@ class Reranker:
     early: a folder that `dear calibrate` wrote: in rankings, candidates that an early layer puts
         well outside the top are not computed to the end and stand below all others. `score`
         computes everything. ConfigError for a model that is no one-logit checkpoint.
+    calibration: what `dear calibrate --probability` wrote elsewhere than into the checkpoint.
     """
 
     _early: _RankEarly | None = None
+    _calibration: Calibration | None = None
 
     def __init__(
         self,
@@ -56,6 +59,7 @@ class Reranker:
         device: str = "auto",
         batch_tokens: int | None = None,
         early: str | Path | None = None,
+        calibration: str | Path | None = None,
     ) -> None:
         from dear.models.opening import open_model
 
@@ -67,6 +71,7 @@ class Reranker:
             else model
         )
         self._early = None if early is None else _early_exit(self.model, Path(early))
+        self._calibration = None if calibration is None else _loaded(self.model, Path(calibration))
 
     def score(
         self, pairs: Sequence[tuple[str, Text]], *, progress: Progress | None = None
@@ -77,6 +82,27 @@ class Reranker:
         are scored once. Raises BackendError for a score that is not finite.
         """
         return self.model.score([(q, _text(p)) for q, p in pairs], progress)
+
+    @property
+    def calibration(self) -> Calibration:
+        """The model's map from scores to probabilities.
+
+        ConfigError where there is none, ContractMismatch for that of other weights.
+        """
+        if self._calibration is None:
+            self._calibration = _loaded(self.model, None)
+        return self._calibration
+
+    def probability(
+        self, pairs: Sequence[tuple[str, Text]], *, progress: Progress | None = None
+    ) -> NDArray[np.float64]:
+        """float64 (n,): how likely each passage is relevant to its query, in the order given.
+
+        It orders passages as `score` does, and holds for pairs like those that the map was fitted
+        on. Raises what `score` and `calibration` raise.
+        """
+        calibration = self.calibration
+        return calibration.probability(self.score(pairs, progress=progress))
 
     def rank(self, query: str, passages: Sequence[Text], *, top_k: int | None = None) -> Ranking:
         """The passages, best first.
@@ -149,6 +175,28 @@ def _early_exit(model: PairModel, folder: Path) -> _RankEarly:
         )
 
     return rank
+
+
+def _loaded(model: PairModel, path: Path | None) -> Calibration:
+    """From a file or folder; from beside the weights where None."""
+    from dear.evaluate.calibration import CALIBRATION_FILE, Calibration
+
+    if path is None:
+        # a kind of reading, such as biencoder:NAME, is no place
+        path = Path(model.name).expanduser() / CALIBRATION_FILE
+        if not path.is_file():
+            raise ConfigError(
+                f"{model.name}: no map from scores to probabilities; `dear calibrate {model.name} "
+                "--probability platt --collection NAME` fits one"
+            )
+    found = Calibration.load(path)
+    contract = model.contract
+    found.require(
+        model.revision,
+        contract if isinstance(contract, dict) else contract.to_dict(),
+        model=model.name,
+    )
+    return found
 
 
 def _candidates(query: str, passages: Sequence[Text], ids: Sequence[str]) -> Candidates:
