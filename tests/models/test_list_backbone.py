@@ -14,11 +14,13 @@ import transformers as hf
 from peft import LoraConfig, get_peft_model
 from tiny_models import make, pairs, save, tokenizer_for, words
 
+from dear.artifacts import write_json
 from dear.backends.local import Local, open_local
 from dear.errors import ConfigError
 from dear.models.backbone import Backbone, share_base
 from dear.models.contract import DEAR
 from dear.models.files import quiet
+from dear.models.lists.attention_heads import HeadWeights
 from dear.models.lists.loading import load_list_model
 from dear.models.lists.reader import ListReader
 from dear.models.listwise_contract import ListwiseContract
@@ -205,3 +207,27 @@ def test_a_backend_by_name(two_adapters: tuple[Path, Path]) -> None:
     # the same through a backbone
     shared = Local(Backbone(*two_adapters, dtype="float32", reading="constrained").lists)
     assert [c.text for c in shared.generate(windows())] == [c.text for c in completions]
+
+
+def test_weighted_heads_share_the_base_of_a_pointwise_adapter(tmp_path: Path) -> None:
+    base = save(tmp_path / "base", make("llama", hf.AutoModelForCausalLM), tokenizer_for("llama"))
+    points = pointwise_adapter(base, tmp_path / "points")
+    heads = tmp_path / "heads"
+    config = load_list_model(base).model.config
+    draw = np.random.default_rng(0).normal(
+        size=(config.num_hidden_layers, config.num_attention_heads)
+    )
+    HeadWeights(tuple(map(tuple, draw.tolist()))).save(heads)
+    ListwiseContract(max_window=26, learnt="attention").save(heads)
+    write_json(
+        heads / "adapter_config.json",
+        {"peft_type": "DEAR_HEADS", "base_model_name_or_path": str(base)},
+    )
+    assert share_base(points, heads)
+    backbone = Backbone(points, heads, dtype="float32", device="cpu")
+    alone = ListReader(load_list_model(heads, dtype="float32", device="cpu"))
+    expected = [a.order for a in alone.read(windows())]
+    scores = Scorer(load_scoring_model(points, dtype="float32", device="cpu", merge=False))
+    for _ in range(2):
+        assert [a.order for a in backbone.lists.read(windows())] == expected
+        np.testing.assert_allclose(backbone.pairs.score(PAIRS), scores.score(PAIRS), atol=1e-5)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from dear.label import FirstStage, Labelled
     from dear.models.opening import PairModel
     from dear.recipes import Recipe
+    from dear.train.heads import FittedHeads
     from dear.train.listwise import TrainedLists
     from dear.train.pointwise import Step, Trained
 
@@ -52,6 +53,13 @@ def train(
         with progress("training", "steps") as report:
             learnt = train_lists(wanted, output, progress=_steps(report))
         summary(_learnt(learnt))
+        return
+    if wanted.kind == "heads":
+        from dear.train.heads import train_heads
+
+        with progress("reading", "lists") as report:
+            fitted = train_heads(wanted, output, progress=report)
+        summary(_fitted(fitted))
         return
     from dear.train.pointwise import train as run
 
@@ -101,6 +109,21 @@ def _learnt(done: TrainedLists) -> str:
         f"{count(done.lists, 'list')} in {duration(done.seconds)} "
         f"({done.tokens / max(done.seconds, 1e-9):,.0f} tokens/s){left if done.rejected else ''}, "
         f"loss {done.loss:.4f}{dev}"
+    )
+
+
+def _fitted(done: FittedHeads) -> str:
+    layers, heads = done.shape
+    dev = (
+        ""
+        if done.ndcg is None
+        else f", dev nDCG {done.ndcg:.4f}, tau {done.tau:.3f} "
+        f"(all heads alike: {done.plain_ndcg:.4f}, {done.plain_tau:.3f})"
+    )
+    left = f", {done.rejected} longer ones left out" if done.rejected else ""
+    return (
+        f"{done.folder}: {layers * heads} heads in {layers} layers weighted on "
+        f"{count(done.lists, 'list')} in {duration(done.seconds)}{left}{dev}"
     )
 
 

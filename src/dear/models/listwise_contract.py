@@ -26,7 +26,8 @@ class ListwiseContract:
                 refused.
     thought:    whether its answers begin with one.
     learnt:     "text" for answers that are generated, "first" for the identifiers' logits at the
-                first position (FIRST, Gangi Reddy et al. 2024), "both".
+                first position (FIRST, Gangi Reddy et al. 2024), "both"; "attention" where only
+                the heads are weighted.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -35,7 +36,7 @@ class ListwiseContract:
     max_window: Annotated[int, Field(ge=2)] = 20
     max_tokens: Annotated[int, Field(ge=16)] = 4096
     thought: bool = False
-    learnt: Literal["text", "first", "both"] = "both"
+    learnt: Literal["text", "first", "both", "attention"] = "both"
 
     def __post_init__(self) -> None:
         if self.prompt not in LISTWISE_PROMPTS:

@@ -1,7 +1,7 @@
 """Recipes: what to train, on what, how. TOML in, frozen dataclasses out, unknown keys refused."""
 
 from dear.recipes.distilling import DistillRecipe, StudentStage, TeacherStage, TestStage
-from dear.recipes.listwise import ListLossRecipe, ListwiseRecipe
+from dear.recipes.listwise import HeadsRecipe, ListLossRecipe, ListwiseRecipe
 from dear.recipes.reading import (
     DISTILL,
     load_distill_recipe,
@@ -30,6 +30,7 @@ __all__ = [
     "DevRecipe",
     "DistillRecipe",
     "GroupsRecipe",
+    "HeadsRecipe",
     "ListLossRecipe",
     "ListwiseRecipe",
     "LoraRecipe",

@@ -49,3 +49,19 @@ class ListwiseRecipe:
     shuffle: bool = True
     loss: ListLossRecipe = ListLossRecipe()
     dev: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadsRecipe:
+    """How attention heads are weighted: no weight of the model changes.
+
+    max_words, max_window: words of a passage and passages of a list; ranking should cut alike.
+    strength: of the ridge penalty; features have variance 1.
+    dev: files or folders as in `data.lists`, on which the weights are judged.
+    """
+
+    __pydantic_config__ = STRICT
+    max_words: Count = 100
+    max_window: Annotated[int, Field(ge=2)] = 20
+    strength: Annotated[float, Field(gt=0)] = 1000.0
+    dev: tuple[str, ...] = ()

@@ -16,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from dear.errors import ConfigError, DataError, excerpt, nearest
 from dear.recipes.distilling import DistillRecipe
-from dear.recipes.training import Recipe
+from dear.recipes.training import FOREIGN_TABLES, LIST_KINDS, Recipe
 
 T = TypeVar("T")
 DISTILL = "distill/"
@@ -64,13 +64,15 @@ def parse_recipe(values: Mapping[str, Any], *, where: str = "recipe") -> Recipe:
 
 def _refuse_other_kinds(recipe: Recipe, values: Mapping[str, Any], where: str) -> None:
     """ConfigError for a key that means nothing to models of this kind."""
-    lists = recipe.kind == "listwise"
-    for table in ("contract", "groups", "loss", "dev") if lists else ("listwise",):
+    lists = recipe.kind in LIST_KINDS
+    for table in FOREIGN_TABLES[recipe.kind]:
         if table in values:
             raise ConfigError(f"{where}: [{table}] means nothing to a {recipe.kind} model")
+    if recipe.kind == "heads" and set(values["model"]) != {"base"}:
+        raise ConfigError(f"{where}: model: weights of heads need a `base` alone")
     for i, source in enumerate(recipe.data):
         if lists and (not source.lists or set(values["data"][i]) != {"lists"}):
-            raise ConfigError(f"{where}: data.{i}: a listwise model trains on `lists` alone")
+            raise ConfigError(f"{where}: data.{i}: a {recipe.kind} model trains on `lists` alone")
         if not lists and source.lists:
             raise ConfigError(f"{where}: data.{i}.lists: only listwise models train on lists")
         if not lists and not source.collection:

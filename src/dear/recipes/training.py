@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from dear.recipes.listwise import ListwiseRecipe
+from dear.recipes.listwise import HeadsRecipe, ListwiseRecipe
 from dear.recipes.values import STRICT, Count, CountOrNone, NotNegative, Positive, Share
 
 
@@ -172,13 +172,26 @@ class TrainRecipe:
     report_to: str = "none"
 
 
+LIST_KINDS = ("listwise", "heads")
+"""What trains on lists instead of pairs."""
+
+_OF_PAIRS = ("contract", "groups", "loss", "dev")
+FOREIGN_TABLES = {
+    "pointwise": ("listwise", "heads"),
+    "biencoder": ("listwise", "heads"),
+    "listwise": (*_OF_PAIRS, "heads"),
+    "heads": (*_OF_PAIRS, "listwise", "train"),
+}
+"""Kind → tables that mean nothing to it."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """Everything that one training run depends on."""
 
     __pydantic_config__ = STRICT
     name: str
-    kind: Literal["pointwise", "biencoder", "listwise"] = "pointwise"
+    kind: Literal["pointwise", "biencoder", "listwise", "heads"] = "pointwise"
     description: str = ""
     model: ModelRecipe
     data: tuple[DataRecipe, ...]
@@ -186,18 +199,18 @@ class Recipe:
     groups: GroupsRecipe = GroupsRecipe()
     loss: LossRecipe = LossRecipe()
     listwise: ListwiseRecipe = field(default_factory=ListwiseRecipe)
+    heads: HeadsRecipe = field(default_factory=HeadsRecipe)
     dev: DevRecipe | None = None
     train: TrainRecipe = TrainRecipe()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values; what has nothing to do with the kind is left out."""
         values = dataclasses.asdict(self)
-        if self.kind == "listwise":
-            for table in ("contract", "groups", "loss", "dev"):
-                del values[table]
+        for table in FOREIGN_TABLES[self.kind]:
+            del values[table]
+        if self.kind in LIST_KINDS:
             values["data"] = [{"lists": source["lists"]} for source in values["data"]]
         else:
-            del values["listwise"]
             for source in values["data"]:
                 del source["lists"]
         return values

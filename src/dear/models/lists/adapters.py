@@ -11,7 +11,7 @@ import torch
 from dear.errors import ConfigError, DataError, MissingExtra
 from dear.models.family import Source, locate
 from dear.models.files import model_file, model_json, reading
-from dear.models.lists.loading import adapter_config, base_name, base_of
+from dear.models.lists.loading import adapter_config, base_name, base_of, is_heads
 
 Use: TypeAlias = Literal["pointwise", "lists"]
 HEAD = "score.weight"
@@ -21,7 +21,7 @@ HEAD = "score.weight"
 class Side:
     """A checkpoint that is to share its base.
 
-    adapter: what its folder says of it, None for full weights.
+    adapter: what its folder says of it, None for full weights, and where only heads are weighted.
     base:    the weights below the adapter, or its own.
     typed:   their name as the user, or the adapter, wrote it.
     """
@@ -39,6 +39,8 @@ def side_of(name: str | Path) -> Side:
     if adapter is None:
         return Side(source, None, source, str(name))
     base = base_of(source, adapter)
+    if is_heads(adapter):
+        return Side(source, None, base, base_name(adapter))
     if adapter.get("peft_type") != "LORA":
         raise ConfigError(f"{name}: a LoRA adapter is expected, not {adapter.get('peft_type')}")
     return Side(source, adapter, base, base_name(adapter))

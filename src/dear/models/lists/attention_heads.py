@@ -20,6 +20,9 @@ from dear.errors import ConfigError, DataError, excerpt
 
 HEADS_FILE = "dear_heads.json"
 
+PEFT_TYPE = "DEAR_HEADS"
+"""What `adapter_config.json` says of a folder that holds weights of heads and no others."""
+
 STRENGTH = 1000.0
 """Of the ridge penalty, where a hundred lists of eight are fitted; features have variance 1."""
 

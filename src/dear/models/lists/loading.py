@@ -13,7 +13,7 @@ from dear.models.contract import DType
 from dear.models.family import Source, locate
 from dear.models.files import model_file, model_json, reading, revision_of
 from dear.models.list_encoding import ListEncoder
-from dear.models.lists.attention_heads import HEADS_FILE, HeadWeights
+from dear.models.lists.attention_heads import HEADS_FILE, PEFT_TYPE, HeadWeights
 from dear.models.listwise_contract import LISTWISE_FILE, ListwiseContract
 from dear.models.loading import (
     TOKENIZER_FILES,
@@ -65,7 +65,7 @@ def load_list_model(
     device: str = "auto",
     merge: bool = True,
 ) -> ListModel:
-    """A causal model: folder, hub id, name or GGUF file, or a LoRA adapter of one.
+    """A causal model: folder, hub id, name or GGUF file, or a LoRA adapter or weights of heads.
 
     A one-logit checkpoint will do where its embeddings are the vocabulary's head, too, as in
     small models: its body was trained to score, and an adapter may sit on it.
@@ -79,13 +79,14 @@ def load_list_model(
     adapter = adapter_config(source)
     if adapter is not None:
         base_of(source, adapter)
-        require_lora(source, adapter)
+        require_known(source, adapter)
     reader = load_causal(name if adapter is None else base_name(adapter), dtype, device)
     model, tokenizer, revision = reader.model, reader.tokenizer, reader.revision
     if adapter is not None:
         if has_tokenizer(source):
             tokenizer = load_tokenizer(source)
-        model = _with_adapter(model, source, merge)
+        if not is_heads(adapter):
+            model = _with_adapter(model, source, merge)
         revision = f"{revision_of(source)}+{revision}"
     return finish(
         model,
@@ -171,10 +172,15 @@ def has_tokenizer(source: Source) -> bool:
     return any(model_file(source, name) is not None for name in TOKENIZER_FILES)
 
 
-def require_lora(source: Source, adapter: dict[str, Any]) -> None:
+def is_heads(adapter: dict[str, Any]) -> bool:
+    """Whether the folder holds weights of the base's heads, and no others."""
+    return adapter.get("peft_type") == PEFT_TYPE
+
+
+def require_known(source: Source, adapter: dict[str, Any]) -> None:
     """ConfigError for adapters of another kind, and of one-logit models."""
     kind = adapter.get("peft_type")
-    if kind != "LORA":
+    if kind not in ("LORA", PEFT_TYPE):
         raise ConfigError(f"{source.name}: a LoRA adapter is expected, not {kind}")
     if adapter.get("task_type") == "SEQ_CLS":
         raise ConfigError(f"{source.name}: the adapter of a one-logit model, not of a listwise one")

@@ -24,6 +24,7 @@ from dear.models.lists.programs import (
     thinking,
 )
 from dear.models.lists.windows import EncodedWindow, WindowEncoder
+from dear.models.listwise_contract import ListwiseContract
 from dear.prompts.listwise import ListwisePrompt, WindowPrompt
 
 Reading: TypeAlias = Literal["first", "constrained", "text", "attention"]
@@ -89,7 +90,7 @@ class ListReader:
         contract = model.contract
         thinks = contract.thought if thought is None else thought
         if reading is None:
-            reading = "constrained" if thinks or contract.learnt == "text" else "first"
+            reading = _as_taught(contract, thinks)
         if reading not in READINGS:
             raise ConfigError(f"no reading {reading!r}{nearest(reading, READINGS)}")
         if thought_tokens < 1 or temperature < 0:
@@ -211,6 +212,12 @@ class ListReader:
             prompt_tokens=tokens,
             completion_tokens=found.tokens,
         )
+
+
+def _as_taught(contract: ListwiseContract, thinks: bool) -> Reading:
+    if contract.learnt == "attention":
+        return "attention"
+    return "constrained" if thinks or contract.learnt == "text" else "first"
 
 
 def _stops(model: ListModel) -> frozenset[int]:
