@@ -262,9 +262,8 @@ def set_threads(threads: int) -> None:
 
 
 def write_report(options: argparse.Namespace, found: dict[str, Tally], seconds: float) -> None:
-    from dear.artifacts import write_json
+    from dear.artifacts import versions, write_json
     from dear.models.hardware import processor_name
-    from dear.train.checkpoints import versions
 
     write_json(
         options.output,

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dear.artifacts import atomic_path, read_json, write_json
+from dear.artifacts import atomic_path, read_json, versions, write_json
 from dear.data.collections import Collection
 from dear.data.formats import read_run, write_run
 from dear.errors import ConfigError, DataError
@@ -346,8 +346,6 @@ class _Distillation:
             glimpse=glimpse,
             stage_seconds=dict(self.seconds),
         )
-        from dear.train.checkpoints import versions
-
         values = asdict(found) | {"folder": self.folder.name, "versions": versions()}
         write_json(self.folder / RESULTS, json.loads(json.dumps(values)))
         if split.test_judgements is not None:

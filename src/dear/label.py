@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from dear.data.labels import PairId, Stamp, open_store, write_ensemble
 from dear.errors import ConfigError, DataError
+from dear.evaluate.cost import Meter, stage
 from dear.records import Judgements, Ranking, Run
 
 if TYPE_CHECKING:
@@ -84,10 +84,11 @@ def label(
         undisturbed run, bit for bit, on the same machine.
     Raises ContractMismatch if the folder holds other labels, DataError for ids without text and
     for scores that are not finite (nothing of that shard is written).
+
+    What it took is noted in the folder's manifest, once the job has come to its end.
     """
     if shard_pairs < 1:
         raise ConfigError(f"shard_pairs is {shard_pairs}; a shard holds 1 pair or more")
-    started = time.perf_counter()
     wanted = _wanted(runs, judged)
     _require_texts(collection, wanted)
     stamp = _stamp(collection.name, teacher)
@@ -96,14 +97,20 @@ def label(
         kept = len(wanted) - len(todo)
         if progress is not None:
             progress(kept, len(wanted))
+        tokens = getattr(teacher, "tokens_scored", None)
+        with Meter() as meter:
+            if todo:
+                _prepare(collection, teacher, wanted, todo)
+            done = kept
+            for shard in _chunks(todo, shard_pairs):
+                report = _counted(progress, done, len(wanted))
+                store.append(shard, _score(collection, teacher, shard, report))
+                done += len(shard)
         if todo:
-            _prepare(collection, teacher, wanted, todo)
-        done = kept
-        for shard in _chunks(todo, shard_pairs):
-            report = _counted(progress, done, len(wanted))
-            store.append(shard, _score(collection, teacher, shard, report))
-            done += len(shard)
-    return Labelled(folder, len(todo), kept, time.perf_counter() - started)
+            new = None if tokens is None else getattr(teacher, "tokens_scored", tokens) - tokens
+            pointwise = stage("pairs", len(todo), meter.spent.seconds, tokens=new)
+            store.record({"cost": meter.spent.to_dict() | {"pointwise": pointwise}})
+    return Labelled(folder, len(todo), kept, meter.spent.seconds)
 
 
 def label_with_all(

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import CORPUS, JUDGEMENTS, dear, first_stage, good
+from command_line import CORPUS, JUDGEMENTS, QUERIES, dear, first_stage, good, refused, start
 
 from dear.cli.evaluate import run_names
 from dear.data.formats import write_run
 from dear.evaluate.compare import compare_all
-from dear.evaluate.metrics import evaluate
+from dear.evaluate.metrics import MEASURES, evaluate
 from dear.records import Ranking
 
 TEST = JUDGEMENTS["test"]
@@ -71,16 +74,147 @@ def test_all_pairs_are_compared_as_the_library_does(animals: Path, runs: dict[st
 def test_the_table_shows_what_the_report_holds(animals: Path, runs: dict[str, Path]) -> None:
     words = (animals, "--run", runs["good"], "--run", runs["poor"])
     found, lines = report_of(*words), good("evaluate", *words).splitlines()
+    columns = ["run", *found["measures"], "win/tie/loss", "95 % of nDCG@10"]
+    assert re.split("  +", lines[0]) == columns
+    against = {p["a"]: p for p in found["comparisons"] if p["b"] == "bm25"}
     for row, line in zip(found["runs"], lines[1:4], strict=True):
-        assert line.split()[-5:] == [f"{row['means'][m]:.4f}" for m in found["measures"]]
-    for pair, line in zip(found["comparisons"], lines[6:9], strict=True):
+        cells = re.split("  +", line.removeprefix(row["name"]).removeprefix(" (first stage)"))[1:]
+        low, high = row["intervals"]["nDCG@10"]
+        assert low <= row["means"]["nDCG@10"] <= high
+        assert cells.pop() == f"{low:.4f}–{high:.4f}"
+        if pair := against.get(row["name"]):
+            assert cells.pop() == f"{pair['wins']}/{pair['ties']}/{pair['losses']}"
+            assert pair["wins"] + pair["ties"] + pair["losses"] == 8
+        mark = "" if row["first_stage"] else mark_of(against[row["name"]])
+        at = found["measures"].index("nDCG@10")
+        assert cells[at].removeprefix(f"{row['means']['nDCG@10']:.4f}").strip() == mark
+        cells[at] = cells[at].rstrip(" ▲▼")
+        assert cells == [f"{row['means'][m]:.4f}" for m in found["measures"]]
+    assert lines[4] == "▲ ▼ nDCG@10 above, below the first stage's: corrected p < 0.05"
+    for pair, line in zip(found["comparisons"], lines[7:10], strict=True):
         assert line.startswith(f"{pair['a']} − {pair['b']} ")
         assert f"{pair['difference']:+.4f}" in line
+        if pair["effect"] is not None:
+            assert re.split("  +", line)[-2] == f"{pair['effect']:+.2f}"
         assert line.endswith(f"{pair['wins']}/{pair['ties']}/{pair['losses']}")
         assert f"{pair['holm_randomisation']:.4f}" in line
-    assert lines[9] == (
-        "8 queries; p: paired randomisation and t test, Holm-corrected over 3 pairs"
+    assert lines[10] == (
+        "8 queries; p: paired randomisation and t test, Holm-corrected over 3 pairs; "
+        "effect: difference in standard deviations of it"
     )
+
+
+def mark_of(pair: dict[str, Any]) -> str:
+    if pair["holm_randomisation"] >= 0.05:
+        return ""
+    return "▲" if pair["difference"] > 0 else "▼"
+
+
+def test_the_default_comparison_is_by_ndcg_10(animals: Path, runs: dict[str, Path]) -> None:
+    words = (animals, "--run", runs["good"])
+    assert report_of(*words)["compared_by"] == "nDCG@10"
+    # asked for in the very order of the default ones, the first is compared all the same
+    asked = [word for m in MEASURES for word in ("--measure", m)]
+    assert report_of(*words, *asked)["compared_by"] == "nDCG@1"
+
+
+@pytest.mark.parametrize(
+    ("columns", "shown", "hidden"),
+    [
+        (140, ("win/tie/loss", "95 % of"), ()),
+        (104, ("win/tie/loss",), ("95 % of",)),
+        (80, (), ("win/tie/loss", "95 % of")),
+    ],
+)
+def test_the_means_keep_their_columns_in_a_narrow_terminal(
+    animals: Path,
+    runs: dict[str, Path],
+    columns: int,
+    shown: tuple[str, ...],
+    hidden: tuple[str, ...],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    text, status = in_terminal("evaluate", animals, "--run", runs["good"])
+    assert status == 0, text
+    head = text.splitlines()[0]
+    assert all(word in head for word in (*MEASURES, *shown))
+    assert not any(word in head for word in hidden)
+    rows = text.splitlines()[: text.splitlines().index("")]
+    assert max(map(len, rows[:3])) <= columns
+
+
+def in_terminal(*words: object) -> tuple[str, int]:
+    """A command whose standard output is a terminal; its output and exit status."""
+    ours, theirs = os.openpty()
+    process = start(*words, stdout=theirs)
+    os.close(theirs)
+    parts = []
+    with contextlib.suppress(OSError):  # raised at its end
+        while part := os.read(ours, 1 << 16):
+            parts.append(part)
+    os.close(ours)
+    _, errors = process.communicate()
+    text = re.sub(r"\x1b\[[0-9;]*m", "", b"".join(parts).decode()).replace("\r\n", "\n")
+    return text + errors, process.returncode
+
+
+def test_the_queries_hurt_most_are_shown_with_their_texts(
+    animals: Path, runs: dict[str, Path]
+) -> None:
+    words = (animals, "--run", runs["fair"])
+    values = {
+        row["name"]: row["per_query"]["nDCG@10"] for row in report_of(*words, "--per-query")["runs"]
+    }
+    lost = {q: values["fair"][q] - before for q, before in values["bm25"].items()}
+    worst = sorted((d, q) for q, d in lost.items() if d < 0)[:2]
+    out = good("evaluate", *words, "--hurt", 2)
+    lines = out[out.index("hurt most") :].splitlines()
+    assert re.split("  +", lines[0]) == [
+        *("hurt most (nDCG@10)", "query", "before → after", "difference", "text")
+    ]
+    assert len(lines) == 1 + len(worst) == 3
+    for (difference, query), line in zip(worst, lines[1:], strict=True):
+        before, after = values["bm25"][query], values["fair"][query]
+        assert re.split("  +", line) == [
+            "fair",
+            query,
+            f"{before:.4f} → {after:.4f}",
+            f"{difference:+.4f}",
+            QUERIES[query].text,
+        ]
+    assert "hurt most" not in good("evaluate", *words, "--hurt", 0)
+
+
+def test_queries_without_texts_are_shown_by_id(mine: Path, runs: dict[str, Path]) -> None:
+    (mine / "queries.jsonl").unlink()
+    done = dear("evaluate", mine, "--run", runs["fair"], "--hurt", 1)
+    assert done.status == 0
+    assert "hurt most" in done.out
+    assert "queries are shown without their texts" in done.err
+    assert dear("evaluate", mine, "--run", runs["fair"], "--hurt", 0).err == ""
+
+
+def test_of_many_runs_only_pairs_with_the_first_stage_are_shown(
+    animals: Path, runs: dict[str, Path], tmp_path: Path
+) -> None:
+    write_run(tmp_path / "last.trec", moved(first_stage("test"), 5), "last")
+    words = [animals]
+    for path in (*runs.values(), tmp_path / "last.trec"):
+        words += ["--run", path]
+    few, every = good("evaluate", *words), good("evaluate", *words, "--all-pairs")
+    named = {(p["a"], p["b"]) for p in report_of(*words)["comparisons"]}
+    assert len(named) == 10
+    assert pairs_in(every) == named
+    assert pairs_in(few) == {(a, b) for a, b in named if b == "bm25"}
+    assert "6 pairs without a first stage: --all-pairs shows them" in few
+    assert "--all-pairs" not in every
+    # what is corrected for does not depend on what is shown
+    assert all(line in every for line in few.splitlines() if " − bm25 " in line)
+
+
+def pairs_in(out: str) -> set[tuple[str, ...]]:
+    return set(re.findall(r"^(\S+) − (\S+) ", out, re.MULTILINE))
 
 
 def test_missing_queries_count_as_zero_and_are_reported(animals: Path, tmp_path: Path) -> None:
@@ -88,8 +222,8 @@ def test_missing_queries_count_as_zero_and_are_reported(animals: Path, tmp_path:
     write_run(tmp_path / "half.trec", half, "half")
     done = dear("evaluate", animals, "--run", tmp_path / "half.trec")
     lines = done.out.splitlines()
-    assert lines[0].split()[-1] == "missing"
-    assert [line.split()[-1] for line in lines[1:3]] == ["0", "4"]
+    at = re.split("  +", lines[0]).index("missing")
+    assert [re.split("  +", line)[at] for line in lines[1:3]] == ["0", "4"]
     assert "half lacks 4 of 8 judged queries, such as sleep-whale; they count as zero" in done.err
     found = report_of(animals, "--run", tmp_path / "half.trec")
     whole, part = (row["means"]["nDCG@10"] for row in found["runs"])
@@ -97,7 +231,7 @@ def test_missing_queries_count_as_zero_and_are_reported(animals: Path, tmp_path:
     assert len(found["runs"][1]["missing"]) == 4
 
 
-def test_other_candidates_are_reported(animals: Path, tmp_path: Path) -> None:
+def test_other_candidates_are_not_compared(animals: Path, tmp_path: Path) -> None:
     run = first_stage("test")
     write_run(tmp_path / "part.trec", {q: r.top(5) for q, r in run.items()}, "part")
     other = {q: r.top(5) for q, r in run.items()}
@@ -105,11 +239,42 @@ def test_other_candidates_are_reported(animals: Path, tmp_path: Path) -> None:
         query_id="sleep-otter", passage_ids=run["sleep-otter"].passage_ids[-5:], scores=(1.0,) * 5
     )
     write_run(tmp_path / "other.trec", other, "other")
-    words = ("--first-stage", tmp_path / "part.trec", "--run", tmp_path / "other.trec")
-    err = dear("evaluate", animals, *words).err
-    assert "dear: other ranks other candidates for 1 of 8 queries: compare it with part" in err
-    err = dear("evaluate", animals, "--run", tmp_path / "part.trec").err
-    assert "dear: part ranks only a part of bm25's candidates for 8 of 8 queries" in err
+    words = (animals, "--first-stage", tmp_path / "part.trec", "--run", tmp_path / "other.trec")
+    done = dear("evaluate", *words)
+    assert done.status == 0
+    (line,) = (line for line in done.out.splitlines() if " − " in line)
+    assert re.split("  +", line) == ["other − part", "not compared", "in 1 of 8"]
+    assert (
+        "not compared: other candidates, in so many queries; --across-candidates compares them"
+        in done.out
+    )
+    assert "▲" not in done.out
+    assert "hurt most" not in done.out
+    found = report_of(*words)
+    assert found["comparisons"] == []
+    assert found["not_compared"] == [{"a": "other", "b": "part", "queries": 1, "shared": 8}]
+    assert [row["reranked"] for row in found["runs"]] == [None, "part"]
+    told = report_of(*words, "--across-candidates")
+    assert told["not_compared"] == []
+    assert [(p["a"], p["b"]) for p in told["comparisons"]] == [("other", "part")]
+
+
+def test_a_part_of_the_first_stage_is_compared(animals: Path, tmp_path: Path) -> None:
+    write_run(tmp_path / "part.trec", {q: r.top(5) for q, r in first_stage("test").items()}, "part")
+    found = report_of(animals, "--run", tmp_path / "part.trec")
+    assert [(p["a"], p["b"]) for p in found["comparisons"]] == [("part", "bm25")]
+    assert found["not_compared"] == []
+
+
+def test_a_passage_twice_is_an_error(animals: Path, tmp_path: Path) -> None:
+    path = tmp_path / "twice.trec"
+    write_run(path, first_stage("test"), "twice")
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([*lines, lines[3]]))
+    passage = lines[3].split()[2]
+    assert refused("evaluate", animals, "--run", path) == (
+        f"{path}:{len(lines) + 1}: passage {passage!r} appears twice for query 'sleep-otter'"
+    )
 
 
 def test_queries_that_nobody_judged_are_reported(animals: Path, tmp_path: Path) -> None:
@@ -163,6 +328,20 @@ def test_the_lowest_relevant_grade_counts_in_binary_measures(mine: Path) -> None
     (any_grade,), (two,) = (report_of(*words, *more)["runs"] for more in ((), ("--min-grade", 2)))
     assert two["means"]["MAP"] == pytest.approx(any_grade["means"]["MAP"] / 2)
     assert two["means"]["nDCG@10"] == any_grade["means"]["nDCG@10"]
+    said = "relevant in binary measures (MRR, MAP, R): grade 2 and above"
+    assert said in good("evaluate", *words, "--min-grade", 2)
+    assert said not in good("evaluate", *words)
+
+
+def test_a_collection_may_say_which_grades_are_relevant(
+    animals: Path, mine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # dl19's entry says 2
+    named = mine.rename(mine.parent / "dl19")
+    monkeypatch.setenv("DEAR_DATA", str(named.parent))
+    assert report_of("dl19", "--run", "bm25")["min_grade"] == 2
+    assert report_of("dl19", "--run", "bm25", "--min-grade", 1)["min_grade"] == 1
+    assert report_of(animals, "--run", "bm25")["min_grade"] == 1
 
 
 def test_one_query_is_shown_and_not_compared(mine: Path, tmp_path: Path) -> None:

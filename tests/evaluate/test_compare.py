@@ -15,7 +15,9 @@ from dear.evaluate.compare import (
     bootstrap_interval,
     compare,
     compare_all,
+    compare_pairs,
     holm,
+    paired_effect,
     paired_randomisation,
     paired_t,
     pool,
@@ -165,7 +167,32 @@ def test_t_needs_two_queries():
         paired_t([0.1], [0.2])
 
 
-@pytest.mark.parametrize("test", [paired_randomisation, paired_t])
+# ---- the effect size
+
+
+@settings(deadline=None)
+@given(pairs(max_size=30).filter(lambda values: len(values) > 1))
+def test_the_effect_is_the_t_statistic_over_the_root_of_n(values):
+    from scipy.stats import ttest_rel
+
+    a, b = map(np.array, zip(*values, strict=True))
+    effect = paired_effect(a, b)
+    if np.ptp(a - b) <= 1e-9:
+        assert effect == (None if abs(a - b).max() > 1e-9 else 0.0)
+        return
+    # d_z = t / sqrt(n)
+    assert effect == pytest.approx(ttest_rel(a, b).statistic / math.sqrt(len(a)), rel=1e-9)
+    assert paired_effect(b, a) == pytest.approx(-effect)
+    # in standard deviations: no unit
+    assert paired_effect(3 * a, 3 * b) == pytest.approx(effect)
+
+
+def test_an_effect_needs_two_queries():
+    with pytest.raises(DataError, match="two queries at least, got 1"):
+        paired_effect([0.1], [0.2])
+
+
+@pytest.mark.parametrize("test", [paired_randomisation, paired_t, paired_effect])
 def test_values_must_pair_and_be_finite(test):
     with pytest.raises(DataError, match="2 values against 3"):
         test([0.1, 0.2], [0.1, 0.2, 0.3])
@@ -225,6 +252,24 @@ def test_bootstrap_agrees_with_scipy():
     assert high == pytest.approx(oracle.high, abs=tolerance)
 
 
+def test_few_values_among_many_queries_agree_with_scipy_too():
+    from scipy.stats import bootstrap
+
+    # reciprocal ranks: drawn as counts
+    values = np.random.default_rng(6).choice(
+        [0.0, 0.25, 0.5, 1.0], size=400, p=[0.3, 0.2, 0.2, 0.3]
+    )
+    oracle = bootstrap(
+        (values,), np.mean, n_resamples=20_000, method="percentile", rng=1
+    ).confidence_interval
+    low, high = bootstrap_interval(values, samples=20_000)
+    tolerance = 6 * values.std() / math.sqrt(400) * 0.02
+    assert low == pytest.approx(oracle.low, abs=tolerance)
+    assert high == pytest.approx(oracle.high, abs=tolerance)
+    assert bootstrap_interval(np.sort(values)[::-1], samples=20_000) == (low, high)
+    assert bootstrap_interval([0.25] * 100) == pytest.approx((0.25, 0.25), abs=1e-12)
+
+
 @settings(deadline=None, max_examples=40)
 @given(st.lists(st.floats(-1, 1), min_size=1, max_size=30), st.randoms())
 def test_the_interval_lies_within_the_values_grows_with_the_level_and_has_no_order(values, random):
@@ -282,6 +327,7 @@ def test_a_comparison_mirrors_when_its_runs_are_swapped(values):
     assert there.p_randomisation == back.p_randomisation
     assert there.p_t == pytest.approx(back.p_t)
     assert there.measure == back.measure == "MAP"
+    assert there.effect == paired_effect(*map(list, zip(*values, strict=True)))
     assert there.interval[0] - 1e-12 <= there.interval[1]
 
 
@@ -314,6 +360,23 @@ def test_all_pairs_come_in_order_with_p_values_corrected_together():
     assert [pair.holm_randomisation for pair in found] == holm(raw)
     assert [pair.holm_t for pair in found] == holm([pair.comparison.p_t for pair in found])
     assert compare_all({"alone": runs["x"]}, "MAP") == []
+
+
+def test_chosen_pairs_are_corrected_over_themselves_alone():
+    runs = {
+        name: evaluation(**{f"q{i}": v for i, v in enumerate(drawn(12, gap=gap, seed=seed)[0])})
+        for seed, (name, gap) in enumerate({"x": 0.0, "y": 0.2, "z": 0.3}.items())
+    }
+    found = compare_pairs(runs, [("z", "x"), ("y", "x")], "MAP")
+    assert [(pair.a, pair.b) for pair in found] == [("z", "x"), ("y", "x")]
+    assert [pair.comparison for pair in found] == [
+        compare(runs[name], runs["x"], "MAP") for name in ("z", "y")
+    ]
+    assert [p.holm_t for p in found] == holm([p.comparison.p_t for p in found])
+    (alone,) = compare_pairs(runs, [("z", "x")], "MAP")
+    assert alone.holm_t == alone.comparison.p_t
+    assert alone.holm_randomisation == alone.comparison.p_randomisation
+    assert compare_pairs(runs, [], "MAP") == []
 
 
 def test_a_pool_holds_every_query_of_every_collection_once():

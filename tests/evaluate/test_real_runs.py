@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from dear.data.formats import read_run
 from dear.evaluate.compare import compare, compare_all, pool
 from dear.evaluate.metrics import evaluate
+from dear.evaluate.study import Source, study
 
 
 @pytest.mark.parametrize(
@@ -26,6 +28,50 @@ def test_first_stages_score_what_is_stated(load_run, load_qrels, collection, run
     assert round(evaluation.means[measure], 4) == stated
     assert not evaluation.missing
     assert evaluation.unjudged == 0
+
+
+@pytest.mark.parametrize(
+    ("run", "stated"),
+    [
+        ("rankvicuna-7b.bm25", 0.6682),  # published, and 66.82 in the paper's README
+        ("rankvicuna-7b.splade_pp_ed", 0.7459),
+        ("gpt-3.5-turbo.a.bm25", 0.6799),
+        ("gpt-3.5-turbo.b.bm25", 0.6737),
+        ("gpt-3.5-turbo.c.bm25", 0.6827),
+        ("gpt-3.5-turbo.d.bm25", 0.6938),
+        ("gpt-3.5-turbo.e.bm25", 0.6868),
+    ],
+)
+def test_rerankers_of_others_score_what_is_stated(shared_data, load_qrels, run, stated):
+    path = shared_data / "rankllm-listwise-responses" / "runs" / f"{run}.dl19.trec.gz"
+    evaluation = evaluate(read_run(path), load_qrels("dl19"), ["nDCG@10"])
+    assert round(evaluation.means["nDCG@10"], 4) == stated
+
+
+def test_rerankers_are_compared_with_what_they_reranked_and_no_other(
+    shared_data, load_run, load_qrels
+):
+    folder = shared_data / "rankllm-listwise-responses" / "runs"
+    sources = [
+        Source(name=first, run=load_run("dl19", first)) for first in ("bm25", "splade_pp_ed")
+    ] + [
+        Source(
+            name=f"vicuna {first}",
+            run=read_run(folder / f"rankvicuna-7b.{first}.dl19.trec.gz"),
+            first_stage=first,
+        )
+        for first in ("bm25", "splade_pp_ed")
+    ]
+    found = study("dl19", "test", load_qrels("dl19"), sources)
+    assert [(p.a, p.b) for p in found.comparisons] == [
+        ("vicuna bm25", "bm25"),
+        ("vicuna splade_pp_ed", "splade_pp_ed"),
+    ]
+    assert {(r.queries, r.shared) for r in found.refusals} == {(43, 43)}
+    assert len(found.refusals) == 4
+    strong, weak = found.comparisons
+    assert strong.holm_randomisation < 0.001 < 0.05 < weak.holm_randomisation
+    assert strong.comparison.difference == pytest.approx(0.6682 - 0.5058, abs=1e-4)
 
 
 def test_rounded_scores_count_as_ties_unless_the_written_order_is_kept(load_run, load_qrels):

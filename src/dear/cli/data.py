@@ -1,20 +1,19 @@
-"""`dear retrieve` and `dear collections`."""
+"""`dear retrieve`."""
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dear.cli.output import count, duration, note, print_json, rate, summary, table
+from dear.cli.output import count, duration, rate, summary
 from dear.cli.progress import progress
-from dear.cli.runs import TOP_K, check_output, write_origin
+from dear.cli.runs import TOP_K, check_output
+from dear.data.origins import write_origin
 
 if TYPE_CHECKING:
     from dear.data.bm25 import Bm25Options
-    from dear.data.collections import ListedCollection
 
 
 def retrieve(
@@ -54,6 +53,7 @@ def retrieve(
     from dear.data.bm25 import retrieve as search
     from dear.data.collections import open_collection
     from dear.data.formats import write_run
+    from dear.evaluate.cost import Meter, stage
     from dear.records import count_pairs
 
     check_output(output)
@@ -67,10 +67,9 @@ def retrieve(
         stopwords=stopwords,
         split_identifiers=split_identifiers,
     )
-    started = time.perf_counter()
-    with progress("searching", "queries") as report:
+    with Meter() as meter, progress("searching", "queries") as report:
         run = search(opened.corpus, queries, top_k=top_k, options=options, progress=report)
-    seconds = time.perf_counter() - started
+    spent = meter.spent
     write_run(output, run, "bm25")
     write_origin(
         output,
@@ -82,12 +81,13 @@ def retrieve(
             "bm25": _as_dict(options),
             "queries": len(run),
             "pairs": count_pairs(run),
-            "seconds": round(seconds, 3),
+            "seconds": round(spent.seconds, 3),
+            "cost": spent.to_dict() | {"search": stage("queries", len(queries), spent.seconds)},
         },
     )
     summary(
         f"{output}: {count(len(run), 'query')}, {count(count_pairs(run), 'passage')} "
-        f"in {duration(seconds)} ({rate(len(queries), seconds)})",
+        f"in {duration(spent.seconds)} ({rate(len(queries), spent.seconds)})",
         output,
     )
 
@@ -108,36 +108,3 @@ def _as_dict(options: Bm25Options) -> dict[str, Any]:
     from dataclasses import asdict
 
     return asdict(options)
-
-
-def collections(
-    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,
-) -> None:
-    """List the collections known by name."""
-    from dear.data.collections import data_folders, list_collections
-
-    listed = list_collections()
-    if as_json:
-        print_json([_listed(item) for item in listed])
-        return
-    table(
-        ("name", "here", "what it is", "licence"),
-        [
-            (c.entry.name, "yes" if c.present else "no", c.entry.description, c.entry.licence)
-            for c in listed
-        ],
-        align=("left", "left", "left", "left"),
-        wrap=("what it is", "licence"),
-    )
-    places = ", ".join(map(str, data_folders()))
-    note(f"looked for in {places} (DEAR_DATA adds folders); any folder with a corpus is one, too")
-
-
-def _listed(item: ListedCollection) -> dict[str, Any]:
-    return {
-        "name": item.entry.name,
-        "description": item.entry.description,
-        "licence": item.entry.licence,
-        "present": item.present,
-        "folder": None if item.folder is None else str(item.folder),
-    }

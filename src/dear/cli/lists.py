@@ -31,7 +31,9 @@ class Lists:
         window: int,
         step: int,
         depth: int | None,
-        blend: float,
+        blend: float = 0.0,
+        *,
+        guard: bool = False,
     ) -> None:
         from dear.backends import check_backend
         from dear.prompts.listwise import LISTWISE_PROMPTS
@@ -42,7 +44,7 @@ class Lists:
             raise ConfigError(f"--prompt {prompt!r}{nearest(prompt, LISTWISE_PROMPTS)}")
         check_backend(backend)
         check_weight(blend)
-        self.blend = blend
+        self.blend, self.guard = blend, guard
         self.named, self.prompt, self.depth = backend, prompt, depth
         self.strategy = open_strategy(strategy, window=window, step=step)
         self.options = {
@@ -51,6 +53,7 @@ class Lists:
             "window": window,
             "step": step,
             "blend": blend,
+            "guard": guard,
         }
         self.backend: Backend | None = None
         self.template: str | ListwisePrompt = "rankvicuna"
@@ -63,6 +66,7 @@ class Lists:
         """Opens the backend; and `model`, where both sit on one base, which is then read once."""
         from dear.backends import open_backend
         from dear.backends.local import open_local
+        from dear.prompts.listwise import guard
         from dear.rank.cascade import open_on_one_backbone
 
         options: dict[str, Any] = {"dtype": dtype, "device": device, "batch_tokens": batch_tokens}
@@ -76,6 +80,8 @@ class Lists:
             self.backend = open_local(where, **options)
         own = getattr(self.backend, "template", None)
         self.template = self.prompt or own or self.template
+        if self.guard:
+            self.template = guard(self.template)
         self.options["prompt"] = self.prompt or ("rankvicuna" if own is None else "the model's own")
         self.options["one_backbone"] = reranker is not None
         return reranker
@@ -163,13 +169,15 @@ class Lists:
 
         usage = self.usage
         took = report if usage is None else usage
+        calls = report.windows if usage is None else usage.asked
+        said = not calls or took.prompt_tokens > 0
         return stage(
             "windows",
             report.windows,
             report.seconds,
-            calls=report.windows if usage is None else usage.asked,
-            prompt_tokens=took.prompt_tokens,
-            completion_tokens=took.completion_tokens,
+            calls=calls,
+            prompt_tokens=took.prompt_tokens if said else None,
+            completion_tokens=took.completion_tokens if said else None,
             dollars=None if usage is None else usage.cost,
         )
 

@@ -31,11 +31,14 @@ COMMANDS: dict[str, str] = {
     "reason": "dear.cli.reason:reason",
     "rank": "dear.cli.rank:rank",
     "evaluate": "dear.cli.evaluate:evaluate",
+    "report": "dear.cli.report:report",
+    "compare": "dear.cli.compare:compare",
+    "check": "dear.cli.check:check",
     "rerank": "dear.cli.rerank:rerank",
     "export": "dear.cli.export:export",
     "calibrate": "dear.cli.calibrate:calibrate",
     "bench": "dear.cli.bench:bench",
-    "collections": "dear.cli.data:collections",
+    "collections": "dear.cli.collections:collections",
     "models": "dear.cli.models:models",
 }
 """Name of a command → module:function, in the order of the help page."""

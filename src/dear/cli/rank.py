@@ -88,6 +88,10 @@ def rank(
             help="rankvicuna, rankgpt, reasoning or list; a local model's own, else rankvicuna.",
         ),
     ] = None,
+    guard: Annotated[
+        bool,
+        typer.Option("--guard", help="Quote passages in lists, so that they cannot give orders."),
+    ] = False,
     strategy: Annotated[
         str, typer.Option(metavar="NAME", help="sliding, topdown, setwise, tournament or full.")
     ] = "sliding",
@@ -133,8 +137,12 @@ def rank(
         raise ConfigError("--ledger keeps the answers of --listwise, and not with --no-ledger")
     if blend and listwise is None:
         raise ConfigError("--blend is about the order of --listwise")
+    if guard and listwise is None:
+        raise ConfigError("--guard is about the prompts of --listwise")
     lists = (
-        None if listwise is None else Lists(listwise, prompt, strategy, window, step, depth, blend)
+        None
+        if listwise is None
+        else Lists(listwise, prompt, strategy, window, step, depth, blend, guard=guard)
     )
     if model is not None:
         check_model(model)
@@ -206,7 +214,7 @@ def rank(
             "top_k": top_k,
             "queries": len(ranked),
             "seconds": round(seconds, 3),
-            "cost": _cost(spent, device if model or lists and lists.is_local else None) | stages,
+            "cost": _cost(spent, device if model or (lists and lists.is_local) else None) | stages,
         },
         first_stage=path,
     )

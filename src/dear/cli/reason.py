@@ -132,11 +132,11 @@ def reason(
     batch_tokens: BatchOption = None,
 ) -> None:
     """Write the reasoning set: lists with thought and order. Goes on where it was stopped."""
+    from dear.artifacts import versions
     from dear.reason.extractive import Evidence
     from dear.reason.sample import Plan, parse_sizes, sample
     from dear.reason.select import Threshold, select_all
     from dear.reason.writing import write_set
-    from dear.train.checkpoints import versions
 
     folders, weights = tuple(labels or ()), tuple(weight or ())
     _check_sources(collection, run, folders, weights, teacher, llm, source, ledger=bool(ledger))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
 from dear.cli.models import BatchOption, DeviceOption, DTypeOption
-from dear.cli.output import print_json, table
+from dear.cli.output import note, print_json, table
 from dear.cli.train import check_model
 from dear.errors import ConfigError
 
@@ -30,6 +31,22 @@ def rerank(
         ),
     ] = DEFAULT_MODEL,
     top_k: Annotated[int, typer.Option(min=1, metavar="N", help="Passages to show.")] = 10,
+    probability: Annotated[
+        bool,
+        typer.Option(
+            "--probability", help="Show how likely each is relevant; see `dear calibrate`."
+        ),
+    ] = False,
+    threshold: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, metavar="P", help="Leave out what is less likely relevant."),
+    ] = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Where the map to probabilities is.", show_default="MODEL"
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,
     dtype: DTypeOption = "auto",
     device: DeviceOption = "auto",
@@ -42,23 +59,45 @@ def rerank(
     _check_query(query)
     check_model(model)
     passages = read_passages(file)
-    reranker = Reranker(model, dtype=dtype, device=device, batch_tokens=batch_tokens)  # type: ignore[arg-type]
+    reranker = Reranker(
+        model,
+        dtype=dtype,  # type: ignore[arg-type]
+        device=device,
+        batch_tokens=batch_tokens,
+        calibration=calibration,
+    )
+    likely = probability or threshold is not None or calibration is not None
+    mapped = reranker.calibration if likely else None
     ranking = reranker.rank(query, passages, top_k=top_k)
     by_id = {p.id: p for p in passages}
-    results = [
+    results: list[dict[str, Any]] = [
         {"rank": rank, "id": i, "score": score, "text": by_id[i].full_text}
         for rank, (i, score) in enumerate(zip(ranking.passage_ids, ranking.scores, strict=True), 1)
     ]
+    if mapped is not None:
+        for result, p in zip(results, mapped.probability(ranking.scores).tolist(), strict=True):
+            result["probability"] = p
+    if threshold is not None:
+        results = [r for r in results if r["probability"] >= threshold]
     if as_json:
         print_json({"query": query, "model": reranker.model.name, "results": results})
         return
+    if not results and ranking.passage_ids:
+        note(f"no passage is relevant with a probability of {threshold:g} or more")
+        return
     table(
-        ("rank", "score", "id", "passage"),
+        ("rank", "score", *(("probability",) if likely else ()), "id", "passage"),
         [
-            (str(r["rank"]), f"{r['score']:.4f}", str(r["id"]), _excerpt(str(r["text"])))
+            (
+                str(r["rank"]),
+                f"{r['score']:.4f}",
+                *((f"{r['probability']:.3f}",) if likely else ()),
+                str(r["id"]),
+                _excerpt(str(r["text"])),
+            )
             for r in results
         ],
-        align=("right", "right", "left", "left"),
+        align=("right", "right", *(("right",) if likely else ()), "left", "left"),
         shorten="passage",
     )
 

@@ -1,25 +1,20 @@
-"""Runs by file or by name, and the note beside a run that says where it came from."""
+"""Runs by file or by name, and places that can be written."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
-from dear.artifacts import read_json, write_json
 from dear.errors import DataError
 
 if TYPE_CHECKING:
     from dear.data.collections import Collection
     from dear.records import Candidates, Judgements, Run
 
-FORMAT = "dear-run/1"
 TOP_K = 100
 
 RunOption: TypeAlias = Annotated[
@@ -92,68 +87,6 @@ def check_folder(folder: Path, named: Path | None = None) -> None:
             else error.strerror
         )
         raise DataError.at(named or folder, None, f"cannot be written: {reason}") from None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Origin:
-    """What the note beside a run says.
-
-    model: None for a first stage's own run.  first_stage: the run that was reranked.
-    top_k: candidates of each query that were.
-    """
-
-    model: str | None
-    first_stage: Path | None
-    top_k: int | None
-    values: Mapping[str, Any]
-
-
-def note_path(run: Path) -> Path:
-    """RUN.json beside RUN."""
-    return run.with_name(f"{run.name}.json")
-
-
-def write_origin(run: Path, values: Mapping[str, Any], *, first_stage: Path | None = None) -> None:
-    """The note beside a run that was just written; nothing beside a pipe or a device."""
-    from dear.train.checkpoints import versions
-
-    if not run.is_file():
-        return
-    folder = Path(os.path.realpath(run.parent))
-    # relative: a folder of runs may be moved
-    first = None if first_stage is None else os.path.relpath(os.path.realpath(first_stage), folder)
-    write_json(
-        note_path(run),
-        {
-            "format": FORMAT,
-            "sha256": _sha256(run),
-            "first_stage": first,
-            **values,
-            "versions": versions(),
-        },
-    )
-
-
-def read_origin(run: Path) -> Origin | None:
-    """The note beside a run; None where there is none, or where it is about another content."""
-    path = note_path(run)
-    if not run.is_file() or not path.is_file():
-        return None
-    values = read_json(path)
-    if values.get("format") != FORMAT or values.get("sha256") != _sha256(run):
-        return None
-    first = values.get("first_stage")
-    return Origin(
-        model=values.get("model"),
-        first_stage=None if first is None else Path(os.path.normpath(run.resolve().parent / first)),
-        top_k=values.get("top_k"),
-        values=values,
-    )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def gathered(collection: Collection, run: Run) -> list[Candidates]:

@@ -3,32 +3,48 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Literal
+from typing import TypeAlias
 
-from dear.data.formats import (
-    beir_files,
-    read_corpus,
-    read_corpus_tsv,
-    read_corpus_txt,
-    read_document_folder,
-    read_qrels,
-    read_queries,
-    read_queries_tsv,
-    read_queries_txt,
-    read_run,
+from dear.data.catalogue import (
+    COLLECTIONS,
+    FAMILIES,
+    CollectionEntry,
+    entry_of_irds,
+    find_entry,
+    known_names,
 )
-from dear.data.formats.beir import plain_or_gz
+from dear.data.catalogue.entry import DEFAULT_GRADE, DEFAULT_MEASURE
+from dear.data.folders import answers_reader, corpus_reader, folder_queries
+from dear.data.formats import beir_files, read_qrels, read_run
+from dear.data.places import (
+    ListedCollection,
+    data_folders,
+    folder_of,
+    is_installed,
+    list_collections,
+)
 from dear.errors import ConfigError, DataError, MissingExtra, nearest
 from dear.records import Judgements, Passage, Query, Ranking
+
+__all__ = [
+    "COLLECTIONS",
+    "Answers",
+    "Collection",
+    "CollectionEntry",
+    "Grades",
+    "ListedCollection",
+    "data_folders",
+    "list_collections",
+    "open_collection",
+]
 
 logger = logging.getLogger(__name__)
 
 Grades = dict[str, dict[str, int]]
+Answers: TypeAlias = Mapping[str, tuple[str, ...]]
 SPLIT_ORDER = ("train", "dev", "test")
 
 
@@ -48,17 +64,21 @@ class Collection:
         qrels: Mapping[str, Callable[[], Grades]] | None = None,
         runs: Mapping[str, Mapping[str, Path]] | None = None,
         query_ids_by_split: Mapping[str, Iterable[str]] | None = None,
+        answers: Callable[[], Answers] | None = None,
         folder: Path | None = None,
+        entry: CollectionEntry | None = None,
     ) -> None:
-        """corpus, queries, qrels (by split): called once, when first asked for.
+        """corpus, queries, qrels (by split), answers: called once, when first asked for.
 
         runs: split → name of the run → file.  query_ids_by_split: the queries of splits that may
-        have no judgements.
+        have no judgements.  answers: query id → what a passage must hold to answer it.
+        entry: what the catalogue knows about it.
         """
-        self.name, self.folder = name, folder
+        self.name, self.folder, self.entry = name, folder, entry
         self._read_corpus, self._read_queries = corpus, queries
         self._qrels, self._runs = dict(qrels or {}), dict(runs or {})
         self._query_ids = {split: tuple(ids) for split, ids in (query_ids_by_split or {}).items()}
+        self._read_answers = answers
         self._judgements: dict[str, Grades] = {}
         self._run_query_ids: dict[str, tuple[str, ...]] = {}
 
@@ -84,17 +104,20 @@ class Collection:
         )
 
     @classmethod
-    def from_folder(cls, folder: Path | str, name: str | None = None) -> Collection:
+    def from_folder(
+        cls, folder: Path | str, name: str | None = None, *, entry: CollectionEntry | None = None
+    ) -> Collection:
         """The collection in a folder; every file may be .gz.
 
         corpus.jsonl, corpus.tsv, corpus.txt or a folder corpus/ of .txt and .md files;
-        queries.jsonl, queries.tsv or queries.txt; qrels/SPLIT.tsv; runs/NAME.SPLIT.trec.
+        queries.jsonl, queries.tsv or queries.txt; qrels/SPLIT.tsv; runs/NAME.SPLIT.trec;
+        answers.jsonl.
         Of several, the first in this order. DataError: no such folder, no corpus in it.
         """
         root = Path(folder)
         if not root.is_dir():
             raise DataError.at(root, None, "no such folder")
-        corpus = _corpus_reader(root)
+        corpus = corpus_reader(root)
         if corpus is None:
             looked_for = "corpus.jsonl, corpus.tsv, corpus.txt or a folder corpus/ of .txt files"
             raise DataError.at(root, None, f"holds no corpus: expected {looked_for}")
@@ -103,9 +126,11 @@ class Collection:
             name or root.resolve().name,
             folder=root,
             corpus=corpus,
-            queries=partial(_folder_queries, root),
+            queries=partial(folder_queries, root),
             qrels={split: partial(read_qrels, path) for split, path in files.qrels.items()},
             runs=files.runs,
+            answers=answers_reader(root),
+            entry=entry,
         )
 
     def __repr__(self) -> str:
@@ -119,6 +144,28 @@ class Collection:
     @cached_property
     def _all_queries(self) -> dict[str, Query]:
         return dict(self._read_queries())
+
+    @property
+    def min_grade(self) -> int:
+        """The lowest grade that counts in binary measures, as the collection's makers have it."""
+        return DEFAULT_GRADE if self.entry is None else self.entry.min_grade
+
+    @property
+    def main_measure(self) -> str:
+        """By which the collection is reported; `answer@1` is dear.evaluate.answers' own."""
+        return DEFAULT_MEASURE if self.entry is None else self.entry.main_measure
+
+    @property
+    def has_answers(self) -> bool:
+        """Whether `answers` works."""
+        return self._read_answers is not None
+
+    @cached_property
+    def answers(self) -> Answers:
+        """Query id → the strings that answer it. DataError where the collection has none."""
+        if self._read_answers is None:
+            raise DataError(f"{self.name}: has no answers (answers.jsonl) to match passages with")
+        return self._read_answers()
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -197,143 +244,16 @@ def _copied(judgements: Judgements) -> Grades:
     return {query: dict(grades) for query, grades in judgements.items()}
 
 
-def _corpus_reader(root: Path) -> Callable[[], dict[str, Passage]] | None:
-    for ending, read in (
-        ("jsonl", read_corpus),
-        ("tsv", read_corpus_tsv),
-        ("txt", read_corpus_txt),
-    ):
-        if path := plain_or_gz(root / f"corpus.{ending}"):
-            return partial(read, path)
-    documents = root / "corpus"
-    return partial(read_document_folder, documents) if documents.is_dir() else None
-
-
-def _folder_queries(root: Path) -> dict[str, Query]:
-    for ending, read in (
-        ("jsonl", read_queries),
-        ("tsv", read_queries_tsv),
-        ("txt", read_queries_txt),
-    ):
-        if path := plain_or_gz(root / f"queries.{ending}"):
-            return read(path)
-    wanted = "queries.jsonl, queries.tsv or queries.txt"
-    raise DataError.at(root, None, f"holds no queries: expected {wanted}")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class CollectionEntry:
-    """A collection known by name.
-
-    opener: `folder`, looked for as NAME in the data folders, or `pydocs`, made on the spot.
-    """
-
-    name: str
-    description: str
-    licence: str
-    opener: Literal["folder", "pydocs"] = "folder"
-
-
-_MS_MARCO = "MS MARCO terms: non-commercial research"
-_ENTRIES = (
-    CollectionEntry(
-        name="pydocs",
-        description="find a standard library function's code by its docstring; always there",
-        licence="that of your Python (PSF-2.0)",
-        opener="pydocs",
-    ),
-    CollectionEntry(
-        name="scifact",
-        description="scientific claims → abstracts (BEIR); train and test",
-        licence="claims CC BY 4.0, abstracts ODC-By 1.0",
-    ),
-    CollectionEntry(
-        name="nfcorpus",
-        description="nutrition questions → medical abstracts, graded (BEIR); train, dev and test",
-        licence="academic use only",
-    ),
-    CollectionEntry(
-        name="dl19",
-        description="TREC Deep Learning 2019 web passages, graded; candidates only, test",
-        licence=_MS_MARCO,
-    ),
-    CollectionEntry(
-        name="dl21",
-        description="TREC Deep Learning 2021 web passages, graded; candidates only, test",
-        licence=_MS_MARCO,
-    ),
-    CollectionEntry(
-        name="dl22",
-        description="TREC Deep Learning 2022 web passages, not judged; candidates only, test",
-        licence=_MS_MARCO,
-    ),
-    CollectionEntry(
-        name="noveleval",
-        description="questions about news of 2023, 20 graded candidates each; test",
-        licence="Apache 2.0",
-    ),
-    CollectionEntry(
-        name="cranfield",
-        description="aerodynamics questions → abstracts, graded; test",
-        licence="none stated",
-    ),
-    CollectionEntry(
-        name="cacm",
-        description="computer science questions → CACM titles and abstracts; test",
-        licence="none stated",
-    ),
-    CollectionEntry(
-        name="vaswani",
-        description="physics and electronics questions → abstracts (NPL); test",
-        licence="none stated",
-    ),
-    CollectionEntry(
-        name="insuranceqa",
-        description="insurance questions → answers; train, dev and test",
-        licence="research purpose only",
-    ),
-    CollectionEntry(
-        name="medquad",
-        description="medical questions → NIH answers; train, dev and test",
-        licence="CC BY 4.0",
-    ),
-)
-COLLECTIONS: dict[str, CollectionEntry] = {entry.name: entry for entry in _ENTRIES}
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ListedCollection:
-    """An entry, and where it is on this machine; folder: None where absent or made on the spot."""
-
-    entry: CollectionEntry
-    present: bool
-    folder: Path | None
-
-
-def data_folders() -> tuple[Path, ...]:
-    """Where named collections are looked for: DEAR_DATA (separated as PATH is), then ./data."""
-    named = os.environ.get("DEAR_DATA", "").split(os.pathsep)
-    return (*(Path(folder).expanduser() for folder in named if folder), Path("data"))
-
-
-def list_collections() -> list[ListedCollection]:
-    """Every registered collection, in the table's order."""
-    listed = []
-    for entry in COLLECTIONS.values():
-        folder = _folder_of(entry.name) if entry.opener == "folder" else None
-        present = entry.opener != "folder" or folder is not None
-        listed.append(ListedCollection(entry=entry, present=present, folder=folder))
-    return listed
-
-
 def open_collection(spec: str | Path) -> Collection:
     """A collection by folder, by name, or from another library's catalogue.
 
-    spec: a folder (`Collection.from_folder`); a name in COLLECTIONS; `irds:ID`, or an ID with a
-    slash in it, for ir_datasets; `hf:OWNER/NAME` or `hf:FOLDER` for a Hugging Face data set in
+    spec: a folder (`Collection.from_folder`); a name or an alias in COLLECTIONS, of which a local
+    folder goes before ir_datasets, and that before the Hugging Face hub; `irds:ID`, or an ID with
+    a slash in it, for ir_datasets; `hf:OWNER/NAME` or `hf:FOLDER` for a Hugging Face data set in
     BEIR layout. A folder that holds a corpus goes before a registered name.
-    ConfigError: neither a folder nor a name; names the nearest known one. MissingExtra: the
-    library of `irds:` or `hf:` is not installed.
+    ConfigError: neither a folder nor a name; names the nearest known one. Or a name that is not
+    on this machine and that nothing can download. MissingExtra: the library that could is not
+    installed. What a download meets is a DataError, when it is read.
     """
     text = str(spec)
     folder = Path(spec).expanduser()
@@ -341,15 +261,19 @@ def open_collection(spec: str | Path) -> Collection:
         return _open_irds(text.removeprefix("irds:"))
     if text.startswith("hf:"):
         return _open_hub(text.removeprefix("hf:"))
-    if folder.is_dir() and (_corpus_reader(folder) or text not in COLLECTIONS):
-        return Collection.from_folder(folder)
-    if entry := COLLECTIONS.get(text):
+    entry = find_entry(text)
+    if folder.is_dir() and (corpus_reader(folder) or entry is None):
+        return Collection.from_folder(folder, entry=find_entry(folder.resolve().name))
+    if entry is not None:
         return _open_entry(entry)
     if folder.exists():
         raise ConfigError(f"{text} is a file; a collection is a folder with a corpus in it")
+    if text in FAMILIES:
+        parts = FAMILIES[text]
+        raise ConfigError(f"{text!r} is {len(parts)} collections; name one: {', '.join(parts)}")
     if isinstance(spec, str) and "/" in text and not text.startswith((".", "/", "~")):
         return _open_slashed(text)
-    raise ConfigError(f"no collection and no folder {text!r}{nearest(text, COLLECTIONS)}")
+    raise ConfigError(f"no collection and no folder {text!r}{_nearest(text)}")
 
 
 def _open_entry(entry: CollectionEntry) -> Collection:
@@ -357,19 +281,28 @@ def _open_entry(entry: CollectionEntry) -> Collection:
         from dear.data.pydocs import open_pydocs
 
         return open_pydocs()
-    folder = _folder_of(entry.name)
-    if folder is None:
-        looked = ", ".join(str(folder / entry.name) for folder in data_folders())
-        raise ConfigError(
-            f"collection {entry.name!r} is not on this machine: looked for {looked}; "
-            "set DEAR_DATA to the folder that holds it"
-        )
-    return Collection.from_folder(folder, entry.name)
+    folder = folder_of(entry)
+    if folder is not None:
+        return Collection.from_folder(folder, entry.name, entry=entry)
+    looked = ", ".join(str(folder / entry.name) for folder in data_folders())
+    absent = f"collection {entry.name!r} is not on this machine: looked for {looked}"
+    if entry.irds and is_installed("ir_datasets"):
+        from dear.data.irds import open_irds_splits
 
+        logger.warning("%s; ir_datasets has it, or downloads it", absent)
+        return open_irds_splits(entry)
+    if entry.hub and is_installed("datasets"):
+        from dear.data.hub import open_hub
 
-def _folder_of(name: str) -> Path | None:
-    places = (folder / name for folder in data_folders())
-    return next((place for place in places if place.is_dir() and _corpus_reader(place)), None)
+        logger.warning("%s; it is read from the Hugging Face hub (%s)", absent, entry.hub)
+        return open_hub(entry.hub, entry=entry)
+    how = "; ".join(
+        (*([entry.access] if entry.access else []), "set DEAR_DATA to the folder that holds it")
+    )
+    if entry.irds or entry.hub:
+        extra, package = ("irds", "ir-datasets") if entry.irds else ("hub", "datasets")
+        raise MissingExtra(f"{absent}; or to download it, {MissingExtra.of(package, extra)}; {how}")
+    raise ConfigError(f"{absent}; {how}")
 
 
 def _open_slashed(text: str) -> Collection:
@@ -381,13 +314,19 @@ def _open_slashed(text: str) -> Collection:
             f"no folder {text!r}; to take it as an ir_datasets id: {error}"
         ) from error
     except ConfigError as error:
-        raise ConfigError(f"no folder {text!r}, and {error}{nearest(text, COLLECTIONS)}") from error
+        raise ConfigError(f"no folder {text!r}, and {error}{_nearest(text)}") from error
+
+
+def _nearest(text: str) -> str:
+    """A near name or alias; of all names there are too many for one line."""
+    hint = nearest(text.lower(), known_names())
+    return hint if hint.startswith("; did") else "; `dear collections` lists those known by name"
 
 
 def _open_irds(dataset_id: str) -> Collection:
     from dear.data.irds import open_irds
 
-    return open_irds(dataset_id)
+    return open_irds(dataset_id, entry=entry_of_irds(dataset_id))
 
 
 def _open_hub(name: str) -> Collection:

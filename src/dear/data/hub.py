@@ -14,17 +14,18 @@ from dear.errors import DataError, MissingExtra
 from dear.records import Passage, Query
 
 if TYPE_CHECKING:
+    from dear.data.catalogue import CollectionEntry
     from dear.data.collections import Collection
 
 _DEV = {"validation", "valid", "val"}
 
 
-def open_hub(name: str) -> Collection:
+def open_hub(name: str, *, entry: CollectionEntry | None = None) -> Collection:
     """A data set with the configurations `corpus` and `queries`, from the hub or a folder.
 
     Judgements are its configuration `qrels` or `default`, or the data set NAME-qrels beside it
-    (BEIR keeps them so). `validation` is called dev. MissingExtra: datasets is not installed.
-    DataError: not to be reached, or another layout.
+    (BEIR keeps them so). `validation` is called dev. entry: of the catalogue, which then gives the
+    name. MissingExtra: datasets is not installed. DataError: not to be reached, or another layout.
     """
     from dear.data.collections import Collection
 
@@ -43,11 +44,12 @@ def open_hub(name: str) -> Collection:
         return all_qrels()[split]
 
     return Collection(
-        name.rstrip("/").rpartition("/")[2],
+        name.rstrip("/").rpartition("/")[2] if entry is None else entry.name,
         folder=Path(name) if Path(name).is_dir() else None,
         corpus=lambda: _read_corpus(name),
         queries=lambda: _read_queries(name),
         qrels={split: partial(of, split) for split in _splits(*source)} if source else {},
+        entry=entry,
     )
 
 

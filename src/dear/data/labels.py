@@ -157,6 +157,12 @@ class LabelStore:
         self._done |= fresh
         self._next += 1
 
+    def record(self, job: Mapping[str, Any]) -> None:
+        """Notes what a job that came to its end took, behind those before it."""
+        path = self.folder / MANIFEST
+        values = read_json(path)
+        write_json(path, values | {"jobs": [*values.get("jobs", ()), dict(job)]})
+
 
 @contextlib.contextmanager
 def open_store(folder: Path, stamp: Stamp) -> Iterator[LabelStore]:
@@ -259,6 +265,7 @@ def _read_stamp(folder: Path) -> Stamp:
     values = read_json(path)
     if values.pop("format", None) != FORMAT:
         raise DataError.at(path, None, f"is not of format {FORMAT}")
+    values.pop("jobs", None)
     try:
         return Stamp(**values)
     except TypeError as error:

@@ -16,23 +16,32 @@ if TYPE_CHECKING:
         PairwiseComparison,
         bootstrap_interval,
         compare_all,
+        compare_pairs,
         holm,
+        paired_effect,
         paired_randomisation,
         paired_t,
         pool,
     )
     from dear.evaluate.metrics import MEASURES, Evaluation, Measure, evaluate, parse_measures
+    from dear.evaluate.study import Entry, Refusal, Source, Study
 
 __all__ = [
     "MEASURES",
     "Comparison",
+    "Entry",
     "Evaluation",
     "Measure",
     "PairwiseComparison",
+    "Refusal",
+    "Source",
+    "Study",
     "bootstrap_interval",
     "compare_all",
+    "compare_pairs",
     "evaluate",
     "holm",
+    "paired_effect",
     "paired_randomisation",
     "paired_t",
     "parse_measures",
@@ -46,11 +55,14 @@ _HOMES = {
         "PairwiseComparison",
         "bootstrap_interval",
         "compare_all",
+        "compare_pairs",
         "holm",
+        "paired_effect",
         "paired_randomisation",
         "paired_t",
         "pool",
     ),
+    "study": ("Entry", "Refusal", "Source", "Study"),
 }
 
 

@@ -24,6 +24,8 @@ Floats: TypeAlias = NDArray[np.float64]
 _MAX_EXACT_PAIRS = 16
 # differences drawn at once; bounds memory at some ten megabytes
 _CHUNK_VALUES = 1 << 20
+# a binomial count costs about as much as this many draws of a value
+_DRAWS_OF_A_COUNT = 16
 # relative; sums of the same numbers in another order differ by less
 _ROUNDING = 1e-12
 
@@ -34,7 +36,8 @@ class Comparison:
 
     difference: mean of a - b, with its bootstrap `interval` (low, high).
     p_randomisation, p_t: two-sided.  wins, ties, losses: queries where a is above, level with,
-    below b; together n.
+    below b; together n.  effect: Cohen's d for paired values, the mean difference in standard
+    deviations of the difference; 0 where nothing differs, None where all differ alike.
     """
 
     measure: str
@@ -48,6 +51,7 @@ class Comparison:
     ties: int
     losses: int
     n: int
+    effect: float | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,10 +101,8 @@ def _random_patterns(pairs: int, count: int, seed: int) -> Iterator[NDArray[np.u
     """`count` rows of random bits, at least `pairs` bits a row, in memory-bounded chunks."""
     generator = np.random.default_rng(seed)
     width = math.ceil(pairs / 8)
-    rows = max(1, _CHUNK_VALUES // width)
-    for start in range(0, count, rows):
-        size = (min(rows, count - start), width)
-        yield generator.integers(0, 256, size=size, dtype=np.uint8)
+    for rows in _chunks(count, _CHUNK_VALUES // width):
+        yield generator.integers(0, 256, size=(rows, width), dtype=np.uint8)
 
 
 def _count_extreme(
@@ -141,6 +143,23 @@ def paired_t(a: Sequence[float], b: Sequence[float]) -> float:
     return float(2 * stdtr(n - 1, -abs(t)))
 
 
+def paired_effect(a: Sequence[float], b: Sequence[float]) -> float | None:
+    """Cohen's d_z: mean of a - b over its standard deviation (n - 1; Lakens 2013).
+
+    0 where nothing differs; None where all differ alike: there is no deviation.
+    DataError for fewer than two queries, unequal lengths, or a value that is not finite.
+    """
+    differences = _differences(a, b)
+    if len(differences) < 2:
+        raise DataError(f"an effect size needs two queries at least, got {len(differences)}")
+    largest = float(np.max(np.abs(differences)))
+    if largest == 0:
+        return 0.0
+    if float(np.ptp(differences)) <= _ROUNDING * largest:
+        return None
+    return float(np.mean(differences) / np.std(differences, ddof=1))
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """p values corrected for being several (Holm 1979), in the order given; each at most 1.
 
@@ -171,17 +190,36 @@ def bootstrap_interval(
     if samples < 1:
         raise ConfigError(f"samples is {samples}: it must be 1 or more")
     values = np.sort(_finite(differences))
-    n = len(values)
     generator = np.random.default_rng(seed)
-    rows = max(1, _CHUNK_VALUES // n)
-    means = np.concatenate(
-        [
-            values[generator.integers(0, n, size=(min(rows, samples - start), n))].mean(axis=1)
-            for start in range(0, samples, rows)
-        ]
-    )
+    means = _resampled_means(values, samples, generator)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def _resampled_means(values: Floats, samples: int, generator: np.random.Generator) -> Floats:
+    """(samples,): each the mean of as many draws, with replacement, as there are values (n,)."""
+    n = len(values)
+    distinct, counts = np.unique(values, return_counts=True)
+    if len(distinct) * _DRAWS_OF_A_COUNT <= n:  # how often each is drawn says all
+        return np.concatenate(
+            [
+                generator.multinomial(n, counts / n, size=size) @ distinct / n
+                for size in _chunks(samples, _CHUNK_VALUES // len(distinct))
+            ]
+        )
+    return np.concatenate(
+        [
+            values[generator.integers(0, n, size=(size, n))].mean(axis=1)
+            for size in _chunks(samples, _CHUNK_VALUES // n)
+        ]
+    )
+
+
+def _chunks(total: int, most: int) -> Iterator[int]:
+    """Sizes of at most `most`, and of 1 at least, that add up to `total`."""
+    size = max(1, most)
+    for start in range(0, total, size):
+        yield min(size, total - start)
 
 
 def compare(
@@ -219,6 +257,7 @@ def compare(
         ties=n - wins - losses,
         losses=losses,
         n=n,
+        effect=paired_effect(values_a, values_b),
     )
 
 
@@ -235,7 +274,31 @@ def compare_all(
 
     evaluations: run name → evaluation. Raises what `compare` raises.
     """
-    pairs = list(itertools.combinations(evaluations, 2))
+    return compare_pairs(
+        evaluations,
+        list(itertools.combinations(evaluations, 2)),
+        measure,
+        level=level,
+        permutations=permutations,
+        samples=samples,
+        seed=seed,
+    )
+
+
+def compare_pairs(
+    evaluations: Mapping[str, Evaluation],
+    pairs: Sequence[tuple[str, str]],
+    measure: str,
+    *,
+    level: float = 0.95,
+    permutations: int = 100_000,
+    samples: int = 10_000,
+    seed: int = 0,
+) -> list[PairwiseComparison]:
+    """These pairs of runs (a, b), with p values corrected over them alone.
+
+    Raises what `compare` raises.
+    """
     comparisons = [
         compare(
             evaluations[a],

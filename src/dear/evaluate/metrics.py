@@ -1,4 +1,6 @@
-"""Retrieval measures over a run: ir-measures computes, this module decides what is averaged.
+"""Retrieval measures over a run: what they are called, and what is averaged.
+
+dear.evaluate.counting computes those that are asked for every day, ir-measures all others.
 
 Every judged query counts. One that the run lacks counts as zero, as trec_eval's `-c` does; one
 without a relevant passage is zero too, whatever the run holds, as trec_eval has it.
@@ -10,17 +12,24 @@ import ast
 import difflib
 import logging
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from dear.errors import ConfigError, DataError
-from dear.records import Judgements, Ranking, Run
+from dear.evaluate.counting import Counted, counts
+from dear.records import Judgements, Run
 
 logger = logging.getLogger(__name__)
 
-MEASURES: tuple[str, ...] = ("nDCG@10", "MRR@10", "MAP", "R@100", "judged@10")
+MEASURES: tuple[str, ...] = (
+    *("nDCG@1", "nDCG@5", "nDCG@10"),
+    *("MRR@10", "MAP", "R@100", "judged@10"),
+)
 """What is reported unless something else is asked for."""
+
+COMPARED = "nDCG@10"
+"""By which of these runs are compared."""
 
 # how our tables spell what ir-measures calls otherwise
 _SPELLINGS = {"RR": "MRR", "AP": "MAP", "Judged": "judged"}
@@ -101,13 +110,13 @@ def evaluate(
     if not grades:
         raise DataError("no query is judged: there is nothing to evaluate")
     wanted = parse_measures(measures)
-    scored = {q: _scores_by_rank(run[q]) for q in grades if q in run and len(run[q])}
+    scored = {q: run[q].passage_ids for q in grades if q in run and len(run[q])}
     unjudged = sum(query_id not in grades for query_id in run)
     if not scored:
         logger.warning("none of the run's %d queries is judged: everything is zero", len(run))
     per_query = {m.name: dict.fromkeys(grades, 0.0) for m in wanted}
-    for name, query_id, value in _values(wanted, grades, scored, min_grade):
-        per_query[name][query_id] = value
+    for name, values in _values(wanted, grades, scored, min_grade):
+        per_query[name].update(values)
     return Evaluation.of(
         per_query,
         missing=tuple(query_id for query_id in grades if query_id not in scored),
@@ -115,38 +124,50 @@ def evaluate(
     )
 
 
-def _scores_by_rank(ranking: Ranking) -> dict[str, float]:
-    """Passage id → n, n - 1, …, 1.
-
-    trec_eval holds scores as float32, where close ones collapse into ties; whole numbers up to
-    2**24 survive, so the order evaluated is the order written.
-    """
-    ids = ranking.passage_ids
-    return dict(zip(ids, map(float, range(len(ids), 0, -1)), strict=True))
-
-
 def _values(
-    measures: list[Measure],
-    grades: dict[str, dict[str, int]],
-    scored: dict[str, dict[str, float]],
+    measures: Iterable[Measure],
+    grades: Mapping[str, Mapping[str, int]],
+    scored: Mapping[str, Sequence[str]],
     min_grade: int,
-) -> Iterator[tuple[str, str, float]]:
-    """(measure name, query id, value) for every query in `scored`."""
-    if not scored or not measures:
+) -> Iterator[tuple[str, Iterable[tuple[str, float]]]]:
+    """(name of a measure, some of its values by query id), for every query in `scored`."""
+    if not scored:
         return
+    counted = Counted.of(scored, grades)
+    others: dict[Any, list[str]] = {}
+    for measure in measures:
+        definition = _at_grade(measure.definition, min_grade)
+        if counts(definition):
+            found = counted.values(definition).tolist()
+            yield measure.name, zip(scored, found, strict=True)
+        else:
+            others.setdefault(definition, []).append(measure.name)
+    if others:
+        yield from _values_by_ir_measures(others, grades, scored)
+
+
+def _values_by_ir_measures(
+    names: Mapping[Any, Sequence[str]],
+    grades: Mapping[str, Mapping[str, int]],
+    scored: Mapping[str, Sequence[str]],
+) -> Iterator[tuple[str, Iterable[tuple[str, float]]]]:
+    """names: definition → names of the measure."""
     import ir_measures
 
-    names: dict[Any, list[str]] = {}
-    for measure in measures:
-        names.setdefault(_at_grade(measure.definition, min_grade), []).append(measure.name)
+    # n, n - 1, …, 1: trec_eval holds scores as float32, where close ones collapse into ties;
+    # whole numbers up to 2**24 survive, so the order evaluated is the order written
+    scores = {
+        q: dict(zip(ids, map(float, range(len(ids), 0, -1)), strict=True))
+        for q, ids in scored.items()
+    }
     try:
-        metrics = ir_measures.iter_calc(list(names), grades, scored)
+        metrics = ir_measures.iter_calc(list(names), grades, scores)
     except ValueError as error:  # no provider of ir-measures computes it here
         raise ConfigError(" ".join(str(error).split())) from error
     for metric in metrics:
         if metric.query_id in scored:
             for name in names[metric.measure]:
-                yield name, metric.query_id, float(metric.value)
+                yield name, [(metric.query_id, float(metric.value))]
 
 
 def _at_grade(definition: Any, min_grade: int) -> Any:

@@ -120,6 +120,14 @@ class SharedScorer:
     def parameters(self) -> int:
         return self._scorer.parameters
 
+    @property
+    def tokens_scored(self) -> int:
+        return self._scorer.tokens_scored
+
+    @property
+    def tokens_padded(self) -> int | None:
+        return self._scorer.tokens_padded
+
     def score(self, pairs: Sequence[Pair], progress: Progress | None = None) -> NDArray[np.float32]:
         """float32 (n,) logits in the order given, with the pointwise adapter."""
         with self._backbone.use("pointwise"):

@@ -76,6 +76,7 @@ class BiEncoder:
         self.fingerprint = fingerprint_of(self.contract)
         self._known: dict[str, NDArray[np.float32]] = {}
         self._keep = KEPT_TEXTS
+        self.tokens_scored = 0
 
     def prepare(self, pairs: Sequence[Pair], progress: Progress | None = None) -> None:
         """Embed every text of `pairs` and keep it, so that each is embedded once.
@@ -122,7 +123,9 @@ class BiEncoder:
         """
         if not texts:
             return np.empty((0, self.model.config.get_text_config().hidden_size), dtype=np.float32)
-        return in_batches(self.encode(texts), self.batch_tokens, self._forward, progress, total)
+        encoded = self.encode(texts)
+        self.tokens_scored += sum(map(len, encoded))
+        return in_batches(encoded, self.batch_tokens, self._forward, progress, total)
 
     def encode(self, texts: Sequence[str]) -> list[Encoded]:
         """One Encoded a text; one pad token for a text of which nothing is left."""

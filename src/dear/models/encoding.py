@@ -36,7 +36,11 @@ class _Frame:
 
 
 class PairEncoder:
-    """Renders and tokenises pairs exactly as `contract` says."""
+    """Renders and tokenises pairs exactly as `contract` says.
+
+    A text that spells a special token, such as `[SEP]` or `<|im_end|>`, is read letter by letter:
+    only the contract and the tokenizer place control tokens, so that no passage can end itself.
+    """
 
     def __init__(self, tokenizer: Any, contract: ScoringContract) -> None:
         self.tokenizer = tokenizer
@@ -69,6 +73,7 @@ class PairEncoder:
             truncation="longest_first",
             max_length=limit - self.contract.append_eos,
             add_special_tokens=self.contract.add_special_tokens,
+            split_special_tokens=True,
             return_attention_mask=False,
             verbose=False,
         )
@@ -100,7 +105,11 @@ class PairEncoder:
         unique = list(dict.fromkeys(texts))
         # cut here: the tokenizer would cut on its own truncation_side
         batch = self.tokenizer(
-            unique, add_special_tokens=False, return_attention_mask=False, verbose=False
+            unique,
+            add_special_tokens=False,
+            split_special_tokens=True,
+            return_attention_mask=False,
+            verbose=False,
         )
         return {text: ids[:limit] for text, ids in zip(unique, batch["input_ids"], strict=True)}
 

@@ -72,6 +72,16 @@ def processor_name() -> str:
     return platform.processor() or platform.machine()
 
 
+def device_name(device: str) -> str:
+    """The model of the GPU or processor that `device` means; several, with commas, as given."""
+    if "," in device or device == SHARDED:
+        return device
+    found = pick_device(device)
+    if found.type == "cuda":
+        return torch.cuda.get_device_name(found)
+    return processor_name() if found.type == "cpu" else found.type
+
+
 def pick_attention(device: torch.device | None = None) -> str:
     """On a CPU, short sequences run faster through eager attention than through SDPA."""
     return "eager" if (device or pick_device("auto")).type == "cpu" else "sdpa"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -39,26 +40,37 @@ class ListEncoder:
 
     Prompts go through the tokenizer's chat template; without one, the turns stand below each
     other, behind the tokenizer's own special tokens. An answer's chain is put together from its
-    pieces, so that every permutation of N passages differs in the identifiers alone.
+    pieces, so that every permutation of N passages differs in the identifiers alone. Only the
+    chat template and the tokenizer write control tokens: what spells one inside a turn is broken
+    up first (`plain`).
     """
 
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
         self._chains: dict[tuple[str, ...], ChainIds] = {}
+        self._control = _control_tokens(tokenizer)
         if tokenizer.eos_token_id is None:
             raise ConfigError("the tokenizer has no end-of-text token: no answer would ever end")
 
     def prompt(self, window: WindowPrompt) -> list[int]:
         """What the model reads before it answers."""
         if self.tokenizer.chat_template:
-            turns = [{"role": role, "content": text} for role, text in window.messages]
+            turns = [{"role": role, "content": self.plain(text)} for role, text in window.messages]
             text = self.tokenizer.apply_chat_template(
                 turns, tokenize=False, add_generation_prompt=True
             )
             # the template wrote the special tokens
             return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
-        text = "\n\n".join(text for _, text in window.messages) + "\n"
+        text = "\n\n".join(self.plain(text) for _, text in window.messages) + "\n"
         return self.opening(text)
+
+    def plain(self, text: str) -> str:
+        """`text` with a space inside whatever the tokenizer would read as a control token."""
+        if self._control is None:
+            return text
+        while (broken := self._control.sub(lambda m: f"{m[0][0]} {m[0][1:]}", text)) != text:
+            text = broken
+        return text
 
     def opening(self, text: str) -> list[int]:
         """Text that begins a prompt without turns: the tokenizer's own special tokens first."""
@@ -126,3 +138,14 @@ class ListEncoder:
     def _without_end(self, ids: list[int]) -> list[int]:
         # some tokenizers end every text with </s>
         return ids[:-1] if ids and ids[-1] == self.tokenizer.eos_token_id else ids
+
+
+def _control_tokens(tokenizer: Any) -> re.Pattern[str] | None:
+    """The special tokens' spellings, and those of other added tokens that the chat template
+    writes, such as `</think>`. Single letters are left alone: there is nothing to break."""
+    template = str(tokenizer.chat_template or "")
+    added = getattr(tokenizer, "added_tokens_decoder", {}).values()
+    found = {str(t) for t in added if t.special or str(t).strip() in template}
+    found |= set(tokenizer.all_special_tokens)
+    words = sorted((t for t in found if len(t.strip()) > 1), key=lambda t: (-len(t), t))
+    return re.compile("|".join(map(re.escape, words))) if words else None

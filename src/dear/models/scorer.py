@@ -35,6 +35,7 @@ class Scorer:
         model, else a default for the device.
     engine: one of ENGINES by name; "auto" is the one that suits model and device. ConfigError for
         one that this model cannot go through.
+    tokens_scored: of all sequences that were scored so far, padding left out.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Scorer:
         engine: EngineName = "auto",
     ) -> None:
         self.model = model
+        self.tokens_scored = 0
         self._engine_name = self._pick_engine(engine)
         self.encoder = PairEncoder(model.tokenizer, model.contract)
         if batch_tokens is None:
@@ -96,6 +98,11 @@ class Scorer:
             remember_batch_tokens(self.model, found)
             self.use_batch_tokens(found)
         return self.batch_tokens
+
+    @property
+    def tokens_padded(self) -> int | None:
+        """The same with padding, by this engine; None for engines that do not count it."""
+        return getattr(self.engine, "tokens_padded", None)
 
     @property
     def name(self) -> str:
@@ -156,6 +163,7 @@ class Scorer:
         self, pairs: Sequence[Pair], encoded: list[Encoded], progress: Progress | None = None
     ) -> NDArray[np.float32]:
         scores = self.engine.run(encoded, progress)
+        self.tokens_scored += sum(map(len, encoded))
         require_finite(self.name, scores, pairs)
         return scores
 

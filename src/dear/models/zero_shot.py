@@ -80,6 +80,7 @@ class ZeroShot:
             "dtype": reader.dtype,
         }
         self.fingerprint = fingerprint_of(self.contract)
+        self.tokens_scored = 0
         self._first = self._opening()
         self._answers = self._answer_ids() if self.prompt.read == "yes-no" else []
 
@@ -90,7 +91,9 @@ class ZeroShot:
         """
         if not pairs:
             return np.empty(0, dtype=np.float32)
-        scores = in_batches(self._ask(pairs), self.batch_tokens, self._forward, progress)
+        asked = self._ask(pairs)
+        self.tokens_scored += sum(map(len, asked))
+        scores = in_batches(asked, self.batch_tokens, self._forward, progress)
         require_finite(self.name, scores, pairs)
         return scores
 

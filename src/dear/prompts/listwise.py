@@ -9,10 +9,11 @@ from __future__ import annotations
 import re
 import string
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
-from dear.errors import ConfigError, ParseError, excerpt
+from dear.errors import ConfigError, ParseError, excerpt, nearest
+from dear.prompts.guarding import PASSAGES_ARE_DATA, PASSAGES_END, guarded
 from dear.records import Passage, Query
 
 Role: TypeAlias = Literal["system", "user", "assistant"]
@@ -27,13 +28,16 @@ class WindowPrompt:
     """One question to a model: rank these passages for this query.
 
     messages: (role, text) turns, the last one the user's.
+    passages: as they are shown, if the prompt is guarded, and as they were handed in if not.
     identifiers: what stands in the passages' brackets, in order.
+    guard: whether the prompt was guarded.
     """
 
     query: Query
     passages: tuple[Passage, ...]
     messages: tuple[tuple[Role, str], ...]
     identifiers: tuple[str, ...]
+    guard: bool = False
 
 
 def identifiers(kind: Identifiers, count: int) -> tuple[str, ...]:
@@ -57,6 +61,8 @@ class ListwisePrompt:
     received:  the assistant's turn after each passage; only with `ready`.
     max_words: words that are kept of a passage.
     identifiers: numbers, or letters, each of which is one token to most models.
+    guard:     passages stand between quotation marks, hold nothing that could end them or pose as
+               an identifier or a tag (`guarded`), and the prompt says that they are data.
     """
 
     system: str = ""
@@ -67,12 +73,17 @@ class ListwisePrompt:
     received: str = ""
     max_words: int = 300
     identifiers: Identifiers = "numbers"
+    guard: bool = False
 
     def render(self, query: Query, passages: Sequence[Passage]) -> WindowPrompt:
         """Identifiers in the order given; `[3]` inside a passage becomes `(3)`.
 
         ConfigError: more passages than the prompt has identifiers.
         """
+        if self.guard:
+            passages = [
+                replace(p, title="", text=guarded(p.full_text, self.max_words)) for p in passages
+            ]
         named = identifiers(self.identifiers, len(passages))
         fixed = {
             "query": self._clean(query.text),
@@ -82,12 +93,14 @@ class ListwisePrompt:
             ),
         }
         texts = [
-            _fill(
-                self.passage, fixed | {"i": i, "passage": self._clean(p.full_text, self.max_words)}
-            )
+            _fill(self.passage, fixed | {"i": i, "passage": self._shown(p)})
             for i, p in zip(named, passages, strict=True)
         ]
         before, after = _fill(self.before, fixed), _fill(self.after, fixed)
+        if self.guard:
+            gap = "" if before.endswith("\n") else "\n"
+            before = f"{before}{gap}{PASSAGES_ARE_DATA}\n"
+            after = f"{PASSAGES_END}\n{after}"
         turns: list[tuple[Role, str]] = [("system", self.system)] if self.system else []
         if not self.ready:
             turns.append(("user", "".join([before, *texts, after])))
@@ -97,8 +110,17 @@ class ListwisePrompt:
                 turns += [("user", text), ("assistant", _fill(self.received, {"i": i}))]
             turns.append(("user", after))
         return WindowPrompt(
-            query=query, passages=tuple(passages), messages=tuple(turns), identifiers=named
+            query=query,
+            passages=tuple(passages),
+            messages=tuple(turns),
+            identifiers=named,
+            guard=self.guard,
         )
+
+    def _shown(self, passage: Passage) -> str:
+        if self.guard:
+            return f'"{passage.text}"'
+        return self._clean(passage.full_text, self.max_words)
 
     def _clean(self, text: str, max_words: int | None = None) -> str:
         return clean(text, max_words, self.identifiers)
@@ -108,6 +130,15 @@ def clean(text: str, max_words: int | None = None, kind: Identifiers = "numbers"
     """One line of at most `max_words` words, without anything that looks like an identifier."""
     looks = r"\[([0-9]+)\]" if kind == "numbers" else r"\[([0-9]+|[A-Z])\]"
     return re.sub(looks, r"(\1)", " ".join(text.split()[:max_words]))
+
+
+def guard(prompt: str | ListwisePrompt) -> ListwisePrompt:
+    """A prompt, or one of LISTWISE_PROMPTS by name, guarded. ConfigError: no such prompt."""
+    if isinstance(prompt, str):
+        if prompt not in LISTWISE_PROMPTS:
+            raise ConfigError(f"unknown prompt {prompt!r}{nearest(prompt, LISTWISE_PROMPTS)}")
+        prompt = LISTWISE_PROMPTS[prompt]
+    return replace(prompt, guard=True)
 
 
 def render_permutation(

@@ -9,17 +9,15 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import importlib.metadata
 import json
 import os
-import platform
 import re
 import shutil
 from collections.abc import Iterator, Set
 from pathlib import Path
 from typing import Any
 
-from dear.artifacts import read_json, write_json
+from dear.artifacts import read_json, versions, write_json
 from dear.errors import ConfigError, DataError
 from dear.models.contract import ScoringContract
 from dear.models.listwise_contract import ListwiseContract
@@ -30,7 +28,6 @@ STEPS = "steps"
 _PLAN = "plan.json"
 _WHOLE = "WHOLE"
 _STEP = re.compile(r"checkpoint-(\d+)")
-_PACKAGES = ("dear-rerank", "torch", "transformers", "peft", "trl", "accelerate", "numpy")
 
 
 @contextlib.contextmanager
@@ -134,15 +131,6 @@ def to_disk(folder: Path) -> None:
         if path.is_file():
             with path.open("rb") as file:
                 os.fsync(file.fileno())
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the libraries that numbers depend on."""
-    found = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[package] = importlib.metadata.version(package)
-    return found
 
 
 def differences(mine: Any, theirs: Any, path: str = "") -> list[str]:

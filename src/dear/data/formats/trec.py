@@ -6,6 +6,8 @@ import math
 import re
 import struct
 from collections.abc import Iterable, Iterator
+from itertools import islice
+from operator import gt
 from pathlib import Path
 
 from dear.data.formats.lines import Source, numbered_lines, source_name, write_lines
@@ -39,23 +41,27 @@ def _rankings(path: Source, *, columns: int, passage: int, score: int) -> dict[s
             problem = f"expected {columns} fields, got {len(fields)}: {excerpt(line)}"
             raise DataError.at(source_name(path), number, problem)
         of_query = scored.setdefault(fields[0], {})
-        if fields[passage] in of_query:
-            problem = f"passage {fields[passage]!r} appears twice for query {fields[0]!r}"
+        identifier, text = fields[passage], fields[score]
+        if identifier in of_query:
+            problem = f"passage {identifier!r} appears twice for query {fields[0]!r}"
             raise DataError.at(source_name(path), number, problem)
-        of_query[fields[passage]] = _score(fields[score], path, number)
-    return {query: Ranking.sorted(query, of, of.values()) for query, of in scored.items()}
-
-
-def _score(text: str, path: Source, number: int) -> float:
-    try:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
         # float() also reads 1_0 and the digits of other scripts, which no other tool does
-        value = float(text) if text.isascii() and "_" not in text else math.nan
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        problem = f"the score must be a finite number, got {excerpt(text)}"
-        raise DataError.at(source_name(path), number, problem)
-    return value
+        if not math.isfinite(value) or "_" in text or not text.isascii():
+            problem = f"the score must be a finite number, got {excerpt(text)}"
+            raise DataError.at(source_name(path), number, problem)
+        of_query[identifier] = value
+    return {query: _ranking(query, of_query) for query, of_query in scored.items()}
+
+
+def _ranking(query: str, scored: dict[str, float]) -> Ranking:
+    scores = tuple(scored.values())
+    if all(map(gt, scores, islice(scores, 1, None))):  # as most files are: nothing to sort
+        return Ranking(query_id=query, passage_ids=tuple(scored), scores=scores)
+    return Ranking.sorted(query, scored, scores)
 
 
 def write_run(path: Path | str, run: Run, tag: str) -> None:

@@ -15,11 +15,15 @@ from dear.models.loading import ScoringModel
 
 
 class PaddedEngine:
-    """Like lengths stand together, so that little of a batch is padding."""
+    """Like lengths stand together, so that little of a batch is padding.
+
+    tokens_padded: of all batches so far, padding counted.
+    """
 
     def __init__(self, model: ScoringModel, batch_tokens: int) -> None:
         self.model = model
         self.batch_tokens = batch_tokens
+        self.tokens_padded = 0
 
     def run(
         self,
@@ -33,6 +37,7 @@ class PaddedEngine:
     def forward(self, encoded: Sequence[Encoded]) -> NDArray[np.float32]:
         """float32 (n,) logits of one batch."""
         device = self.model.device
+        self.tokens_padded += max(map(len, encoded)) * len(encoded)
         ids, mask, types = collate(
             encoded,
             pad_id=self.model.tokenizer.pad_token_id,

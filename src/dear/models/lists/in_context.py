@@ -164,17 +164,17 @@ class InContext:
         self.decoder.hidden(row, mask, cache)
 
     def _passages(self, texts: Sequence[str]) -> tuple[list[int], tuple[tuple[int, int], ...]]:
-        tokenizer = self.model.tokenizer
+        tokenizer, plain = self.model.tokenizer, self.model.encoder.plain
         ids = self.model.encoder.opening(OPENING)
         spans = []
         for i, text in enumerate(texts, 1):
             start = len(ids)
-            ids += tokenizer(f"[{i}] {text}\n\n", add_special_tokens=False)["input_ids"]
+            ids += tokenizer(plain(f"[{i}] {text}\n\n"), add_special_tokens=False)["input_ids"]
             spans.append((start, len(ids)))
         return ids, tuple(spans)
 
     def _ask(self, query: str) -> tuple[int, ...]:
-        text = f"Query: {clean(query)}\n"
+        text = self.model.encoder.plain(f"Query: {clean(query)}\n")
         return tuple(self.model.tokenizer(text, add_special_tokens=False)["input_ids"])
 
 

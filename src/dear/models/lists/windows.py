@@ -56,7 +56,7 @@ class WindowEncoder:
         return self._cut(window, chain, limit, len(ids))
 
     def _cut(self, window: WindowPrompt, chain: ChainIds, limit: int, length: int) -> EncodedWindow:
-        template = self.model.contract.template
+        template = replace(self.model.contract.template, guard=window.guard)
         what = f"{self.model.name}: a window of {len(window.passages)} passages and {length} tokens"
         if template.render(window.query, window.passages).messages != window.messages:
             raise ConfigError(

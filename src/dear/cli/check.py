@@ -1,0 +1,256 @@
+"""`dear check`: what a ranker does when its input is not what it was built for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dear.cli.fuse import rank_all
+from dear.cli.lists import Lists
+from dear.cli.models import BatchOption, DeviceOption, DTypeOption
+from dear.cli.output import Align, count, duration, note, print_json, quiet, table
+from dear.cli.runs import RunOption, check_output, find_run
+from dear.cli.train import check_model
+from dear.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from dear.data.collections import Collection
+    from dear.evaluate.robustness import Line, Report
+    from dear.records import Candidates, Judgements, Ranking
+
+
+def check(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL", help="What --model of `dear rank` takes, or a listwise backend."
+        ),
+    ],
+    collection: Annotated[
+        str, typer.Argument(metavar="COLLECTION", help="A name of `dear collections`, or a folder.")
+    ],
+    run: RunOption,
+    split: Annotated[
+        str, typer.Option(metavar="SPLIT", help="Of the run and the judgements.")
+    ] = "test",
+    queries: Annotated[
+        int, typer.Option(min=2, metavar="N", help="At most so many, evenly spread over the run.")
+    ] = 30,
+    depth: Annotated[
+        int, typer.Option(min=2, metavar="N", help="The best N candidates of each.")
+    ] = 20,
+    only: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES",
+            help="order, injection, near-duplicates, truncation, queries, extremes; with commas.",
+        ),
+    ] = None,
+    min_grade: Annotated[
+        int | None,
+        typer.Option(
+            min=1, metavar="N", help="Lowest relevant grade: 1, unless the collection says another."
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(metavar="N", help="Of everything random.")] = 0,
+    listwise: Annotated[
+        str | None,
+        typer.Option(metavar="BACKEND", help="Whole lists behind MODEL: check the cascade."),
+    ] = None,
+    prompt: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Of the lists; a local model's own, else rankvicuna."),
+    ] = None,
+    strategy: Annotated[
+        str, typer.Option(metavar="NAME", help="sliding, topdown, setwise, tournament or full.")
+    ] = "sliding",
+    window: Annotated[int, typer.Option(metavar="N", help="Passages in a prompt.")] = 20,
+    step: Annotated[int, typer.Option(metavar="N", help="How far a window slides.")] = 10,
+    blend: Annotated[
+        float,
+        typer.Option(metavar="W", help="W times MODEL's score is added to the lists' places."),
+    ] = 0.0,
+    guard: Annotated[
+        bool,
+        typer.Option("--guard", help="Quote passages in lists, so that they cannot give orders."),
+    ] = False,
+    json_file: Annotated[
+        Path | None,
+        typer.Option("--json", metavar="FILE", help="Write everything; - is standard output."),
+    ] = None,
+    dtype: DTypeOption = "auto",
+    device: DeviceOption = "auto",
+    batch_tokens: BatchOption = None,
+) -> None:
+    """Check how a ranker stands orders, attacks, typos, cuts and strange passages."""
+    from dear.artifacts import versions, write_json
+    from dear.backends import BACKENDS
+    from dear.evaluate import robustness
+
+    names = robustness.parse_checks(only)
+    to_stdout = json_file is not None and str(json_file) == "-"
+    if json_file is not None and not to_stdout:
+        check_output(json_file)
+    pairs: str | None = model
+    if model.partition(":")[0] in BACKENDS and not Path(model).exists():
+        if listwise is not None:
+            raise ConfigError(f"{model} is a listwise backend: no --listwise behind it")
+        pairs, listwise = None, model
+    if guard and listwise is None:
+        raise ConfigError("--guard is about the prompt of lists: give a listwise backend")
+    lists = (
+        None
+        if listwise is None
+        else Lists(listwise, prompt, strategy, window, step, None, blend, guard=guard)
+    )
+    if pairs is not None:
+        check_model(pairs)
+    opened, candidates, judgements = _candidates(collection, run, split, queries, depth)
+    min_grade = opened.min_grade if min_grade is None else min_grade
+    during = _During()
+    rank = _ranker(pairs, lists, during, (dtype, device, batch_tokens))
+    started = time.perf_counter()
+    report = robustness.check(
+        candidates,
+        judgements,
+        rank,
+        pointwise=lists is None,
+        only=names,
+        min_grade=min_grade,
+        seed=seed,
+        before_check=during.begin,
+    )
+    seconds = time.perf_counter() - started
+    ranker = " + ".join(filter(None, (pairs, listwise)))
+    values = {
+        "model": ranker,
+        "guard": guard,
+        "lists": None if lists is None else lists.options,
+        "collection": opened.name,
+        "split": split,
+        "run": run,
+        "depth": depth,
+        "seconds": round(seconds, 1),
+        **report.to_dict(),
+        "versions": versions(),
+    }
+    if to_stdout:
+        print_json(values)
+    else:
+        if json_file is not None:
+            write_json(json_file, values)
+        _show(report, f"{ranker} on {opened.name}", seconds)
+    for line in report.notes:
+        note(line)
+
+
+class _During:
+    """What is being checked, for the progress bar."""
+
+    def __init__(self) -> None:
+        self.name = "unchanged"
+
+    def begin(self, name: str) -> None:
+        self.name = name
+
+
+def _candidates(
+    collection: str, run: str, split: str, queries: int, depth: int
+) -> tuple[Collection, list[Candidates], Judgements]:
+    """Of queries with a relevant passage, if some are judged."""
+    from dear.cli.runs import gathered
+    from dear.data.collections import open_collection
+    from dear.data.formats import read_run
+    from dear.records import every_nth
+
+    opened = open_collection(collection)
+    found = read_run(find_run(opened, run, split))
+    judgements = opened.judgements(split) if opened.has_judgements(split) else {}
+    judged = [q for q in found if any(grade > 0 for grade in judgements.get(q, {}).values())]
+    asked = every_nth(judged or found, queries)
+    if not asked:
+        raise DataError(f"the run {run!r} ranks nothing")
+    return opened, gathered(opened, {q: found[q].top(depth) for q in asked}), judgements
+
+
+def _ranker(
+    model: str | None,
+    lists: Lists | None,
+    during: _During,
+    options: tuple[str, str, int | None],
+) -> Callable[[Sequence[Candidates]], Iterable[Ranking]]:
+    """As `dear rank` would rank: by pairs, by lists, or by one behind the other."""
+    from dear.rank.reranker import Reranker
+
+    dtype, device, batch_tokens = options
+    reranker = None
+    if lists is not None:
+        reranker = lists.open(model, dtype, device, batch_tokens)
+    if model is not None and reranker is None:
+        reranker = Reranker(model, dtype=dtype, device=device, batch_tokens=batch_tokens)  # type: ignore[arg-type]
+
+    def rank(candidates: Sequence[Candidates]) -> Iterable[Ranking]:
+        asked = list(candidates)
+        if reranker is not None:
+            ranked = rank_all(reranker, asked, f"checking: {during.name}")
+            if lists is None:
+                return [ranked[c.query.id] for c in asked]
+            asked = [_reordered(c, ranked[c.query.id]) for c in asked]
+        assert lists is not None
+        found, _ = lists.rank(asked)
+        return [found[c.query.id] for c in asked]
+
+    return rank
+
+
+def _reordered(candidates: Candidates, ranking: Ranking) -> Candidates:
+    by_id = {p.id: p for p in candidates.passages}
+    passages = tuple(by_id[i] for i in ranking.passage_ids)
+    return replace(candidates, passages=passages, scores=ranking.scores)
+
+
+HEADERS = ("check", "change", "verdict", "by", "value", "queries", "nDCG@10", "p", "also")
+_ALIGN: tuple[Align, ...] = tuple(
+    "right" if header in ("value", "queries", "nDCG@10", "p") else "left" for header in HEADERS
+)
+
+
+def _show(report: Report, what: str, seconds: float) -> None:
+    from dear.evaluate.robustness import LIMITS
+
+    table(HEADERS, [_row(line) for line in report.lines], align=_ALIGN, wrap=("also", "by"))
+    if quiet.get():
+        return
+    print()
+    for check in report.checks:
+        print(f"{check}: {report.verdict(check) or 'no verdict'}")
+    print()
+    for name in dict.fromkeys(line.limit for line in report.lines if line.limit):
+        limit = LIMITS[name]
+        print(f"{name}: {limit.says}; holds to {limit.holds:g}, sensitive to {limit.sensitive:g}")
+    ndcg = "" if report.ndcg is None else f", nDCG@10 {report.ndcg:.4f} unchanged"
+    print(
+        f"{what}: {count(report.queries, 'query')}, {count(report.passages, 'passage')}{ndcg}; "
+        f"the top is {report.top}; seed {report.seed}; {duration(seconds)}"
+    )
+
+
+def _row(line: Line) -> tuple[str, ...]:
+    c = line.comparison
+    numbers = ", ".join(f"{name} {value:.4g}" for name, value in line.numbers.items())
+    return (
+        line.check,
+        line.name,
+        line.verdict or "",
+        line.limit or "",
+        "" if line.value is None else f"{line.value:.4g}",
+        str(line.count),
+        "" if c is None else f"{c.difference:+.4f}",
+        "" if c is None else f"{c.p_randomisation:.3f}",
+        line.error or numbers,
+    )

@@ -1,0 +1,56 @@
+"""What is needed to make a report again: which files, of which content, made by what."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from dear.data.origins import sha256
+from dear.evaluate.report.parts import Report
+from dear.evaluate.study import Source
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunFile:
+    """A run's file. sha256: of its bytes; empty where it is gone."""
+
+    collection: str
+    name: str
+    path: str
+    sha256: str
+    made_by: str
+
+
+def run_files(report: Report) -> Iterator[RunFile]:
+    """Those of every run that came from a file."""
+    for part in report.parts:
+        for entry in part.study.entries:
+            source = entry.source
+            if source.path is not None:
+                yield RunFile(
+                    collection=part.study.collection,
+                    name=entry.name,
+                    path=shown_path(source.path),
+                    sha256=_sha256(source.path),
+                    made_by=_made_by(source),
+                )
+
+
+def shown_path(path: Path) -> str:
+    """As given; an absolute one without the folders that are this machine's own."""
+    return str(path) if not path.is_absolute() else str(Path("…", *path.parts[-2:]))
+
+
+def _made_by(source: Source) -> str:
+    model = (source.origin or {}).get("model")
+    if model is None:
+        return ""
+    return shown_path(Path(str(model))) if Path(str(model)).is_absolute() else str(model)
+
+
+def _sha256(path: Path) -> str:
+    try:
+        return sha256(path)
+    except OSError:
+        return ""
