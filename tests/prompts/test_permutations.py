@@ -288,3 +288,13 @@ def test_a_recorded_answer_is_read_out_of_any_reasoning(shared_data: Path) -> No
         thought = "\n".join(draw.choices(THOUGHTS, k=3))
         text = f"{thought}\n### Final Reranking:\n{record['response']}"
         assert chain(parse_permutation(text, 20).order) == record["response"]
+
+
+def test_a_word_without_an_end_leaves_room_for_the_others() -> None:
+    endless = Passage(id="long", text="x" * 100_000 + " end")
+    others = [Passage(id=str(i), text=f"passage {i}") for i in range(3)]
+    window = LISTWISE_PROMPTS["list"].render(Query(id="q", text="what?"), [endless, *others])
+    text = window.messages[-1][1]
+    assert len(text) < 2000
+    assert " end" in text
+    assert "passage 2" in text

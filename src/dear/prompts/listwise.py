@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 from dear.errors import ConfigError, ParseError, excerpt, nearest
-from dear.prompts.guarding import PASSAGES_ARE_DATA, PASSAGES_END, guarded
+from dear.prompts.guarding import LONGEST_WORD, PASSAGES_ARE_DATA, PASSAGES_END, guarded
 from dear.records import Passage, Query
 
 Role: TypeAlias = Literal["system", "user", "assistant"]
@@ -127,9 +127,15 @@ class ListwisePrompt:
 
 
 def clean(text: str, max_words: int | None = None, kind: Identifiers = "numbers") -> str:
-    """One line of at most `max_words` words, without anything that looks like an identifier."""
+    """One line of at most `max_words` words, without anything that looks like an identifier.
+
+    Where words are counted, those of more than LONGEST_WORD characters are cut, too.
+    """
     looks = r"\[([0-9]+)\]" if kind == "numbers" else r"\[([0-9]+|[A-Z])\]"
-    return re.sub(looks, r"(\1)", " ".join(text.split()[:max_words]))
+    words = text.split()
+    if max_words is not None:
+        words = [word[:LONGEST_WORD] for word in words[:max_words]]
+    return re.sub(looks, r"(\1)", " ".join(words))
 
 
 def guard(prompt: str | ListwisePrompt) -> ListwisePrompt:
