@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,9 +19,12 @@ if TYPE_CHECKING:
     from dear.data.collections import Collection
     from dear.evaluate.calibration import Calibration
     from dear.models.opening import PairModel
-    from dear.records import Run
+    from dear.records import Candidates, Run
 
 QUERIES, QUERIES_EARLY = 200, 60
+
+TIMED_LISTS = 10
+"""Calibration lists that are ranked with and without an early exit, to see what it gains."""
 
 FEW_RELEVANT = 50
 """Below so many relevant pairs a map is rough, and is said to be."""
@@ -164,6 +169,30 @@ def _early(
         f"{found.queries} queries {found.recall:.1%} of the full top {top_k} stayed, and "
         f"{found.share:.0%} of the layers were computed"
     )
+    gain = _early_gain(model, output, picked[:TIMED_LISTS], top_k, options)
+    if gain < 1:
+        note(
+            f"it takes longer than computing everything ({gain:.2f} times as fast, on "
+            f"{count(len(picked[:TIMED_LISTS]), 'list')}): too few layers are saved here"
+        )
+    else:
+        summary(f"{gain:.2f} times as fast as computing everything, on the first lists")
+
+
+def _early_gain(
+    model: str, output: Path, candidates: Sequence[Candidates], top_k: int, options: dict[str, Any]
+) -> float:
+    """Seconds of whole rankings by those with the early exit, after a warm-up of both."""
+    from dear.rank.reranker import Reranker
+
+    ways = [Reranker(model, **options), Reranker(model, early=output, **options)]
+    seconds = []
+    for way in ways:
+        list(way.rank_candidates(candidates[:1], top_k=top_k))
+        started = time.perf_counter()
+        list(way.rank_candidates(candidates, top_k=top_k))
+        seconds.append(time.perf_counter() - started)
+    return seconds[0] / max(seconds[1], 1e-9)
 
 
 def _probabilities(

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import platform
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -13,6 +16,25 @@ from dear.models.contract import DType
 
 SHARDED = "sharded"
 """The name of all GPUs together, for a model that one does not hold."""
+
+
+@cache
+def _malloc_trim() -> Callable[[int], int] | None:
+    try:
+        return ctypes.CDLL("libc.so.6").malloc_trim
+    except (OSError, AttributeError):  # another C library
+        return None
+
+
+def trim_heap() -> None:
+    """Give freed memory back to the system, where the C library is glibc.
+
+    Batches of ever other shapes leave holes in its heap: without this a stream of a million pairs
+    grows by 0.4 KB a pair, all of it free. Takes milliseconds.
+    """
+    trim = _malloc_trim()
+    if trim is not None:
+        trim(0)
 
 
 def pick_device(device: str) -> torch.device:

@@ -22,7 +22,11 @@ from dear.models.contract import ScoringContract
 from dear.models.encoding import Encoded, Pair, PairEncoder
 from dear.models.engines import ENGINES, FITS, Engine, EngineName
 from dear.models.exported import ExportedModel
+from dear.models.hardware import trim_heap
 from dear.models.loading import ScoringModel
+
+TRIM_PAIRS = 65536
+"""Pairs after which freed memory is given back."""
 
 
 class Scorer:
@@ -47,6 +51,7 @@ class Scorer:
     ) -> None:
         self.model = model
         self.tokens_scored = 0
+        self._untrimmed = 0
         self._engine_name = self._pick_engine(engine)
         self.encoder = PairEncoder(model.tokenizer, model.contract)
         if batch_tokens is None:
@@ -164,6 +169,10 @@ class Scorer:
     ) -> NDArray[np.float32]:
         scores = self.engine.run(encoded, progress)
         self.tokens_scored += sum(map(len, encoded))
+        self._untrimmed += len(encoded)
+        if self._untrimmed >= TRIM_PAIRS:
+            trim_heap()
+            self._untrimmed = 0
         require_finite(self.name, scores, pairs)
         return scores
 
