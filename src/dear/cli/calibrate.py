@@ -12,7 +12,14 @@ import typer
 from dear.cli.models import BatchOption, DeviceOption, DTypeOption
 from dear.cli.output import count, note, summary, table
 from dear.cli.progress import progress
-from dear.cli.runs import TOP_K, RunOption, SplitOption, candidates_of, check_folder
+from dear.cli.runs import (
+    TOP_K,
+    MinGradeOption,
+    RunOption,
+    SplitOption,
+    candidates_of,
+    check_folder,
+)
 from dear.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -64,9 +71,7 @@ def calibrate(
             help="Fit scores to probabilities instead: platt, temperature or isotonic.",
         ),
     ] = None,
-    min_grade: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Lowest relevant grade, for probabilities.")
-    ] = 1,
+    min_grade: MinGradeOption = None,
     unjudged: Annotated[
         str,
         typer.Option(metavar="leave|irrelevant", help="What nobody judged, for probabilities."),
@@ -215,6 +220,8 @@ def _probabilities(
     from dear.records import every_nth
 
     opened = open_collection(collection)
+    if policy["min_grade"] is None:
+        policy = policy | {"min_grade": opened.min_grade}
     path = find_run(opened, run, split)
     judgements = opened.judgements(split)
     whole = read_run(path)

@@ -14,7 +14,7 @@ from dear.cli.fuse import rank_all
 from dear.cli.lists import Lists
 from dear.cli.models import BatchOption, DeviceOption, DTypeOption
 from dear.cli.output import Align, count, duration, note, print_json, quiet, table
-from dear.cli.runs import RunOption, check_output, find_run
+from dear.cli.runs import MinGradeOption, RunOption, check_output, find_run
 from dear.cli.train import check_model
 from dear.errors import ConfigError, DataError
 
@@ -51,12 +51,7 @@ def check(
             help="order, injection, near-duplicates, truncation, queries, extremes; with commas.",
         ),
     ] = None,
-    min_grade: Annotated[
-        int | None,
-        typer.Option(
-            min=1, metavar="N", help="Lowest relevant grade: 1, unless the collection says another."
-        ),
-    ] = None,
+    min_grade: MinGradeOption = None,
     seed: Annotated[int, typer.Option(metavar="N", help="Of everything random.")] = 0,
     listwise: Annotated[
         str | None,

@@ -10,8 +10,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dear.cli.output import note, print_json
-from dear.cli.runs import check_output, find_run
-from dear.data.origins import read_origin
+from dear.cli.runs import (
+    AcrossOption,
+    FirstStageOption,
+    MeasureOption,
+    MinGradeOption,
+    PublishedOption,
+    check_output,
+    find_run,
+)
+from dear.data.origins import first_stage_of, read_origin
 from dear.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -38,28 +46,9 @@ def evaluate(
         ),
     ],
     split: Annotated[str, typer.Option(metavar="SPLIT", help="Whose judgements.")] = "test",
-    measure: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--measure",
-            metavar="M",
-            help="Such as MAP; may be repeated, the first is compared. Without it, nDCG@10 is.",
-        ),
-    ] = None,
-    min_grade: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            metavar="N",
-            help="Lowest relevant grade of MRR, MAP, R: 1, unless the collection says another.",
-        ),
-    ] = None,
-    first_stage: Annotated[
-        str | None,
-        typer.Option(
-            metavar="RUN", help="The run that was reranked, where nothing beside it says."
-        ),
-    ] = None,
+    measure: MeasureOption = None,
+    min_grade: MinGradeOption = None,
+    first_stage: FirstStageOption = None,
     hurt: Annotated[
         int,
         typer.Option(min=0, metavar="N", help="Show the N queries hurt most by each run."),
@@ -73,14 +62,8 @@ def evaluate(
     per_query: Annotated[
         bool, typer.Option("--per-query", help="Every query's values of the compared measure.")
     ] = False,
-    published: Annotated[
-        bool,
-        typer.Option("--published", help="Put beside what others published; not measured here."),
-    ] = False,
-    across_candidates: Annotated[
-        bool,
-        typer.Option("--across-candidates", help="Compare runs over different candidates, too."),
-    ] = False,
+    published: PublishedOption = False,
+    across_candidates: AcrossOption = False,
     json_file: Annotated[
         Path | None,
         typer.Option("--json", metavar="FILE", help="Write everything; - is standard output."),
@@ -209,18 +192,9 @@ def _first_stages(
     found: dict[Path, Path] = {}
     notes: list[str] = []
     own = collection.runs(split)
-    shipped = {path.resolve() for path in own.values()}
     for run in runs:
-        origin = read_origin(run)
-        first = None if origin is None else origin.first_stage
-        if first is not None and not first.is_file():
-            notes.append(f"{first}, which {run} was made from, is gone")
-            first = None
-        # a collection's own runs are first stages, too
-        of_first = origin.model is None if origin is not None else run.resolve() in shipped
-        if of_first:
-            first = run
-        first = first or own.get("bm25")
+        first, said = first_stage_of(run, own)
+        notes += [] if said is None else [said]
         if first is not None:
             found[run.resolve()] = first
     if not found:

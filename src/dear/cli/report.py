@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dear.cli.output import count, note, summary
-from dear.cli.runs import check_output
+from dear.cli.runs import (
+    AcrossOption,
+    FirstStageOption,
+    MeasureOption,
+    MinGradeOption,
+    PublishedOption,
+    check_output,
+)
 from dear.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -37,31 +44,11 @@ def report(
         typer.Option(metavar="TOML", help="Collections and runs in a file, instead of the above."),
     ] = None,
     split: Annotated[str, typer.Option(metavar="SPLIT", help="Whose judgements.")] = "test",
-    measure: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--measure", metavar="M", help="May be repeated; the first is compared. [nDCG@10, …]"
-        ),
-    ] = None,
-    min_grade: Annotated[
-        int | None,
-        typer.Option(
-            min=1, metavar="N", help="Lowest relevant grade of MRR, MAP, R; TREC DL takes 2."
-        ),
-    ] = None,
-    first_stage: Annotated[
-        str | None,
-        typer.Option(
-            metavar="RUN", help="The run that was reranked, where nothing beside it says."
-        ),
-    ] = None,
-    across_candidates: Annotated[
-        bool,
-        typer.Option("--across-candidates", help="Compare runs over different candidates, too."),
-    ] = False,
-    published: Annotated[
-        bool, typer.Option("--published", help="Put beside what others published.")
-    ] = False,
+    measure: MeasureOption = None,
+    min_grade: MinGradeOption = None,
+    first_stage: FirstStageOption = None,
+    across_candidates: AcrossOption = False,
+    published: PublishedOption = False,
     queries: Annotated[
         int, typer.Option(min=0, metavar="N", help="Queries of each collection to browse.")
     ] = 50,

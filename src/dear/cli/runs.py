@@ -25,6 +25,34 @@ SplitOption: TypeAlias = Annotated[
 ]
 
 
+MeasureOption: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--measure",
+        metavar="M",
+        help="Such as MAP; may be repeated, the first is compared. Without it, nDCG@10 is.",
+    ),
+]
+MinGradeOption: TypeAlias = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="Lowest grade that is relevant in MRR, MAP, R: 1, unless the collection says another.",
+    ),
+]
+FirstStageOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(metavar="RUN", help="The run that was reranked, where nothing beside it says."),
+]
+AcrossOption: TypeAlias = Annotated[
+    bool, typer.Option("--across-candidates", help="Compare runs over different candidates, too.")
+]
+PublishedOption: TypeAlias = Annotated[
+    bool, typer.Option("--published", help="Put beside what others published; not measured here.")
+]
+
+
 def find_run(collection: Collection, run: str, split: str) -> Path:
     """The file that `run` names: its path, or one of the collection's own runs of that split."""
     path = Path(run)

@@ -73,3 +73,24 @@ def sha256(path: Path) -> str:
     """64 hexadecimal digits over a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def first_stage_of(run: Path, own: Mapping[str, Path]) -> tuple[Path | None, str | None]:
+    """(what a run reranked, itself where it is a first stage's; what there is to say about it).
+
+    own: the collection's runs of the split, which are first stages. The note beside the run
+    decides; without one a run of the collection's is its own, and any other reranked its bm25.
+    None where nothing is known.
+    """
+    origin = read_origin(run)
+    said = None
+    if origin is not None:
+        if origin.model is None:
+            return run, None
+        if origin.first_stage is not None:
+            if origin.first_stage.is_file():
+                return origin.first_stage, None
+            said = f"{origin.first_stage}, which {run} was made from, is gone"
+    elif run.resolve() in {path.resolve() for path in own.values()}:
+        return run, None
+    return own.get("bm25"), said

@@ -10,7 +10,7 @@ from pathlib import Path
 from dear.artifacts import read_json, versions
 from dear.data.collections import Collection, open_collection
 from dear.data.formats import read_lists, read_run
-from dear.data.origins import Origin, read_origin
+from dear.data.origins import Origin, first_stage_of, read_origin
 from dear.errors import ConfigError, DataError, nearest
 from dear.evaluate.calibration import CALIBRATION_FILE, Calibration
 from dear.evaluate.metrics import MEASURES, parse_measures
@@ -118,7 +118,7 @@ class _Gathered:
         origins = {name: read_origin(path) for name, path in files.items()}
         reranked: dict[str, str | None] = {}
         for name in self.files:
-            first = self._first_stage(name, origins[name], notes)
+            first = self._first_stage(name, notes)
             if first is not None and first.resolve() not in names:
                 added = _free(_own_name(self.collection, self.plan.split, first), files)
                 files[added] = first
@@ -132,20 +132,16 @@ class _Gathered:
         ordered = sorted(files, key=lambda n: reranked[n] is not None)
         return [self._source(n, files[n], reranked[n], origins[n]) for n in ordered], notes
 
-    def _first_stage(self, name: str, origin: Origin | None, notes: list[str]) -> Path | None:
+    def _first_stage(self, name: str, notes: list[str]) -> Path | None:
         """What this run reranked, itself where it is a first stage's; None: not known."""
         if self.plan.first_stage is not None:
             given = self.files.get(self.plan.first_stage)
             if given is not None:
                 return given
             return _find(self.collection, self.plan.split, self.folder, self.plan.first_stage)
-        if origin is not None and origin.model is None:
-            return self.files[name]
-        if origin is not None and origin.first_stage is not None:
-            if origin.first_stage.is_file():
-                return origin.first_stage
-            notes.append(f"what {name} was made from, {origin.first_stage.name}, is gone")
-        return self.collection.runs(self.plan.split).get("bm25")
+        first, said = first_stage_of(self.files[name], self.collection.runs(self.plan.split))
+        notes += [] if said is None else [said]
+        return first
 
     def _source(
         self, name: str, path: Path, first_stage: str | None, origin: Origin | None
