@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -86,9 +87,12 @@ def main() -> None:
             tables.append(f'"{system}" = "{run.name}"')
     study = options.work / "study.toml"
     study.write_text("\n".join(tables) + "\n", encoding="utf-8")
+    # in the folder itself, so that the report names no place of this machine
+    os.chdir(options.work)
+    dear("report", "report.html", "--study", study.name, "--queries", 12, "--also", "report.md")
     OUT.mkdir(parents=True, exist_ok=True)
-    report = OUT / "report.html"
-    dear("report", report, "--study", study, "--queries", 12, "--also", report.with_suffix(".md"))
+    for name in ("report.html", "report.md", study.name):
+        shutil.copy(name, OUT / name)
 
 
 if __name__ == "__main__":

@@ -10,11 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from report_cases import EVIL, small_report, small_study
 
+from dear.data.formats import read_run
 from dear.errors import ConfigError
-from dear.evaluate.report import write_latex, write_markdown, writer_of
+from dear.evaluate.report import Report, ReportPart, write_latex, write_markdown, writer_of
 from dear.evaluate.report.latex import escaped
 from dear.evaluate.report.markdown import _said
+from dear.evaluate.report.repeat import run_files
 from dear.evaluate.report.rows import signed
+from dear.evaluate.study import Source, study
 
 
 def test_markdown_tables_keep_their_columns(tmp_path: Path) -> None:
@@ -77,3 +80,21 @@ def test_the_ending_says_the_form() -> None:
     assert writer_of(Path("a/b.MD")) is write_markdown
     with pytest.raises(ConfigError, match=r"report.pdf: a report ends in \.html"):
         writer_of(Path("report.pdf"))
+
+
+@pytest.mark.parametrize(
+    ("model", "shown"),
+    [
+        ("/home/me/runs/student", "…/runs/student"),
+        ("biencoder:/home/me/teachers/small", "biencoder:…/teachers/small"),
+        ("biencoder:minilm-l6", "biencoder:minilm-l6"),
+        ("owner/name", "owner/name"),
+    ],
+)
+def test_no_place_of_this_machine_is_named(model: str, shown: str, tmp_path: Path) -> None:
+    path = tmp_path / "run.trec"
+    path.write_text("q Q0 p 1 1.0 t\n", encoding="utf-8")
+    source = Source(name="x", run=read_run(path), path=path, origin={"model": model})
+    made = study("c", "test", {"q": {"p": 1}}, [source])
+    (file,) = run_files(Report(parts=[ReportPart(study=made)]))
+    assert file.made_by == shown

@@ -43,10 +43,12 @@ def shown_path(path: Path) -> str:
 
 
 def _made_by(source: Source) -> str:
-    model = (source.origin or {}).get("model")
-    if model is None:
-        return ""
-    return shown_path(Path(str(model))) if Path(str(model)).is_absolute() else str(model)
+    """The model's name; of `biencoder:/some/place` the place is shortened like any other."""
+    model = str((source.origin or {}).get("model") or "")
+    kind, colon, place = model.partition(":")
+    if colon and Path(place).is_absolute():
+        return f"{kind}:{shown_path(Path(place))}"
+    return shown_path(Path(model)) if Path(model).is_absolute() else model
 
 
 def _sha256(path: Path) -> str:
