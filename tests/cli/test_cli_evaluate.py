@@ -13,6 +13,7 @@ import pytest
 from command_line import CORPUS, JUDGEMENTS, QUERIES, dear, first_stage, good, refused, start
 
 from dear.cli.evaluate import run_names
+from dear.data.collections import open_collection
 from dear.data.formats import write_run
 from dear.evaluate.compare import compare_all
 from dear.evaluate.metrics import MEASURES, evaluate
@@ -366,3 +367,40 @@ def test_names_are_short_and_all_different() -> None:
 def test_every_passage_stands_in_the_run() -> None:
     # the other tests lean on this
     assert all(set(r.passage_ids) == set(CORPUS) for r in first_stage("test").values())
+
+
+def test_questions_are_counted_by_the_answers_that_their_best_passages_hold(
+    mine: Path, runs: dict[str, Path]
+) -> None:
+    asked = list(first_stage("test"))
+    opened = open_collection(mine)
+    # half of the questions are answered by their own best passage, the others by nothing
+    rows = [
+        {"_id": q, "answers": [opened.corpus[first_stage("test")[q].passage_ids[0]].text]}
+        if i % 2
+        else {"_id": q, "answers": ["nobody knows"]}
+        for i, q in enumerate(asked)
+    ]
+    (mine / "answers.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    words = (mine, "--run", runs["good"], "--measure", "answer@1", "--measure", "Answer@5")
+    found = report_of(*words)
+    assert found["measures"] == ["answer@1", "answer@5"]
+    assert found["compared_by"] == "answer@1"
+    assert found["queries"] == len(asked)
+    before, after = (row["means"] for row in found["runs"])
+    assert before["answer@1"] == pytest.approx(len(asked) // 2 / len(asked))
+    assert after["answer@1"] <= before["answer@1"] <= before["answer@5"]
+    line = refused("evaluate", *words, "--measure", "nDCG@10")
+    assert "ask for one kind" in line
+
+
+def test_published_rows_stand_beside_and_own_runs_are_first_stages(shared_data: Path) -> None:
+    words = (shared_data / "dl19", "--run", "bm25", "--run", "repllama", "--published")
+    found = report_of(*words)
+    assert [row["first_stage"] for row in found["runs"]] == [True, True]
+    assert found["comparisons"] == []
+    assert [(p["a"], p["b"]) for p in found["not_compared"]] == [("repllama", "bm25")]
+    values = {row["system"]: row["value"] for row in found["published"]}
+    assert values["RankVicuna-7B"] == pytest.approx(0.6682)
+    assert "published, not measured here" in good("evaluate", *words)
+    assert "published" not in report_of(*words[:-1])
