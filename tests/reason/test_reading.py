@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 from reason_cases import TEXTS, Overlap, question
 
@@ -31,6 +31,9 @@ WRITERS = {"cot": (write_cot, cot), "chat": (write_chat, chat)}
     TEXTS.filter(normalised),
     st.sampled_from(sorted(LISTWISE_PROMPTS)),
     st.sampled_from(sorted(WRITERS)),
+)
+@example(
+    texts=["Otters eat fish. ", "<THINK>"], query="Dr. Smith saw it. ", name="list", form="chat"
 )
 def test_write_then_read(
     tmp_path: Path, texts: list[str], query: str, name: str, form: str

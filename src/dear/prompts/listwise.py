@@ -13,7 +13,13 @@ from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 from dear.errors import ConfigError, ParseError, excerpt, nearest
-from dear.prompts.guarding import LONGEST_WORD, PASSAGES_ARE_DATA, PASSAGES_END, guarded
+from dear.prompts.guarding import (
+    LONGEST_WORD,
+    PASSAGES_ARE_DATA,
+    PASSAGES_END,
+    THOUGHT_TAG,
+    guarded,
+)
 from dear.records import Passage, Query
 
 Role: TypeAlias = Literal["system", "user", "assistant"]
@@ -127,7 +133,8 @@ class ListwisePrompt:
 
 
 def clean(text: str, max_words: int | None = None, kind: Identifiers = "numbers") -> str:
-    """One line of at most `max_words` words, without anything that looks like an identifier.
+    """One line of at most `max_words` words, without anything that looks like an identifier or
+    like the beginning or the end of a thought.
 
     Where words are counted, those of more than LONGEST_WORD characters are cut, too.
     """
@@ -135,7 +142,7 @@ def clean(text: str, max_words: int | None = None, kind: Identifiers = "numbers"
     words = text.split()
     if max_words is not None:
         words = [word[:LONGEST_WORD] for word in words[:max_words]]
-    return re.sub(looks, r"(\1)", " ".join(words))
+    return THOUGHT_TAG.sub(r"(\1)", re.sub(looks, r"(\1)", " ".join(words)))
 
 
 def guard(prompt: str | ListwisePrompt) -> ListwisePrompt:

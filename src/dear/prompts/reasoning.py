@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from dear.prompts.guarding import THOUGHT_TAG
 from dear.prompts.listwise import Identifiers, render_permutation
 
 FINAL = "### Final Reranking:"
 """The line that the prompt `reasoning` asks for."""
 
-_TAG = re.compile(r"</?(?:think|thinking|thought|reasoning|answer)>", re.IGNORECASE)
 _CLOSED = re.compile(r"</(?:think|thinking|thought|reasoning)>", re.IGNORECASE)
 _HEADING = re.compile(
     r"^[#*_ \t]*final(?:[ \t]+(?:re-?)?(?:rank|answer|order|list|result)\w*)?[*_ \t]*(?::|$)",
@@ -57,7 +57,7 @@ def split_answer(text: str, kind: Identifiers = "numbers") -> str:
     closed = max((m.end() for m in _CLOSED.finditer(text)), default=0)
     found = list(_HEADING.finditer(text, closed)) or list(_CHAIN.finditer(text, closed))
     end = found[-1].start() if found else closed
-    return numbered(_TAG.sub("", text[:end]).strip(), kind)
+    return numbered(THOUGHT_TAG.sub("", text[:end]).strip(), kind)
 
 
 def numbered(thought: str, kind: Identifiers = "numbers") -> str:

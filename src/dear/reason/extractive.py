@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from dear.errors import ConfigError
 from dear.models.encoding import Pair
 from dear.models.opening import PairModel
-from dear.prompts.listwise import render_permutation
+from dear.prompts.listwise import clean, render_permutation
 from dear.reason.drafts import Drafts
 from dear.reason.sample import Question
 from dear.reason.select import Answer
@@ -139,7 +139,8 @@ def with_scores(
 def thought(one: Draft) -> str:
     """`Needs: …` and a line for each quote; the ranking follows in the answer."""
     lines = [f"Needs: {', '.join(needs(one.question.query.text))}"]
-    lines += [f'[{i + 1}]: "{quote}"' for i, quote in one.quotes]
+    # as the prompt shows it: a quote may name no passage and end no thought
+    lines += [f'[{i + 1}]: "{clean(quote)}"' for i, quote in one.quotes]
     return "\n".join(lines)
 
 
