@@ -25,7 +25,7 @@ from dear.models.exported import ExportedModel
 from dear.models.hardware import trim_heap
 from dear.models.loading import ScoringModel
 
-TRIM_PAIRS = 65536
+TRIM_PAIRS = 8192
 """Pairs after which freed memory is given back."""
 
 
