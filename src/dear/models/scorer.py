@@ -150,7 +150,7 @@ class Scorer:
         return np.concatenate(parts)[back]
 
     def stream(self, pairs: Iterable[Pair], *, chunk: int | None = None) -> Iterator[float]:
-        """Scores of any number of pairs, one by one and in order, in constant memory.
+        """Scores of any number of pairs, one by one and in order, two chunks held at once.
 
         chunk: pairs that are sorted by length at once; 8,192, or more for large batches.
         Two chunks are held: one in the model, and the next one, which is tokenised meanwhile.
