@@ -321,6 +321,9 @@ def _interrupted(process: subprocess.Popen[str]) -> tuple[str, str]:
     raise AssertionError("it does not stop")
 
 
+@pytest.mark.skipif(
+    signal.getsignal(signal.SIGINT) is signal.SIG_IGN, reason="interrupts are ignored here"
+)
 def test_an_interrupt_stops_labelling_which_goes_on(mine: Path, tmp_path: Path) -> None:
     labels = tmp_path / "labels"
     words = ("--model", "biencoder:minilm-l6", "-o", labels)
