@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,9 @@ def early(animals: Path, deep: Path, run: Path, tmp_path_factory: pytest.TempPat
     )
     assert done.status == 0, done.err
     assert "of the full top 1 stayed" in done.out
+    # what it is worth here is measured, whichever way it comes out
+    said = f"{done.out}{done.err}"
+    assert re.search(r"\d\.\d\d times as fast", said)
     return folder
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dear.data.origins import FORMAT, note_path, read_origin, write_origin
+from dear.data.origins import FORMAT, first_stage_of, note_path, read_origin, write_origin
 from dear.errors import DataError
 
 LINE = "q Q0 d 1 1.0 t\n"
@@ -94,3 +94,23 @@ def test_nothing_is_written_beside_a_pipe(tmp_path: Path) -> None:
     write_origin(pipe, {"model": "tiny"})
     assert not note_path(pipe).exists()
     assert read_origin(pipe) is None
+
+
+def test_what_a_run_reranked_is_said_by_its_note_or_by_the_collection(tmp_path: Path) -> None:
+    names = ("bm25", "other", "student", "plain")
+    bm25, other, student, plain = (tmp_path / f"{name}.trec" for name in names)
+    for run in (bm25, other, student, plain):
+        run.write_text("q Q0 p 1 1.0 t\n", encoding="utf-8")
+    own = {"bm25": bm25, "other": other}
+    write_origin(student, {"model": "m"}, first_stage=other)
+    assert first_stage_of(other, None, own) == (other, None)
+    assert first_stage_of(plain, None, own) == (bm25, None)
+    assert first_stage_of(plain, None, {}) == (None, None)
+    assert first_stage_of(student, read_origin(student), own)[0] == other.resolve()
+    other.unlink()
+    first, said = first_stage_of(student, read_origin(student), own)
+    assert first == bm25
+    assert said is not None
+    assert "is gone" in said
+    write_origin(plain, {"model": None})
+    assert first_stage_of(plain, read_origin(plain), own) == (plain, None)

@@ -174,7 +174,7 @@ def _early(
         f"{found.queries} queries {found.recall:.1%} of the full top {top_k} stayed, and "
         f"{found.share:.0%} of the layers were computed"
     )
-    gain = _early_gain(model, output, picked[:TIMED_LISTS], top_k, options)
+    gain = _early_gain(scorer, output, picked[:TIMED_LISTS], top_k)
     if gain < 1:
         note(
             f"it takes longer than computing everything ({gain:.2f} times as fast, on "
@@ -185,12 +185,12 @@ def _early(
 
 
 def _early_gain(
-    model: str, output: Path, candidates: Sequence[Candidates], top_k: int, options: dict[str, Any]
+    scorer: PairModel, output: Path, candidates: Sequence[Candidates], top_k: int
 ) -> float:
     """Seconds of whole rankings by those with the early exit, after a warm-up of both."""
     from dear.rank.reranker import Reranker
 
-    ways = [Reranker(model, **options), Reranker(model, early=output, **options)]
+    ways = [Reranker(scorer), Reranker(scorer, early=output)]
     seconds = []
     for way in ways:
         list(way.rank_candidates(candidates[:1], top_k=top_k))

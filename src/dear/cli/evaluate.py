@@ -24,6 +24,7 @@ from dear.errors import ConfigError
 
 if TYPE_CHECKING:
     from dear.data.collections import Collection
+    from dear.data.origins import Origin
     from dear.evaluate.metrics import Evaluation
     from dear.evaluate.published import PublishedRow
     from dear.evaluate.study import MeasureRun, Source, Study
@@ -161,13 +162,14 @@ def _sources(
     from dear.evaluate.study import Source
 
     stages = {path.resolve(): path for path in runs}
-    first, notes = _first_stages(collection, runs, given, split)
+    origins = {real: read_origin(path) for real, path in stages.items()}
+    first, notes = _first_stages(collection, runs, origins, given, split)
     files = {path.resolve(): path for path in first.values()} | stages
     own = {p.resolve(): name for name, p in collection.runs(split).items()}
     names = dict(zip(files, run_names(list(files.values()), own), strict=True))
     sources = []
     for real, path in files.items():
-        origin = read_origin(path)
+        origin = origins[real] if real in origins else read_origin(path)
         reranked = first.get(real)
         is_first = reranked is None or reranked.resolve() == real
         sources.append(
@@ -183,7 +185,11 @@ def _sources(
 
 
 def _first_stages(
-    collection: Collection, runs: Sequence[Path], given: str | None, split: str
+    collection: Collection,
+    runs: Sequence[Path],
+    origins: Mapping[Path, Origin | None],
+    given: str | None,
+    split: str,
 ) -> tuple[dict[Path, Path], list[str]]:
     """Resolved path of a run → the run that it reranked, itself where it is a first stage's."""
     if given is not None:
@@ -193,7 +199,7 @@ def _first_stages(
     notes: list[str] = []
     own = collection.runs(split)
     for run in runs:
-        first, said = first_stage_of(run, own)
+        first, said = first_stage_of(run, origins[run.resolve()], own)
         notes += [] if said is None else [said]
         if first is not None:
             found[run.resolve()] = first

@@ -75,14 +75,15 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def first_stage_of(run: Path, own: Mapping[str, Path]) -> tuple[Path | None, str | None]:
+def first_stage_of(
+    run: Path, origin: Origin | None, own: Mapping[str, Path]
+) -> tuple[Path | None, str | None]:
     """(what a run reranked, itself where it is a first stage's; what there is to say about it).
 
-    own: the collection's runs of the split, which are first stages. The note beside the run
-    decides; without one a run of the collection's is its own, and any other reranked its bm25.
-    None where nothing is known.
+    origin: the note beside the run, which decides.
+    own: the collection's runs of the split, which are first stages; without a note any other run
+        reranked their bm25. None where nothing is known.
     """
-    origin = read_origin(run)
     said = None
     if origin is not None:
         if origin.model is None:

@@ -118,7 +118,7 @@ class _Gathered:
         origins = {name: read_origin(path) for name, path in files.items()}
         reranked: dict[str, str | None] = {}
         for name in self.files:
-            first = self._first_stage(name, notes)
+            first = self._first_stage(name, origins[name], notes)
             if first is not None and first.resolve() not in names:
                 added = _free(_own_name(self.collection, self.plan.split, first), files)
                 files[added] = first
@@ -132,14 +132,15 @@ class _Gathered:
         ordered = sorted(files, key=lambda n: reranked[n] is not None)
         return [self._source(n, files[n], reranked[n], origins[n]) for n in ordered], notes
 
-    def _first_stage(self, name: str, notes: list[str]) -> Path | None:
+    def _first_stage(self, name: str, origin: Origin | None, notes: list[str]) -> Path | None:
         """What this run reranked, itself where it is a first stage's; None: not known."""
         if self.plan.first_stage is not None:
             given = self.files.get(self.plan.first_stage)
             if given is not None:
                 return given
             return _find(self.collection, self.plan.split, self.folder, self.plan.first_stage)
-        first, said = first_stage_of(self.files[name], self.collection.runs(self.plan.split))
+        own = self.collection.runs(self.plan.split)
+        first, said = first_stage_of(self.files[name], origin, own)
         notes += [] if said is None else [said]
         return first
 
