@@ -47,6 +47,13 @@ def test_which_model_is_asked_where_it_is_not_clear(
         open_backend(server.url)
 
 
+def test_where_no_server_listens_a_name_is_no_cure() -> None:
+    with ChatServer(models=["tiny"]) as server:
+        gone = server.url
+    with pytest.raises(BackendError, match=r"/models: no connection: .*; is the server running\?$"):
+        open_backend(gone)
+
+
 def test_providers_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "AZURE_OPENAI_API_KEY"):
         monkeypatch.delenv(variable, raising=False)

@@ -43,12 +43,16 @@ def open_options(options: HttpOptions) -> Keepable:
 
 def _only_model(options: HttpOptions) -> str:
     name = f'name the model: {options.base_url}#MODEL, or model = "MODEL" in a file'
+    from openai import APIConnectionError
+
     try:
         with plain_client(options) as client:
             found = sorted({model.id for model in client.models.list().data})
     except Exception as error:
-        fault = fault_of(error, options)
-        raise BackendError(f"{options.base_url}/models: {fault.reason}; {name}") from None
+        # where nothing answers, a name is no cure
+        cure = "is the server running?" if isinstance(error, APIConnectionError) else name
+        reason = fault_of(error, options).reason
+        raise BackendError(f"{options.base_url}/models: {reason}; {cure}") from None
     if len(found) != 1:
         shown = ", ".join(found[:SHOWN_MODELS]) + (", …" if len(found) > SHOWN_MODELS else "")
         raise ConfigError(f"{options.base_url} serves {len(found)} models ({shown}); {name}")

@@ -15,8 +15,10 @@ import torch
 from dear.models.contract import DType
 from dear.models.hardware import pick_device, processor_name
 
-SIDE = 2048
+SIDE, SMALL_SIDE = 2048, 512
 """Of the square matrices whose product is timed."""
+EMULATED = 5e9
+"""A processor that does fewer operations a second has no instructions for the dtype."""
 
 RATE_DTYPES: tuple[DType, ...] = ("float32", "bfloat16")
 
@@ -35,19 +37,24 @@ PACKAGES = (
 
 
 def matrix_rate(dtype: DType, device: str = "auto", *, rounds: int = 5) -> float:
-    """Floating-point operations a second of a 2048 x 2048 x 2048 matrix product (median)."""
-    where = pick_device(device)
-    a = torch.randn(SIDE, SIDE).to(where, getattr(torch, dtype))
+    """Floating-point operations a second of a 2048 x 2048 x 2048 matrix product (median).
 
-    def once() -> float:
+    Of a 512 x 512 x 512 one where the processor has to emulate the dtype, which takes minutes.
+    """
+    where = pick_device(device)
+
+    def once(side: int) -> float:
+        a = torch.randn(side, side).to(where, getattr(torch, dtype))
         started = time.perf_counter()
         a @ a
         if where.type == "cuda":
             torch.cuda.synchronize(where)
         return time.perf_counter() - started
 
-    once()
-    return float(2 * SIDE**3 / statistics.median(once() for _ in range(rounds)))
+    once(SMALL_SIDE)
+    side = SIDE if 2 * SMALL_SIDE**3 / once(SMALL_SIDE) > EMULATED else SMALL_SIDE
+    once(side)
+    return float(2 * side**3 / statistics.median(once(side) for _ in range(rounds)))
 
 
 def describe(device: str = "auto", packages: Iterable[str] = PACKAGES) -> dict[str, Any]:
