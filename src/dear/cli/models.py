@@ -35,21 +35,47 @@ BatchOption: TypeAlias = Annotated[
 def models(
     as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,
 ) -> None:
-    """List the models known by name."""
-    from dear.models.family import FAMILY, is_present
+    """List the models known by name, and where their weights are on this machine."""
+    from dear.models.family import FAMILY, place_of
     from dear.prompts.pointwise import ZERO_SHOT_PROMPTS
 
+    places = {name: place_of(name) for name in FAMILY}
+    # an adapter is of no use without what it sits on
+    bases = {m.name: place_of(m.base) if m.form == "LoRA" else None for m in FAMILY.values()}
     if as_json:
-        print_json([{**asdict(m), "present": is_present(m)} for m in FAMILY.values()])
+        print_json(
+            [
+                {
+                    **asdict(m),
+                    "present": places[m.name] is not None,
+                    "place": places[m.name],
+                    "base_place": bases[m.name],
+                }
+                for m in FAMILY.values()
+            ]
+        )
         return
     table(
-        ("name", "size", "form", "what it is", "weights"),
+        ("name", "size", "form", "contract", "what it is", "weights"),
         [
-            (m.name, m.parameters, m.form, m.objective, "here" if is_present(m) else "hub")
+            (
+                m.name,
+                m.parameters,
+                m.form,
+                m.contract or "-",
+                m.objective,
+                _weights(places[m.name], bases[m.name], m.form),
+            )
             for m in FAMILY.values()
         ],
-        align=("left", "right", "left", "left", "left"),
+        align=("left", "right", "left", "left", "left", "left"),
         wrap=("what it is",),
     )
     kinds = ", ".join(f"{kind}:NAME" for kind in ("biencoder", *ZERO_SHOT_PROMPTS))
     note(f"a folder or a hub id is a model, too; read without training: {kinds}")
+
+
+def _weights(place: str | None, base: str | None, form: str) -> str:
+    if place is None:
+        return "hub"
+    return f"{place}; base: {base or 'hub'}" if form == "LoRA" else place

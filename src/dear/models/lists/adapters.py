@@ -12,6 +12,7 @@ from dear.errors import ConfigError, DataError, MissingExtra
 from dear.models.family import Source, locate
 from dear.models.files import model_file, model_json, reading
 from dear.models.lists.loading import adapter_config, base_name, base_of, is_heads
+from dear.models.lora import read_adapter
 
 Use: TypeAlias = Literal["pointwise", "lists"]
 HEAD = "score.weight"
@@ -40,10 +41,10 @@ def side_of(name: str | Path) -> Side:
         return Side(source, None, source, str(name))
     base = base_of(source, adapter)
     if is_heads(adapter):
-        return Side(source, None, base, base_name(adapter))
+        return Side(source, None, base, base_name(source, adapter))
     if adapter.get("peft_type") != "LORA":
         raise ConfigError(f"{name}: a LoRA adapter is expected, not {adapter.get('peft_type')}")
-    return Side(source, adapter, base, base_name(adapter))
+    return Side(source, adapter, base, base_name(source, adapter))
 
 
 def share_base(pointwise: str | Path, lists: str | Path) -> bool:
@@ -67,10 +68,12 @@ def head_of(side: Side) -> torch.Tensor:
     from safetensors import safe_open
 
     source = side.source
-    names = ["adapter_model.safetensors"]
-    if side.adapter is None:
-        index = model_json(source, "model.safetensors.index.json").get("weight_map", {})
-        names = sorted(set(index.values())) or ["model.safetensors"]
+    if side.adapter is not None:
+        found = read_adapter(source).get(HEAD)
+        if found is not None:
+            return found.float()
+    index = model_json(source, "model.safetensors.index.json").get("weight_map", {})
+    names = sorted(set(index.values())) or ["model.safetensors"]
     paths = [model_file(source, name) for name in names if source.gguf_file is None]
     for path in filter(None, paths):
         with reading(source), safe_open(path, framework="pt") as file:
@@ -105,15 +108,17 @@ class LiveAdapters:
 
     def _add(self, model: Any, use: Use, side: Side) -> None:
         try:
-            from peft import LoraConfig, PeftModel, load_peft_weights, set_peft_model_state_dict
+            from peft import LoraConfig, PeftModel, set_peft_model_state_dict
         except ImportError:
             raise MissingExtra.of("peft", "train") from None
         source = side.source
         with reading(source):
             config = LoraConfig.from_pretrained(source.path, revision=source.revision)
-            weights = load_peft_weights(source.path, device="cpu", revision=source.revision)
-        lora = {key: value for key, value in weights.items() if "lora_" in key}
-        more = sorted(key for key in weights if key not in lora and not _is_head(key))
+        weights = read_adapter(source)
+        lora = {
+            f"base_model.model.{key}": value for key, value in weights.items() if "lora_" in key
+        }
+        more = sorted(key for key in weights if "lora_" not in key and not _is_head(key))
         if more or config.bias != "none":
             raise ConfigError(
                 f"{source.name}: the adapter changes more than LoRA layers "

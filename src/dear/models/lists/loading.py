@@ -8,21 +8,32 @@ from typing import Any
 
 import torch
 
-from dear.errors import ConfigError, DataError, MissingExtra
+from dear.errors import ConfigError, DataError
 from dear.models.contract import DType
 from dear.models.family import Source, locate
-from dear.models.files import model_file, model_json, reading, revision_of
+from dear.models.files import model_file, revision_of
+from dear.models.layers import count_parameters
 from dear.models.list_encoding import ListEncoder
 from dear.models.lists.attention_heads import HEADS_FILE, PEFT_TYPE, HeadWeights
-from dear.models.listwise_contract import LISTWISE_FILE, ListwiseContract
-from dear.models.loading import (
-    TOKENIZER_FILES,
-    Reader,
-    count_parameters,
-    load_reader,
-    load_tokenizer,
-    mend_padding,
-)
+from dear.models.listwise_contract import ListwiseContract
+from dear.models.loading import Reader, load_reader
+from dear.models.lora import adapter_config, attach, base_name, base_of
+from dear.models.published import list_contract_of, require_listwise
+from dear.models.tokenizing import has_tokenizer, load_tokenizer, mend_padding
+
+__all__ = [
+    "PLAIN",
+    "ListModel",
+    "adapter_config",
+    "base_name",
+    "base_of",
+    "finish",
+    "has_tokenizer",
+    "is_heads",
+    "load_causal",
+    "load_list_model",
+    "require_known",
+]
 
 PLAIN = ListwiseContract(max_window=1000, max_tokens=8192, learnt="text")
 """For models that were never taught to rank lists; the model's positions are the limit."""
@@ -76,17 +87,19 @@ def load_list_model(
     BackendError: weights that cannot be had.
     """
     source = locate(name)
+    require_listwise(source)
     adapter = adapter_config(source)
     if adapter is not None:
         base_of(source, adapter)
         require_known(source, adapter)
-    reader = load_causal(name if adapter is None else base_name(adapter), dtype, device)
+    reader = load_causal(name if adapter is None else base_name(source, adapter), dtype, device)
     model, tokenizer, revision = reader.model, reader.tokenizer, reader.revision
     if adapter is not None:
         if has_tokenizer(source):
             tokenizer = load_tokenizer(source)
         if not is_heads(adapter):
-            model = _with_adapter(model, source, merge)
+            model, _ = attach(model, source, adapter, set(), merge)
+            model = (model if merge else model.get_base_model()).eval()
         revision = f"{revision_of(source)}+{revision}"
     return finish(
         model,
@@ -110,18 +123,15 @@ def finish(
     reader: Reader,
 ) -> ListModel:
     """The model with the contract of `source`. ConfigError: it and the given one differ."""
-    path = model_file(source, LISTWISE_FILE)
-    stored = ListwiseContract.load(path.parent) if path is not None else None
-    if stored is not None and contract is not None and stored != contract:
-        raise ConfigError(f"{name}: the model brings a listwise contract of its own: {stored}")
-    chosen = stored or contract or PLAIN
+    known = list_contract_of(source, contract)
+    chosen = known or PLAIN
     heads = model_file(source, HEADS_FILE)
     mend_padding(model, tokenizer)
     return ListModel(
         model=model,
         tokenizer=tokenizer,
         contract=chosen,
-        taught=stored is not None or contract is not None,
+        taught=known is not None,
         max_tokens=min(chosen.max_tokens, _positions(model.config)),
         name=name,
         revision=revision,
@@ -146,32 +156,6 @@ def load_causal(name: str | Path, dtype: DType, device: str) -> Reader:
         raise
 
 
-def adapter_config(source: Source) -> dict[str, Any] | None:
-    """What the folder of a LoRA adapter says of it; None for other models."""
-    if source.gguf_file is not None or model_file(source, "adapter_config.json") is None:
-        return None
-    return model_json(source, "adapter_config.json")
-
-
-def base_of(source: Source, adapter: dict[str, Any]) -> Source:
-    """Where the weights are that an adapter sits on. DataError, ConfigError: nowhere."""
-    named = adapter.get("base_model_name_or_path")
-    if not named:
-        raise DataError.at(source.path, None, "the adapter names no base_model_name_or_path")
-    try:
-        return locate(named)
-    except ConfigError as error:
-        raise ConfigError(f"{source.name}: the adapter's base: {error}") from None
-
-
-def base_name(adapter: dict[str, Any]) -> str:
-    return str(adapter["base_model_name_or_path"])
-
-
-def has_tokenizer(source: Source) -> bool:
-    return any(model_file(source, name) is not None for name in TOKENIZER_FILES)
-
-
 def is_heads(adapter: dict[str, Any]) -> bool:
     """Whether the folder holds weights of the base's heads, and no others."""
     return adapter.get("peft_type") == PEFT_TYPE
@@ -184,16 +168,6 @@ def require_known(source: Source, adapter: dict[str, Any]) -> None:
         raise ConfigError(f"{source.name}: a LoRA adapter is expected, not {kind}")
     if adapter.get("task_type") == "SEQ_CLS":
         raise ConfigError(f"{source.name}: the adapter of a one-logit model, not of a listwise one")
-
-
-def _with_adapter(model: Any, source: Source, merge: bool) -> Any:
-    try:
-        from peft import PeftModel
-    except ImportError:
-        raise MissingExtra.of("peft", "train") from None
-    with reading(source):
-        wrapped = PeftModel.from_pretrained(model, source.path, revision=source.revision)
-    return (wrapped.merge_and_unload() if merge else wrapped.get_base_model()).eval()
 
 
 def _positions(config: Any) -> int:

@@ -1,0 +1,81 @@
+"""Weights on disk: safetensors, whole, and of the shapes that their configuration says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dear.errors import ConfigError, DataError
+from dear.models.family import Source
+from dear.models.files import model_json, reading
+from dear.models.heads import is_head
+
+
+def require_safetensors(source: Source) -> None:
+    """ConfigError for a folder whose weights are a pickle alone."""
+    folder = source.folder
+    if folder is None or source.gguf_file is not None or any(folder.glob("*.safetensors")):
+        return
+    found = sorted(path.name for path in folder.glob("pytorch_model*.bin"))
+    if found:
+        raise pickled(source, found[0], missing="safetensors")
+
+
+def pickled(source: Source, name: str, *, missing: str) -> ConfigError:
+    """The refusal of a file that can run code when it is opened, with the way out."""
+    return ConfigError(
+        f"{source.path}: no {missing}; {name} is a pickle, which DeAR does not open: convert it "
+        "once, as docs/models.md says"
+    )
+
+
+def classifier_config(source: Source) -> Any | None:
+    """The configuration of a sequence classifier, whose own head is kept; None for other models.
+
+    ConfigError for several outputs, before gigabytes are read. DataError: no configuration.
+    """
+    if source.gguf_file is not None:
+        return None
+    from transformers import AutoConfig
+
+    folder = source.folder
+    if folder is not None and not model_json(source, "config.json"):
+        raise DataError.at(folder, None, "no config.json: this is no model's folder")
+    with reading(source):
+        config = AutoConfig.from_pretrained(source.path, revision=source.revision)
+    if not any("SequenceClassification" in a for a in config.architectures or ()):
+        return None
+    require_one_output(source.name, config.num_labels)
+    return config
+
+
+def require_one_output(name: str, outputs: int) -> None:
+    if outputs != 1:
+        raise ConfigError(f"{name}: {outputs} outputs, but a reranker has one")
+
+
+def require_whole(source: Source, info: dict[str, Any]) -> None:
+    """A checkpoint that lacks weights of its body, or has others, would score noise.
+
+    info: what `from_pretrained` says of its loading. DataError names the first few weights.
+    """
+    odd = sorted(info.get("mismatched_keys") or ())
+    if odd:
+        key, stored, wanted = odd[0]
+        raise DataError.at(
+            source.path,
+            None,
+            f"{key} is {shape_of(stored)}, but {shape_of(wanted)} by config.json"
+            + (f", and {len(odd) - 1} more weights differ" if len(odd) > 1 else ""),
+        )
+    missing = sorted(key for key in info["missing_keys"] if not is_head(key))
+    if missing:
+        raise DataError.at(
+            source.path,
+            None,
+            f"the checkpoint lacks {len(missing)} weights: {', '.join(missing[:3])} …",
+        )
+
+
+def shape_of(shape: Any) -> str:
+    """`400 x 32`."""
+    return " x ".join(map(str, shape))
