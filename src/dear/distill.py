@@ -257,25 +257,20 @@ class _Distillation:
         path = self.folder / name
 
         def work() -> dict[str, Any]:
-            from dear.data.groups import sample_groups
             from dear.data.labels import read_labels
             from dear.train.checkpoints import TRAINING_FILE, is_finished
-            from dear.train.examples import examples_of
+            from dear.train.examples import draw_groups, examples_of
             from dear.train.pointwise import train
 
             if is_finished(path):  # killed between its end and the stage's note
                 return _trained(read_json(path / TRAINING_FILE)["metrics"])
             run = read_run(self.folder / "first-stage" / "train.trec")
-            groups = sample_groups(
+            groups = draw_groups(
                 {q: run[q] for q in _sample(run, queries)},
+                recipe.groups,
                 judgements=split.train_judgements,
                 labels=read_labels(labels).scaled(self.recipe.teacher.scale) if labels else None,
-                size=recipe.groups.size,
-                positives=recipe.groups.positives,
-                per_query=recipe.groups.per_query,
-                negatives=recipe.groups.negatives,
-                rank_from=recipe.groups.rank_from,
-                rank_to=recipe.groups.rank_to,
+                corpus=self.collection.corpus,
                 seed=recipe.train.seed,
             )
             if not groups:

@@ -72,7 +72,12 @@ def read_runs(collection: Collection, runs: list[str], split: str) -> list[Run]:
     """The runs that these names or files are."""
     from dear.data.formats import read_run
 
-    return [read_run(find_run(collection, run, split)) for run in runs]
+    return [
+        collection.run(run, split)
+        if not Path(run).exists() and collection.makes_run(run)
+        else read_run(find_run(collection, run, split))
+        for run in runs
+    ]
 
 
 def candidates_of(

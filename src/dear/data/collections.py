@@ -65,6 +65,7 @@ class Collection:
         runs: Mapping[str, Mapping[str, Path]] | None = None,
         query_ids_by_split: Mapping[str, Iterable[str]] | None = None,
         answers: Callable[[], Answers] | None = None,
+        made_runs: Mapping[str, Callable[[str], dict[str, Ranking]]] | None = None,
         folder: Path | None = None,
         entry: CollectionEntry | None = None,
     ) -> None:
@@ -72,6 +73,7 @@ class Collection:
 
         runs: split → name of the run → file.  query_ids_by_split: the queries of splits that may
         have no judgements.  answers: query id → what a passage must hold to answer it.
+        made_runs: name → the run of a split, where it is no file.
         entry: what the catalogue knows about it.
         """
         self.name, self.folder, self.entry = name, folder, entry
@@ -79,6 +81,7 @@ class Collection:
         self._qrels, self._runs = dict(qrels or {}), dict(runs or {})
         self._query_ids = {split: tuple(ids) for split, ids in (query_ids_by_split or {}).items()}
         self._read_answers = answers
+        self._made_runs = dict(made_runs or {})
         self._judgements: dict[str, Grades] = {}
         self._run_query_ids: dict[str, tuple[str, ...]] = {}
 
@@ -223,8 +226,14 @@ class Collection:
         """Name of the run → file; empty where the split has none."""
         return dict(self._runs.get(split, {}))
 
+    def makes_run(self, name: str) -> bool:
+        """Whether `run` gives this one although it is no file."""
+        return name in self._made_runs
+
     def run(self, name: str, split: str) -> dict[str, Ranking]:
         """A stored run, read anew each time. DataError names the runs that there are."""
+        if name in self._made_runs:
+            return self._made_runs[name](split)
         runs = self.runs(split)
         if name not in runs:
             hint = nearest(name, runs) or "; it has none"
@@ -250,7 +259,8 @@ def open_collection(spec: str | Path) -> Collection:
     spec: a folder (`Collection.from_folder`); a name or an alias in COLLECTIONS, of which a local
     folder goes before ir_datasets, and that before the Hugging Face hub; `irds:ID`, or an ID with
     a slash in it, for ir_datasets; `hf:OWNER/NAME` or `hf:FOLDER` for a Hugging Face data set in
-    BEIR layout. A folder that holds a corpus goes before a registered name.
+    BEIR layout; `rows:ROWS` or `rows:ROWS,CORPUS` for training rows (dear.data.row_collection). A
+    folder that holds a corpus goes before a registered name.
     ConfigError: neither a folder nor a name; names the nearest known one. Or a name that is not
     on this machine and that nothing can download. MissingExtra: the library that could is not
     installed. What a download meets is a DataError, when it is read.
@@ -261,6 +271,10 @@ def open_collection(spec: str | Path) -> Collection:
         return _open_irds(text.removeprefix("irds:"))
     if text.startswith("hf:"):
         return _open_hub(text.removeprefix("hf:"))
+    if text.startswith("rows:"):
+        from dear.data.row_collection import open_row_collection
+
+        return open_row_collection(text.removeprefix("rows:"))
     entry = find_entry(text)
     if folder.is_dir() and (corpus_reader(folder) or entry is None):
         return Collection.from_folder(folder, entry=find_entry(folder.resolve().name))

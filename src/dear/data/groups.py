@@ -6,15 +6,15 @@ Teacher and student see the same passages because both are looked up by the ids 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dear.data.labels import Labels
 from dear.errors import ConfigError, DataError, nearest
-from dear.records import Judgements, Ranking, Run
+from dear.records import Judgements, Run
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,6 +32,14 @@ class Group:
 
     def __len__(self) -> int:
         return len(self.passage_ids)
+
+
+class TeacherScores(Protocol):
+    """A teacher's scores by id: `dear.data.labels.Labels`, or those in the rows themselves."""
+
+    def of(self, query_id: str, passage_ids: Sequence[str]) -> NDArray[np.float32]:
+        """float32 (n,); NaN where there is no score."""
+        ...
 
 
 Picker = Callable[[NDArray[np.float64], int, np.random.Generator], Sequence[int]]
@@ -71,15 +79,18 @@ READS_SCORES = frozenset({"hardest", "spread"})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Plan:
-    """How groups are drawn, checked; see `sample_groups`."""
+class GroupPlan:
+    """How groups are drawn; see `sample_groups`. ConfigError for what makes no sense."""
 
-    size: int
-    positives: int
-    per_query: int
-    negatives: str
-    rank_from: int
-    rank_to: int
+    size: int = 8
+    positives: int = 1
+    per_query: int = 1
+    negatives: str = "spread"
+    rank_from: int = 1
+    rank_to: int = 100
+    shuffle_positives: bool = True
+    min_margin: float | None = None
+    seed: int = 0
 
     def __post_init__(self) -> None:
         if self.negatives not in NEGATIVES:
@@ -91,19 +102,49 @@ class _Plan:
         if not 1 <= self.rank_from <= self.rank_to:
             raise ConfigError(f"groups: ranks {self.rank_from} to {self.rank_to} are no range")
 
+    @property
+    def reads_pool(self) -> bool:
+        """Whether the teacher's score of every candidate is looked at."""
+        return self.negatives in READS_SCORES or self.min_margin is not None
+
+
+@dataclass(slots=True)
+class Tally:
+    """What sampling met. unlabelled: pairs without the label that they need, of `looked_up`.
+
+    too_close: negatives, counted once a group, that the margin left out.
+    """
+
+    looked_up: int = 0
+    unlabelled: int = 0
+    too_close: int = 0
+
+    def require_labels(self) -> None:
+        """DataError where a label is missing: it is no default."""
+        if self.unlabelled:
+            raise DataError(
+                f"{self.unlabelled} of {self.looked_up} pairs to sample from have no label; run "
+                "`dear label` over the same run, with --judged for the relevant passages that it "
+                "lacks, or narrow rank_from and rank_to"
+            )
+
 
 def sample_groups(
     run: Run,
     *,
     judgements: Judgements | None = None,
-    labels: Labels | None = None,
+    labels: TeacherScores | None = None,
     size: int = 8,
     positives: int = 1,
     per_query: int = 1,
     negatives: str = "spread",
     rank_from: int = 1,
     rank_to: int = 100,
+    shuffle_positives: bool = True,
+    min_margin: float | None = None,
     seed: int = 0,
+    same_text: Mapping[str, Container[str]] | None = None,
+    tally: Tally | None = None,
 ) -> list[Group]:
     """Groups of at most `size` passages for every query of `run` that can give one.
 
@@ -112,75 +153,109 @@ def sample_groups(
         are not relevant; without them all passages come from the run, and a group may hold 2
         or more of any kind.
     labels: the teacher's scores. Every passage in a group must have one, and so must every
-        candidate that "hardest" or "spread" choose from; DataError counts those that have none.
+        candidate that "hardest", "spread" or the margin choose from; DataError counts those that
+        have none.
     per_query: groups for each query; each draws anew ("hardest" draws only the positives anew).
     negatives: "random", "hardest" (first by the teacher, else by the run) or "spread" over the
         teacher's score range (else over the ranks), out of ranks rank_from to rank_to
         (1 is the first, both included).
+    shuffle_positives: of equal grades, which come in is drawn; else the first as they are listed.
+    min_margin: a negative must score so much below every positive of its group, by the teacher's
+        score; what does not may be relevant without a judgement (NV-Retriever, Moreira et al.
+        2024, TopK-MarginPos). None leaves all in.
+    same_text: query id → passages that repeat a relevant passage's text; they are no negatives.
     A query's groups depend on its id, `seed`, its judgements and its own candidates alone.
     Queries without a relevant passage or without a single negative give none.
     ConfigError for sizes, ranks or negatives that make no sense.
     """
-    plan = _Plan(
+    plan = GroupPlan(
         size=size,
         positives=positives,
         per_query=per_query,
         negatives=negatives,
         rank_from=rank_from,
         rank_to=rank_to,
+        shuffle_positives=shuffle_positives,
+        min_margin=min_margin,
+        seed=seed,
     )
+    tally = Tally() if tally is None else tally
     groups: list[Group] = []
-    unlabelled: set[tuple[str, str]] = set()
-    looked_up = 0
     for query_id, ranking in run.items():
         grades = None if judgements is None else judgements.get(query_id, {})
-        rng = np.random.default_rng(_seed_of(seed, query_id))
-        found = _groups_of(ranking, grades, labels, plan, rng)
-        groups += found
-        if labels is not None and found:
-            needed = _needed(ranking, grades, found, plan)
-            looked_up += len(needed)
-            unlabelled.update((query_id, p) for p in needed if (query_id, p) not in labels)
-    if unlabelled:
-        raise DataError(
-            f"{len(unlabelled)} of {looked_up} pairs to sample from have no label; run "
-            "`dear label` over the same run, with --judged for the relevant passages that it "
-            "lacks, or narrow rank_from and rank_to"
-        )
+        out = (same_text or {}).get(query_id, ())
+        groups += groups_of(query_id, ranking.passage_ids, grades, labels, plan, out, tally)
+    tally.require_labels()
     return groups
 
 
-def _groups_of(
-    ranking: Ranking,
+def groups_of(
+    query_id: str,
+    candidates: Sequence[str],
     grades: Mapping[str, int] | None,
-    labels: Labels | None,
-    plan: _Plan,
-    rng: np.random.Generator,
+    labels: TeacherScores | None,
+    plan: GroupPlan,
+    left_out: Container[str] = (),
+    tally: Tally | None = None,
 ) -> list[Group]:
-    """All groups of one query."""
-    pool = _pool(ranking, grades, plan)
+    """All groups of one query; see `sample_groups`.
+
+    candidates: passage ids, best first.  left_out: those that are no negatives.
+    tally: counts what was met; missing labels are its caller's error to raise.
+    """
+    tally = Tally() if tally is None else tally
+    if plan.min_margin is not None and labels is None:
+        raise ConfigError("groups.min_margin compares a teacher's scores; name its `labels`")
+    pool = _pool(candidates, grades, plan, left_out)
     if not pool:
         return []
     values = -np.arange(len(pool), dtype=np.float64)
     if labels is not None:
-        scores = labels.of(ranking.query_id, pool).astype(np.float64)
+        scores = labels.of(query_id, pool).astype(np.float64)
         # where one is missing, sampling goes on by rank, only to count all that are
         values = values if np.isnan(scores).any() else scores
-    groups = []
+    rng = np.random.default_rng(_seed_of(plan.seed, query_id))
+    groups: list[Group] = []
     for _ in range(plan.per_query):
-        chosen = [] if grades is None else _positives(grades, plan.positives, rng)
+        chosen = [] if grades is None else _positives(grades, plan, rng)
         if grades is not None and not chosen:
             break
-        places = NEGATIVES[plan.negatives](values, plan.size - len(chosen), rng)
-        ids = (*chosen, *(pool[i] for i in places))
+        places = _below(values, query_id, chosen, labels, plan)
+        tally.too_close += len(pool) - len(places)
+        if not len(places):
+            continue
+        picked = NEGATIVES[plan.negatives](values[places], plan.size - len(chosen), rng)
+        ids = (*chosen, *(pool[places[i]] for i in picked))
         if len(ids) < 2:
             break
-        groups.append(_group(ranking.query_id, ids, grades or {}, labels))
+        groups.append(_group(query_id, ids, grades or {}, labels))
+    if labels is not None and groups:
+        needed = {p for group in groups for p in group.passage_ids}
+        needed.update(pool if plan.reads_pool else ())
+        tally.looked_up += len(needed)
+        tally.unlabelled += int(np.isnan(labels.of(query_id, list(needed))).sum())
     return groups
 
 
+def _below(
+    values: NDArray[np.float64],
+    query_id: str,
+    chosen: Sequence[str],
+    labels: TeacherScores | None,
+    plan: GroupPlan,
+) -> NDArray[np.intp]:
+    """Positions of the candidates that score far enough below every chosen positive."""
+    everyone = np.arange(len(values))
+    if plan.min_margin is None or labels is None or not chosen:
+        return everyone
+    scores = labels.of(query_id, chosen).astype(np.float64)
+    if np.isnan(scores).any():  # counted, and an error in the end
+        return everyone
+    return np.flatnonzero(values <= float(scores.min()) - plan.min_margin)
+
+
 def _group(
-    query_id: str, ids: tuple[str, ...], grades: Mapping[str, int], labels: Labels | None
+    query_id: str, ids: tuple[str, ...], grades: Mapping[str, int], labels: TeacherScores | None
 ) -> Group:
     teacher = None if labels is None else tuple(labels.of(query_id, ids).tolist())
     return Group(
@@ -191,26 +266,23 @@ def _group(
     )
 
 
-def _pool(ranking: Ranking, grades: Mapping[str, int] | None, plan: _Plan) -> list[str]:
-    """Candidates for negatives, in the run's order."""
-    ranked = ranking.passage_ids[plan.rank_from - 1 : plan.rank_to]
-    return [p for p in ranked if not grades or grades.get(p, 0) <= 0]
+def _pool(
+    candidates: Sequence[str],
+    grades: Mapping[str, int] | None,
+    plan: GroupPlan,
+    left_out: Container[str],
+) -> list[str]:
+    """Candidates for negatives, in their order."""
+    ranked = candidates[plan.rank_from - 1 : plan.rank_to]
+    return [p for p in ranked if (not grades or grades.get(p, 0) <= 0) and p not in left_out]
 
 
-def _positives(grades: Mapping[str, int], count: int, rng: np.random.Generator) -> list[str]:
-    relevant = sorted(p for p, grade in grades.items() if grade > 0)
-    shuffled = [relevant[i] for i in rng.permutation(len(relevant))]
-    return sorted(shuffled, key=lambda p: -grades[p])[:count]
-
-
-def _needed(
-    ranking: Ranking, grades: Mapping[str, int] | None, groups: Sequence[Group], plan: _Plan
-) -> set[str]:
-    """The passages of one query whose labels are read."""
-    needed = {p for group in groups for p in group.passage_ids}
-    if plan.negatives in READS_SCORES:
-        needed.update(_pool(ranking, grades, plan))
-    return needed
+def _positives(grades: Mapping[str, int], plan: GroupPlan, rng: np.random.Generator) -> list[str]:
+    relevant = [p for p, grade in grades.items() if grade > 0]
+    if plan.shuffle_positives:
+        relevant.sort()  # the order in which judgements are listed means nothing
+        relevant = [relevant[i] for i in rng.permutation(len(relevant))]
+    return sorted(relevant, key=lambda p: -grades[p])[: plan.positives]
 
 
 def _seed_of(seed: int, query_id: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from functools import cache, partial
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from dear.data.formats.beir import QUERY_ID, QUERY_TEXT, passage_of
 from dear.data.formats.lines import once
 from dear.data.formats.rows import Row
-from dear.errors import DataError, MissingExtra
+from dear.errors import DataError, DearError, MissingExtra
 from dear.records import Passage, Query
 
 if TYPE_CHECKING:
@@ -105,6 +106,69 @@ def _rows(name: str, config: str) -> Iterator[tuple[str, Row]]:
     for split, table in splits.items():
         for place, fields in enumerate(table, 1):
             yield str(split), Row(fields, f"hf:{name}/{config}/{split}", place)
+
+
+def hub_revision(name: str) -> str:
+    """The commit that a data set stands at. DataError: not to be reached, or not there."""
+    from huggingface_hub import HfApi
+
+    with _reached(name):
+        return str(HfApi().dataset_info(name).sha)
+
+
+def hub_rows(name: str, split: str, revision: str | None) -> Iterator[Row]:
+    """The rows of a split, streamed; the row's line is its place, from 1.
+
+    A data set that comes as a script (Tevatron/msmarco-passage does) is read from its files: those
+    that begin with the split's name. MissingExtra: datasets is not installed. DataError: not to
+    be reached, or reached no more.
+    """
+    datasets = _datasets()
+    with _reached(name):
+        try:
+            rows = datasets.load_dataset(name, split=split, revision=revision, streaming=True)
+        except RuntimeError as error:
+            if "script" not in str(error):
+                raise
+            rows = _from_files(datasets, name, split, revision)
+    source, place, stream = f"hf:{name}/{split}", 0, iter(rows)
+    while True:
+        with _reached(name):
+            fields = next(stream, None)
+        if fields is None:
+            return
+        place += 1
+        yield Row(fields, source, place)
+
+
+def _from_files(datasets: Any, name: str, split: str, revision: str | None) -> Any:
+    from huggingface_hub import HfApi
+
+    there = HfApi().list_repo_files(name, repo_type="dataset", revision=revision)
+    for builder, endings in (("parquet", (".parquet",)), ("json", (".jsonl", ".jsonl.gz"))):
+        files = [
+            f"hf://datasets/{name}@{revision}/{f}"
+            for f in there
+            if f.endswith(endings) and f.rpartition("/")[2].startswith(split)
+        ]
+        if files:
+            return datasets.load_dataset(builder, data_files=files, split="train", streaming=True)
+    raise DataError(f"hf:{name}: no .parquet and no .jsonl file of split {split!r} in it")
+
+
+@contextlib.contextmanager
+def _reached(name: str) -> Iterator[None]:
+    """What a network, the hub and its libraries raise is one line that says what else there is."""
+    try:
+        yield
+    except DearError:
+        raise
+    except Exception as error:  # of four libraries, without a common root
+        reason = _first_line(error).rstrip(".")
+        raise DataError(
+            f"hf:{name}: {reason}; without the hub, download its files elsewhere and name the "
+            ".jsonl, .jsonl.gz or .parquet file, or their folder, instead"
+        ) from error
 
 
 def _read_corpus(name: str) -> dict[str, Passage]:

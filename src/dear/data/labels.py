@@ -214,6 +214,24 @@ def read_labels(folder: Path | str) -> Labels:
     return Labels(scores, (stamp,))
 
 
+def iter_shards(folder: Path) -> Iterator[list[list[Any]]]:
+    """The columns (query ids, passage ids, scores) of each shard of a store. Errors as
+    `read_labels`, but for a pair with two labels."""
+    stamp = _read_stamp(folder)
+    for path in _shards(folder):
+        yield _read_shard(path, stamp)
+
+
+def labels_identity(folder: Path) -> list[str]:
+    """Names, sizes and times of all files of a store or an ensemble: another one where the labels
+    are others. DataError: no labels there."""
+    if not (folder / ENSEMBLE).is_file() and not (folder / MANIFEST).is_file():
+        raise DataError.at(folder, None, f"holds no labels (no {MANIFEST})")
+    files = [p for p in sorted(folder.rglob("*")) if p.suffix in (".parquet", ".json")]
+    about = ((p, p.stat()) for p in files)
+    return [f"{p.resolve()}:{a.st_size}:{a.st_mtime_ns}" for p, a in about]
+
+
 def ensemble(members: Sequence[Labels], weights: Sequence[float]) -> Labels:
     """One teacher out of several: z-scores for each query, weighted and summed.
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
 from dear.data.collections import Collection
+from dear.data.held_out import normalised
 from dear.records import ListExample
 
 LeakPassages: TypeAlias = Literal["relevant", "judged", "none"]
@@ -17,19 +16,6 @@ search one corpus with their train and their test queries."""
 
 LEAK_PASSAGES: tuple[LeakPassages, ...] = get_args(LeakPassages)
 TEST = "test"
-
-
-def normalised(text: str) -> str:
-    """NFKC, case folded, letters, digits and the marks on them only, words apart by one space."""
-    if text.isascii():
-        return _SIGNS.sub(" ", text.lower()).strip()
-    # twice: folding can undo the normal form
-    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
-    signs = {c for c in set(folded) if not c.isalnum() and unicodedata.category(c)[0] != "M"}
-    return " ".join(folded.translate(dict.fromkeys(map(ord, signs), " ")).split())
-
-
-_SIGNS = re.compile(r"[^a-z0-9]+")
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,9 @@ import numpy as np
 
 from dear.data.collections import Collection
 from dear.data.groups import NEGATIVES
+from dear.data.held_out import normalised
 from dear.data.labels import Labels
 from dear.errors import ConfigError, DataError
-from dear.reason.leakage import normalised
 from dear.records import Judgements, Passage, Query, Ranking, Run, every_nth
 
 

@@ -8,10 +8,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
+from dear.data.held_out import normalised
 from dear.errors import ConfigError, DataError, ParseError
 from dear.prompts.listwise import Identifiers, parse_permutation
 from dear.prompts.reasoning import cited
-from dear.reason.leakage import NOTHING, HeldOut, normalised
+from dear.reason.leakage import NOTHING, HeldOut
 from dear.reason.sample import Question
 from dear.records import ListExample
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,16 +40,28 @@ def read_tevatron(path: Source) -> Iterator[TrainingRow]:
     """
     texts = QueryTexts()
     for row in json_rows(path):
-        query = texts.check(_query(row), row)
-        if row.find("positive_document_ids"):
+        found = training_record(row)
+        texts.check(found.query, row)
+        if isinstance(found, TrainingIds):
             raise row.error("rows by id: read them with read_tevatron_ids and a corpus")
-        build = _newer if row.find("passages") and not row.find("positive_passages") else _old
-        try:
-            yield build(row, query)
-        except DataError as problem:
-            if str(problem).startswith(f"{row.source}:"):
-                raise
-            raise in_place(row, problem) from problem
+        yield found
+
+
+def training_record(row: Row) -> TrainingRow | TrainingIds:
+    """One row of any of the three layouts, told apart by its keys; errors name its place."""
+    query = _query(row)
+    if row.find("positive_document_ids"):
+        build: Callable[[Row, Query], TrainingRow | TrainingIds] = _by_id
+    elif row.find("passages") and not row.find("positive_passages"):
+        build = _newer
+    else:
+        build = _old
+    try:
+        return build(row, query)
+    except DataError as problem:
+        if str(problem).startswith(f"{row.source}:"):
+            raise
+        raise in_place(row, problem) from problem
 
 
 def _query(row: Row) -> Query:
@@ -153,14 +165,20 @@ def read_tevatron_ids(path: Source) -> Iterator[TrainingIds]:
     texts = QueryTexts()
     for row in json_rows(path):
         query = texts.check(_query(row), row)
-        positives = _ids(row, "positive_document_ids")
-        if not positives:
-            raise row.error("'positive_document_ids' is empty")
-        negatives = _ids(row, "negative_document_ids", default=())
         try:
-            yield TrainingIds(query=query, positive_ids=positives, negative_ids=negatives)
+            yield _by_id(row, query)
         except DataError as problem:
+            if str(problem).startswith(f"{row.source}:"):
+                raise
             raise in_place(row, problem) from problem
+
+
+def _by_id(row: Row, query: Query) -> TrainingIds:
+    positives = _ids(row, "positive_document_ids")
+    if not positives:
+        raise row.error("'positive_document_ids' is empty")
+    negatives = _ids(row, "negative_document_ids", default=())
+    return TrainingIds(query=query, positive_ids=positives, negative_ids=negatives)
 
 
 def _ids(row: Row, name: str, *, default: tuple[object, ...] | None = None) -> tuple[str, ...]:
