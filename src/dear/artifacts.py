@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib.metadata
 import json
 import os
@@ -13,6 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from dear.errors import DataError
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""How the system says that a disk or a user's share of it is full."""
 
 _PACKAGES = ("dear-rerank", "torch", "transformers", "peft", "trl", "accelerate", "numpy")
 
@@ -49,6 +53,13 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         _folder_to_disk(real.parent)
     except OSError as error:
         raise DataError.at(target, None, _reason(error, target)) from error
+
+
+def is_full(error: BaseException | None) -> bool:
+    """Whether a file could not be written because the disk, or a quota, is full."""
+    if isinstance(error, DataError):
+        error = error.__cause__
+    return isinstance(error, OSError) and error.errno in FULL
 
 
 def write_json(path: Path | str, obj: Mapping[str, Any]) -> None:
@@ -115,6 +126,8 @@ def _reason(error: OSError, target: Path) -> str:
         str(Path(os.path.realpath(target)).parent)
     )
     reason = str(error) if elsewhere or not error.strerror else error.strerror
+    if error.errno in FULL and not elsewhere:
+        reason = os.strerror(error.errno)  # other libraries put their own words around it
     with contextlib.suppress(OSError):
         if target.is_file():
             return f"cannot be written: {reason}; the earlier file is kept"

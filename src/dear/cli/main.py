@@ -20,12 +20,14 @@ from typing import Annotated, Any
 import typer
 
 from dear import __version__
+from dear.artifacts import is_full
 from dear.cli.output import quiet
 from dear.errors import DearError, nearest
 
 COMMANDS: dict[str, str] = {
     "distill": "dear.cli.distill:distill",
     "retrieve": "dear.cli.data:retrieve",
+    "plan": "dear.cli.plan:plan",
     "train": "dear.cli.train:train",
     "label": "dear.cli.train:label",
     "reason": "dear.cli.reason:reason",
@@ -182,22 +184,33 @@ def _report(error: BaseException, words: Sequence[str], *, debug: bool) -> int:
 
 def _explain(error: BaseException, words: Sequence[str]) -> tuple[str, int]:
     if isinstance(error, KeyboardInterrupt | typer.Abort):
-        kept = "--listwise" in words and "--no-ledger" not in words  # in the ledger
-        goes_on = kept or any(word in GOES_ON for word in words)
-        return (
-            f"interrupted{'; the same command goes on from here' if goes_on else ''}",
-            INTERRUPTED,
-        )
+        again = "; the same command goes on from here" if _goes_on(words) else ""
+        return f"interrupted{again}", INTERRUPTED
     if isinstance(error, DearError):
-        return f"error: {error}", BAD_INPUT
+        return f"error: {error}{_room(error, words)}", BAD_INPUT
     if hasattr(error, "format_message"):  # a usage error; its class differs between typers
         return f"error: {_usage(error)}", BAD_INPUT
     if _is_out_of_memory(error):
         return "error: out of memory; lower --batch-tokens, or take a smaller model", BAD_INPUT
     if isinstance(error, OSError):
-        return f"error: {error.filename or 'standard output'}: {error.strerror}", BAD_INPUT
+        place = error.filename or "standard output"
+        return f"error: {place}: {error.strerror}{_room(error, words)}", BAD_INPUT
     name = type(error).__name__
     return f"internal error: {name}: {error} (--debug shows where)", INTERNAL
+
+
+def _goes_on(words: Sequence[str]) -> bool:
+    """Whether the command, started again, continues where it was stopped."""
+    kept = "--listwise" in words and "--no-ledger" not in words  # in the ledger
+    command = next((word for word in words if not word.startswith("-")), "")
+    return kept or command in GOES_ON
+
+
+def _room(error: BaseException, words: Sequence[str]) -> str:
+    """What to do about a full disk, where the error does not say it itself."""
+    if not is_full(error) or "goes on" in str(error):
+        return ""
+    return "; make room, and the same command goes on from here" if _goes_on(words) else ""
 
 
 def _usage(error: Any) -> str:

@@ -10,19 +10,27 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dear.artifacts import read_json
+from dear.cli.launching import (
+    GpusOption,
+    MainAddressOption,
+    NodeRankOption,
+    NodesOption,
+    ProcessesOption,
+    launched,
+    places_of,
+)
 from dear.cli.models import BatchOption, DeviceOption, DTypeOption
 from dear.cli.output import count, duration, rate, summary
 from dear.cli.progress import Report, progress
 from dear.cli.runs import check_folder, read_runs
+from dear.cli.trained import told_fitted, told_learnt, told_trained
 from dear.errors import ConfigError
 
 if TYPE_CHECKING:
     from dear.label import FirstStage, Labelled
     from dear.models.opening import PairModel
     from dear.recipes import Recipe
-    from dear.train.heads import FittedHeads
-    from dear.train.listwise import TrainedLists
-    from dear.train.pointwise import Step, Trained
+    from dear.train.pointwise import Step
 
 
 def train(
@@ -36,6 +44,11 @@ def train(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe: train.epochs=2."),
     ] = None,
+    gpus: GpusOption = None,
+    processes: ProcessesOption = None,
+    nodes: NodesOption = 1,
+    node_rank: NodeRankOption = 0,
+    main_address: MainAddressOption = None,
 ) -> None:
     """Train a teacher or a student: a recipe to a checkpoint. Goes on where it was stopped."""
     from dear.recipes import load_recipe
@@ -47,25 +60,36 @@ def train(
         summary(f"{output}: this training is finished already; nothing was done")
         return
     check_folder(output)
+    if launched(
+        [
+            "train",
+            recipe,
+            "--output",
+            str(output),
+            *(w for c in changes or () for w in ("--set", c)),
+        ],
+        places_of(wanted.kind, gpus, processes, nodes, node_rank, main_address),
+    ):
+        return
     if wanted.kind == "listwise":
         from dear.train.listwise import train_lists
 
         with progress("training", "steps") as report:
             learnt = train_lists(wanted, output, progress=_steps(report))
-        summary(_learnt(learnt))
+        summary(told_learnt(learnt))
         return
     if wanted.kind == "heads":
         from dear.train.heads import train_heads
 
         with progress("reading", "lists") as report:
             fitted = train_heads(wanted, output, progress=report)
-        summary(_fitted(fitted))
+        summary(told_fitted(fitted))
         return
     from dear.train.pointwise import train as run
 
     with progress("training", "steps") as report:
         trained = run(wanted, output, progress=_steps(report))
-    summary(_trained(trained))
+    summary(told_trained(trained))
 
 
 def _require_same(recipe: Recipe, folder: Path) -> None:
@@ -90,41 +114,6 @@ def _steps(report: Report) -> Callable[[Step], None]:
         report(step.done, step.total, before=before[0], extra=" ".join(filter(None, (loss, dev))))
 
     return show
-
-
-def _trained(trained: Trained) -> str:
-    dev = "" if trained.best_ndcg is None else f", dev nDCG@10 {trained.best_ndcg:.4f}"
-    return (
-        f"{trained.folder}: {trained.parameters / 1e6:,.1f}M parameters, "
-        f"{count(trained.pairs, 'pair')} in {duration(trained.seconds)} "
-        f"({rate(trained.pairs, trained.seconds)}), loss {trained.loss:.4f}{dev}"
-    )
-
-
-def _learnt(done: TrainedLists) -> str:
-    dev = "" if done.best_ndcg is None else f", dev nDCG {done.best_ndcg:.4f}"
-    left = f", {done.rejected} of {done.examples + done.rejected} rejected ({done.why})"
-    return (
-        f"{done.folder}: {done.trained / 1e6:,.1f}M of {done.parameters / 1e6:,.1f}M parameters, "
-        f"{count(done.lists, 'list')} in {duration(done.seconds)} "
-        f"({done.tokens / max(done.seconds, 1e-9):,.0f} tokens/s){left if done.rejected else ''}, "
-        f"loss {done.loss:.4f}{dev}"
-    )
-
-
-def _fitted(done: FittedHeads) -> str:
-    layers, heads = done.shape
-    dev = (
-        ""
-        if done.ndcg is None
-        else f", dev nDCG {done.ndcg:.4f}, tau {done.tau:.3f} "
-        f"(all heads alike: {done.plain_ndcg:.4f}, {done.plain_tau:.3f})"
-    )
-    left = f", {done.rejected} longer ones left out" if done.rejected else ""
-    return (
-        f"{done.folder}: {layers * heads} heads in {layers} layers weighted on "
-        f"{count(done.lists, 'list')} in {duration(done.seconds)}{left}{dev}"
-    )
 
 
 def label(

@@ -16,11 +16,15 @@ from pydantic import TypeAdapter, ValidationError
 
 from dear.errors import ConfigError, DataError, excerpt, nearest
 from dear.recipes.distilling import DistillRecipe
-from dear.recipes.training import FOREIGN_TABLES, LIST_KINDS, Recipe
+from dear.recipes.training import FOREIGN_TABLES, LIST_KINDS, DataRecipe, Recipe
 
 T = TypeVar("T")
 DISTILL = "distill/"
 """Where the recipes of `dear distill` are among those that ship."""
+PARTS = "parts/"
+"""Where the pieces are that recipes extend and nothing trains alone."""
+EXTENDS = "extends"
+"""The key of a recipe that is another one, or several laid over each other, and what differs."""
 
 
 def recipes_folder() -> Path:
@@ -31,6 +35,10 @@ def recipes_folder() -> Path:
 
 def shipped_recipes() -> dict[str, Path]:
     """Name (family/file without its ending) → path of every recipe that ships."""
+    return {name: path for name, path in _shipped().items() if not name.startswith(PARTS)}
+
+
+def _shipped() -> dict[str, Path]:
     root = recipes_folder()
     return {p.relative_to(root).with_suffix("").as_posix(): p for p in sorted(root.rglob("*.toml"))}
 
@@ -38,10 +46,13 @@ def shipped_recipes() -> dict[str, Path]:
 def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
     """A recipe from a TOML file, or from the name of one that ships.
 
+    A file with `extends` is the recipe of that name, or at that path beside it, or several laid
+    over each other, with what the file says in place of what stood there: tables are merged key by
+    key, lists are replaced.
     overrides: `key.path=value`, the value in TOML notation (a bare word is a string), list items
     by number: `train.epochs=2`, `data.0.labels=["labels/a"]`.
-    Raises ConfigError for an unknown key (with the nearest known one) or a wrong value, and
-    DataError for a file that is no TOML.
+    Raises ConfigError for an unknown key (with the nearest known one), a wrong value or recipes
+    that extend each other, and DataError for a file that is no TOML.
     """
     return parse_recipe(_read(path, overrides), where=str(path))
 
@@ -75,19 +86,72 @@ def _refuse_other_kinds(recipe: Recipe, values: Mapping[str, Any], where: str) -
             raise ConfigError(f"{where}: data.{i}: a {recipe.kind} model trains on `lists` alone")
         if not lists and source.lists:
             raise ConfigError(f"{where}: data.{i}.lists: only listwise models train on lists")
-        if not lists and not source.collection:
-            raise ConfigError(f"{where}: data.{i}.collection: Field required")
+        if not lists:
+            _check_source(source, f"{where}: data.{i}")
+
+
+_OF_ROWS, _OF_COLLECTIONS = ("corpus", "negatives_from"), ("collection", "judged")
+
+
+def _check_source(source: DataRecipe, where: str) -> None:
+    """ConfigError for keys that mean nothing beside each other."""
+    plain = DataRecipe()  # what a recipe says in full is no fault
+    given = {f.name for f in dataclasses.fields(source)}
+    given = {name for name in given if getattr(source, name) != getattr(plain, name)}
+    if not source.rows:
+        if not source.collection:
+            raise ConfigError(f"{where}.collection: Field required (or rows)")
+        if wrong := [key for key in _OF_ROWS if key in given]:
+            raise ConfigError(f"{where}.{wrong[0]}: means something beside `rows` alone")
+        return
+    if wrong := [key for key in _OF_COLLECTIONS if key in given]:
+        raise ConfigError(f"{where}.{wrong[0]}: rows are no collection and always judged")
+    if "run" in given and source.negatives_from == "rows":
+        raise ConfigError(f'{where}.run: say what it is for: negatives_from = "run" or "both"')
+    if source.negatives_from != "rows" and "run" not in given:
+        raise ConfigError(f"{where}.run: Field required, a run's file")
 
 
 def _read(path: Path | str, overrides: Sequence[str]) -> dict[str, Any]:
-    file = _find(path)
+    values = _whole(_find(path), ())
+    for override in overrides:
+        _override(values, override)
+    return values
+
+
+def _whole(file: Path, below: tuple[Path, ...]) -> dict[str, Any]:
+    """The values of a file over those that it extends. below: what extends this one."""
+    if file.resolve() in below:
+        raise ConfigError(f"{file}: extends itself")
     try:
         values = tomllib.loads(file.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise DataError.at(file, None, f"not TOML: {error}") from None
-    for override in overrides:
-        _override(values, override)
-    return values
+    names = values.pop(EXTENDS, [])
+    names = [names] if isinstance(names, str) else names
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ConfigError(f"{file}: {EXTENDS} must be the name or the path of a recipe, or a list")
+    whole: dict[str, Any] = {}
+    for name in names:
+        beside = file.parent / name
+        try:
+            other = beside if beside.is_file() else _find(name)
+        except ConfigError as error:
+            raise ConfigError(f"{file}: {EXTENDS}: {error}") from None
+        whole = _merged(whole, _whole(other, (*below, file.resolve())))
+    return _merged(whole, values)
+
+
+def _merged(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with the values of `over`, table by table."""
+    out = dict(base)
+    for key, value in over.items():
+        there = out.get(key)
+        if isinstance(there, dict) and isinstance(value, Mapping):
+            out[key] = _merged(there, value)
+        else:
+            out[key] = value
+    return out
 
 
 def _parse(kind: type[T], values: Mapping[str, Any], where: str) -> T:
@@ -112,10 +176,11 @@ def _find(path: Path | str) -> Path:
     file = Path(path)
     if file.is_file():
         return file
-    shipped = shipped_recipes()
+    shipped = _shipped()
     if str(path) in shipped:
         return shipped[str(path)]
-    raise ConfigError(f"no recipe {str(path)!r}: no such file{nearest(str(path), shipped)}")
+    known = shipped_recipes()
+    raise ConfigError(f"no recipe {str(path)!r}: no such file{nearest(str(path), known)}")
 
 
 def _override(values: dict[str, Any], override: str) -> None:

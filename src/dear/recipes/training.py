@@ -42,6 +42,8 @@ class ModelRecipe:
     layers: keep only these layers of the base (0 is the first); empty keeps all.
     dropout: for every dropout of the body; None leaves the base's own.
     dtype: of the weights in training. float32 with bfloat16 autocast is the safe choice.
+    quantise: the base in 4 bits ("nf4") or 8 ("int8"), under an adapter that is trained (QLoRA,
+        Dettmers et al. 2023).
     """
 
     __pydantic_config__ = STRICT
@@ -49,6 +51,7 @@ class ModelRecipe:
     layers: tuple[int, ...] = ()
     dropout: Share | None = 0.0
     dtype: Literal["float32", "bfloat16"] = "float32"
+    quantise: Literal["none", "nf4", "int8"] = "none"
     lora: LoraRecipe | None = None
 
 
@@ -65,10 +68,16 @@ class ContractRecipe:
 
 @dataclass(frozen=True, kw_only=True)
 class DataRecipe:
-    """One collection to train on; for a listwise model, lists instead.
+    """One collection, or training rows, to train on; for a listwise model, lists instead.
 
     lists: files of `dear reason`, or folders with an `examples.jsonl`.
+    rows: in Tevatron's layouts: a .jsonl, .jsonl.gz or .parquet file, a folder of them, or
+        OWNER/NAME of the hub; see dear.data.training_rows.open_rows.
+    corpus: the texts of rows by id, and of a run beside rows: a file, a folder, a collection.
+    negatives_from: the row's own negatives, those of `run` in their place, or both.
     run: a run's file, or the name of one of the collection's own runs.
+    exclude: test collections whose queries are left out, NAME or NAME@SPLIT; "present" names all
+        that are on this machine.
     labels: folders of soft labels; several are ensembled with label_weights.
     label_scale: factor on the teacher's scores (a cosine needs about 20 to become a logit).
     judged: use the split's judgements; false trains on the teacher alone.
@@ -77,6 +86,9 @@ class DataRecipe:
     __pydantic_config__ = STRICT
     collection: str = ""
     lists: tuple[str, ...] = ()
+    rows: str = ""
+    corpus: str = ""
+    negatives_from: Literal["rows", "run", "both"] = "rows"
     split: str = "train"
     run: str = "bm25"
     labels: tuple[str, ...] = ()
@@ -84,11 +96,15 @@ class DataRecipe:
     label_scale: Positive = 1.0
     judged: bool = True
     queries: Count | None = None
+    exclude: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class GroupsRecipe:
-    """How training groups are drawn; see dear.data.groups.sample_groups."""
+    """How training groups are drawn; see dear.data.groups.sample_groups.
+
+    drop_same_text: a candidate with the normalised text of a relevant passage is no negative.
+    """
 
     __pydantic_config__ = STRICT
     size: Count = 8
@@ -97,6 +113,9 @@ class GroupsRecipe:
     negatives: str = "spread"
     rank_from: Count = 1
     rank_to: Count = 100
+    shuffle_positives: bool = True
+    min_margin: float | None = None
+    drop_same_text: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,6 +161,8 @@ class TrainRecipe:
     max_steps: replaces the epochs where it is above 0.
     head_learning_rate: of the module that makes the logit; None takes `learning_rate`.
     warmup: share of the steps if below 1, else a number of steps.
+    activation_offload: keep what `gradient_checkpointing` saves in the computer's memory instead of
+        the GPU's.
     autocast: compute in bfloat16 where the hardware has it.
     eval_steps: 0 evaluates at the end of each epoch. The last step is always evaluated.
     save_steps: 0 saves with every evaluation, or at the end of each epoch where there is no dev.
@@ -163,6 +184,7 @@ class TrainRecipe:
     weight_decay: NotNegative = 0.01
     max_grad_norm: NotNegative = 1.0
     gradient_checkpointing: bool = False
+    activation_offload: bool = False
     autocast: bool = True
     seed: CountOrNone = 42
     eval_steps: CountOrNone = 0
@@ -172,22 +194,37 @@ class TrainRecipe:
     report_to: str = "none"
 
 
+@dataclass(frozen=True, kw_only=True)
+class ParallelRecipe:
+    """How several processes share one training; nothing of it changes what is learnt.
+
+    strategy: "ddp" copies the model to every process. "fsdp2" lays weights, gradients and the
+        optimiser's state over all of them; so does "zero3" (DeepSpeed), while "zero2" leaves the
+        weights whole.
+    cpu_offload: shards wait in the computer's memory instead of the GPU's.
+    """
+
+    __pydantic_config__ = STRICT
+    strategy: Literal["ddp", "fsdp2", "zero2", "zero3"] = "ddp"
+    cpu_offload: bool = False
+
+
 LIST_KINDS = ("listwise", "heads")
 """What trains on lists instead of pairs."""
 
 _OF_PAIRS = ("contract", "groups", "loss", "dev")
 FOREIGN_TABLES = {
     "pointwise": ("listwise", "heads"),
-    "biencoder": ("listwise", "heads"),
+    "biencoder": ("listwise", "heads", "parallel"),
     "listwise": (*_OF_PAIRS, "heads"),
-    "heads": (*_OF_PAIRS, "listwise", "train"),
+    "heads": (*_OF_PAIRS, "listwise", "train", "parallel"),
 }
 """Kind → tables that mean nothing to it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Everything that one training run depends on."""
+    """Everything that one training run depends on, and how processes share it."""
 
     __pydantic_config__ = STRICT
     name: str
@@ -202,11 +239,13 @@ class Recipe:
     heads: HeadsRecipe = field(default_factory=HeadsRecipe)
     dev: DevRecipe | None = None
     train: TrainRecipe = TrainRecipe()
+    parallel: ParallelRecipe = ParallelRecipe()
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values; what has nothing to do with the kind is left out."""
+        """Plain values of what decides the weights: without `parallel`, so that a training may go
+        on in other processes, and without what has nothing to do with the kind."""
         values = dataclasses.asdict(self)
-        for table in FOREIGN_TABLES[self.kind]:
+        for table in {*FOREIGN_TABLES[self.kind], "parallel"}:
             del values[table]
         if self.kind in LIST_KINDS:
             values["data"] = [{"lists": source["lists"]} for source in values["data"]]

@@ -23,6 +23,8 @@ class GroupCollator:
 
     def __init__(self, encoder: PairEncoder, pad_id: int) -> None:
         self.encoder = encoder
+        # transformers saves it with every checkpoint, which so can be another training's base
+        self.tokenizer = encoder.tokenizer
         self.pad_id = pad_id
 
     def __call__(self, examples: Sequence[Example]) -> dict[str, torch.Tensor]:

@@ -1,7 +1,9 @@
 """What training leaves on disk: whole checkpoints to go on from, and the finished folder.
 
 While it runs, everything is below `steps/`: the plan, and `checkpoint-N` folders as transformers
-writes them. The optimizer's state in them (`optimizer.pt`, `scheduler.pt`, `rng_state.pth`) is a
+writes them, each with a mark (`WHOLE`) once it is on disk. A checkpoint without its mark is
+removed; one that no longer agrees with it is set aside, and training goes on from the one before.
+The optimizer's state in them (`optimizer.pt`, `scheduler.pt`, `rng_state.pth`) is a
 torch pickle; it is read with weights_only, so that a checkpoint from elsewhere runs no code.
 """
 
@@ -10,8 +12,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
-import os
-import re
+import logging
 import shutil
 from collections.abc import Iterator, Set
 from pathlib import Path
@@ -22,12 +23,46 @@ from dear.errors import ConfigError, DataError
 from dear.models.contract import ScoringContract
 from dear.models.listwise_contract import ListwiseContract
 from dear.recipes import Recipe
+from dear.train.marks import (
+    PLAN,
+    STEP,
+    STEPS,
+    WHOLE,
+    damage,
+    is_marked,
+    last_whole,
+    mark_whole,
+    plan_in,
+    to_disk,
+    torn,
+    whole,
+)
+from dear.train.room import (
+    free_bytes,
+    is_of_writing,
+    saving,
+    sizes,
+    tells_full,
+    unwritten,
+)
+
+__all__ = [
+    "STEPS",
+    "TRAINING_FILE",
+    "claimed",
+    "differences",
+    "finish",
+    "is_finished",
+    "keep_only",
+    "last_whole",
+    "mark_whole",
+    "require_undamaged",
+    "saving",
+]
 
 TRAINING_FILE = "dear_training.json"
-STEPS = "steps"
-_PLAN = "plan.json"
-_WHOLE = "WHOLE"
-_STEP = re.compile(r"checkpoint-(\d+)")
+
+_logger = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
@@ -55,42 +90,94 @@ def claimed(folder: Path, recipe: Recipe, fingerprint: str) -> Iterator[Path | N
 def _begin(folder: Path, recipe: Recipe, fingerprint: str) -> Path | None:
     steps = folder / STEPS
     plan = {"recipe": json.loads(json.dumps(recipe.to_dict())), "examples": fingerprint}
-    last = last_whole(steps)
-    if last is not None and (different := differences(plan, read_json(steps / _PLAN))):
-        raise ConfigError(
-            f"{folder} holds another training ({'; '.join(different[:3])}); choose another "
-            "folder or remove it"
-        )
-    write_json(steps / _PLAN, plan)
-    for path in steps.iterdir():
-        if _STEP.fullmatch(path.name) and not (path / _WHOLE).exists():
-            shutil.rmtree(path)
-    return last
+    newest = last_whole(steps)
+    resume = None
+    if newest is not None:
+        if different := differences(plan, _plan_there(steps, newest)):
+            raise ConfigError(
+                f"{folder} holds another training ({'; '.join(different[:3])}); a changed recipe "
+                "is another training: choose another folder, or remove this one to begin anew"
+            )
+        resume = _last_sound(steps)
+    for path in torn(steps):  # first: they may be what fills the disk
+        shutil.rmtree(path)
+    write_json(steps / PLAN, plan)
+    return resume
 
 
-def last_whole(steps: Path) -> Path | None:
-    """The newest checkpoint that was written to its end."""
-    found = [
-        (int(match[1]), path)
-        for path in steps.iterdir()
-        if (match := _STEP.fullmatch(path.name)) and (path / _WHOLE).exists()
-    ]
-    return max(found)[1] if found else None
+def _plan_there(steps: Path, newest: Path) -> Any:
+    """The plan that the checkpoints were written under."""
+    try:
+        return read_json(steps / PLAN)
+    except DataError as error:
+        plan = plan_in(newest)
+        if plan is None:
+            raise DataError(f"{error}; remove {steps} to begin anew") from None
+        _logger.warning("%s; it is restored from %s", error, newest.name)
+        return plan
 
 
-def mark_whole(checkpoint: Path) -> None:
-    """Everything in the folder is on disk: say so in it, last."""
-    to_disk(checkpoint)
-    (checkpoint / _WHOLE).touch()
+def _last_sound(steps: Path) -> Path:
+    """The newest checkpoint that is as it was written; newer ones are set aside.
+
+    So must be the one with the best weights up to then. DataError where there is none.
+    """
+    problems: dict[Path, str] = {}
+    for path in reversed(whole(steps)):
+        problem = damage(path)
+        best = path if problem else _best_before(path)
+        if not problem and best != path:
+            lacks = damage(best, weights_alone=True) if is_marked(best) else "is missing"
+            problem = lacks and f"the best weights so far are in {best.name}: {lacks}"
+        if not problem:
+            for damaged, why in problems.items():
+                aside = _set_aside(damaged)
+                _logger.warning(
+                    "%s cannot be read: %s; it is kept as %s, and training goes on from %s",
+                    *(damaged, why, aside.name, path.name),
+                )
+            return path
+        problems[path] = problem
+    newest, problem = next(iter(problems.items()))
+    raise DataError.at(
+        newest,
+        None,
+        f"cannot be read: {problem}; there is no whole checkpoint before it; remove {steps} to "
+        "begin anew",
+    )
+
+
+def _best_before(checkpoint: Path) -> Path:
+    """The checkpoint that a training which ended here would read its weights from."""
+    from dear.train.trainer import best_step  # it imports this module
+
+    state = checkpoint / "trainer_state.json"
+    step = best_step(read_json(state).get("log_history", [])) if state.is_file() else None
+    return checkpoint if step is None else checkpoint.with_name(f"checkpoint-{step}")
+
+
+def _set_aside(checkpoint: Path) -> Path:
+    """Its new name, which no training looks for."""
+    number = 1
+    while (aside := checkpoint.with_name(f"damaged-{checkpoint.name}-{number}")).exists():
+        number += 1
+    return checkpoint.rename(aside)
+
+
+def require_undamaged(checkpoint: Path) -> None:
+    """DataError where the weights in a checkpoint are not as they were written."""
+    problem = damage(checkpoint, weights_alone=True) if is_marked(checkpoint) else "it is missing"
+    if problem:
+        raise DataError.at(checkpoint, None, f"cannot be read: {problem}")
 
 
 def keep_only(steps: Path, numbers: Set[int | None]) -> None:
     """Remove the checkpoints of all other steps."""
     for path in steps.iterdir():
-        match = _STEP.fullmatch(path.name)
+        match = STEP.fullmatch(path.name)
         if match and int(match[1]) not in numbers:
             # the mark goes first: a removal that is cut short must not leave a whole checkpoint
-            (path / _WHOLE).unlink(missing_ok=True)
+            (path / WHOLE).unlink(missing_ok=True)
             shutil.rmtree(path)
 
 
@@ -110,6 +197,30 @@ def finish(
 
     TRAINING_FILE is written when everything else is on disk, and the steps are removed after it.
     """
+    before = set(folder.iterdir())
+    try:
+        _write_finished(folder, model, tokenizer, contract)
+        write_json(
+            folder / TRAINING_FILE,
+            {"recipe": recipe.to_dict(), "metrics": metrics, "versions": versions()},
+        )
+    except Exception as error:
+        if not is_of_writing(error):
+            raise
+        for path in {*folder.iterdir()} - before:
+            path.unlink() if path.is_file() else shutil.rmtree(path)
+        need = sizes(model).finished
+        full = tells_full(error, free=free_bytes(folder), need=need)
+        raise unwritten(folder, "the finished weights", error, need, full=full) from error
+    shutil.rmtree(folder / STEPS, ignore_errors=True)
+
+
+def _write_finished(
+    folder: Path,
+    model: Any,
+    tokenizer: Any,
+    contract: ScoringContract | ListwiseContract | None,
+) -> None:
     if contract is not None:  # a bi-encoder has none
         # before the weights: weights without a contract would be read by CARD
         contract.save(folder)
@@ -118,19 +229,6 @@ def finish(
     model.save_pretrained(folder, **extra)
     tokenizer.save_pretrained(folder)
     to_disk(folder)
-    write_json(
-        folder / TRAINING_FILE,
-        {"recipe": recipe.to_dict(), "metrics": metrics, "versions": versions()},
-    )
-    shutil.rmtree(folder / STEPS, ignore_errors=True)
-
-
-def to_disk(folder: Path) -> None:
-    """Wait until the files of a folder are on the disk, so that power may fail."""
-    for path in folder.iterdir():
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
 
 
 def differences(mine: Any, theirs: Any, path: str = "") -> list[str]:

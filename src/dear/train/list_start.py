@@ -10,15 +10,23 @@ from dear.models.files import model_json
 from dear.models.listwise_contract import ListwiseContract
 from dear.models.loading import load_reader, mend_padding, pick_layers
 from dear.recipes import ModelRecipe
-from dear.train.start import add_lora, set_dropout
+from dear.train.processes import local_device
+from dear.train.start import (
+    QUANTISED,
+    add_lora,
+    ready_for_adapter,
+    require_adapter,
+    set_dropout,
+)
 
 
-def start_list_model(recipe: ModelRecipe) -> tuple[Any, Any]:
+def start_list_model(recipe: ModelRecipe, *, on_cpu: bool = False) -> tuple[Any, Any]:
     """(causal model, tokenizer): the base's weights with its language head, cut and wrapped.
 
     A pointwise checkpoint of full weights is as good a base where its embeddings are tied; of a
     pointwise adapter's folder, the adapter's own base is taken. A new adapter comes from torch's
     current seed. DataError: the checkpoint has no language head.
+    on_cpu: leave the weights there, for a model that no GPU holds alone.
     """
     from transformers import AutoModelForCausalLM
 
@@ -27,7 +35,13 @@ def start_list_model(recipe: ModelRecipe) -> tuple[Any, Any]:
             "model.layers with an adapter that is not merged: the base would be loaded with all "
             "its layers; set model.lora.merge=true"
         )
-    reader = load_reader(_backbone(locate(recipe.base)), AutoModelForCausalLM, dtype=recipe.dtype)
+    require_adapter(recipe)
+    reader = load_reader(
+        _backbone(locate(recipe.base)),
+        AutoModelForCausalLM,
+        dtype=QUANTISED.get(recipe.quantise, recipe.dtype),
+        device="cpu" if on_cpu else str(local_device()),
+    )
     model, tokenizer = reader.model, reader.tokenizer
     # eager attention, faster for pairs, keeps some (tokens, tokens) tables of every head
     model.set_attn_implementation("sdpa")
@@ -37,6 +51,8 @@ def start_list_model(recipe: ModelRecipe) -> tuple[Any, Any]:
     if recipe.dropout is not None:
         set_dropout(model, recipe.dropout)
     if recipe.lora is not None:
+        if recipe.quantise in QUANTISED:
+            model = ready_for_adapter(model)
         model = add_lora(model, recipe.lora, "CAUSAL_LM")
     return model, tokenizer
 

@@ -12,13 +12,14 @@ from torch.utils.data import SequentialSampler
 from transformers import PrinterCallback, TrainerCallback
 from trl.trainer.sft_trainer import SFTTrainer
 
-from dear.errors import BackendError
 from dear.losses.objective import find_loss
 from dear.models.batching import token_batches
 from dear.models.heads import bare_model, takes
 from dear.recipes import ListLossRecipe, TrainRecipe
 from dear.train.lists import ListTokens, row_of
-from dear.train.trainer import NOT_FINITE, Flow, Step
+from dear.train.parallel import StepTrainer
+from dear.train.processes import of_the_first
+from dear.train.trainer import Flow, Step
 
 CPU_LIST_TOKENS = 512
 """Padded tokens that go through the model at once on a CPU; the numbers do not depend on it. A
@@ -108,7 +109,7 @@ def orders(
     return [tuple((-r.identifiers).argsort(stable=True).tolist()) for r in found]
 
 
-class ListTrainer(SFTTrainer):
+class ListTrainer(StepTrainer, SFTTrainer):
     """A batch is a batch of lists; a step's loss is the mean over its lists.
 
     The dataset holds what is read, in order; arguments must leave logging, evaluation and saving
@@ -132,18 +133,11 @@ class ListTrainer(SFTTrainer):
         self.loss = loss
         self.ranking = find_loss(loss.first_loss).function
         self.evaluate_orders = evaluate_orders
-        self.lists_in_step = self.passes_in_step = 1
         flow = Flow(recipe, has_dev=evaluate_orders is not None, progress=progress)
         super().__init__(callbacks=[flow, *callbacks], data_collator=_rows, **trainer)
         self.remove_callback(PrinterCallback)
-        self.budget = CPU_LIST_TOKENS if self.args.device.type == "cpu" else None
-
-    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
-        """One step's batches, counted."""
-        batches, _ = super().get_batch_samples(*args, **kwargs)
-        self.passes_in_step = len(batches)
-        self.lists_in_step = sum(len(batch["rows"]) for batch in batches)
-        return batches, None
+        small = self.args.device.type == "cpu" and self.shards is None
+        self.budget = CPU_LIST_TOKENS if small else None
 
     def compute_loss(
         self,
@@ -159,11 +153,8 @@ class ListTrainer(SFTTrainer):
         rows = inputs["rows"]
         found = read(model, rows, text=self.loss.text > 0, budget=self.budget)
         each = torch.stack([self._loss_of(r, row) for r, row in zip(found, rows, strict=True)])
-        loss = each.sum() * (self.passes_in_step / self.lists_in_step)
-        if not torch.isfinite(loss):
-            raise BackendError(
-                f"step {self.state.global_step + 1}: the loss is {loss.item()}; {NOT_FINITE}"
-            )
+        loss = each.sum() * self.share(inputs)
+        self.require_finite(loss)
         return (loss, {"loss": loss}) if return_outputs else loss
 
     def _loss_of(self, found: Read, row: Mapping[str, Any]) -> torch.Tensor:
@@ -179,7 +170,8 @@ class ListTrainer(SFTTrainer):
         """nDCG of the single-pass order on the held-out lists."""
         was_training = self.model.training
         self.model.eval()
-        metrics = {"eval_ndcg": self.evaluate_orders(self.model) if self.evaluate_orders else 0.0}
+        ndcg = self.evaluate_orders(self.model) if self.evaluate_orders else 0.0
+        metrics = {"eval_ndcg": of_the_first(ndcg, self.args.device)}
         self.model.train(was_training)
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(

@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 from transformers import set_seed
 
 from dear.errors import ConfigError, DataError, MissingExtra
@@ -25,7 +24,8 @@ from dear.models.listwise_contract import ListwiseContract
 from dear.models.loading import count_parameters
 from dear.recipes import ListLossRecipe, Recipe
 from dear.records import ListExample
-from dear.train.checkpoints import claimed, finish
+from dear.train.checkpoints import finish
+from dear.train.list_quality import judge_of, list_quality
 from dear.train.list_start import require_positions, start_list_model
 from dear.train.lists import (
     ListTokenizer,
@@ -37,9 +37,18 @@ from dear.train.lists import (
     tokenise,
     told,
 )
-from dear.train.running import run_to_end, step_of
+from dear.train.processes import (
+    claimed_together,
+    joined,
+    rank,
+    wait_for_all,
+    world_size,
+)
+from dear.train.running import in_shards, laid_out, run_to_end, step_of
 from dear.train.start import reporters, training_arguments
 from dear.train.trainer import Step, best_step, dev_curve, loss_curve, mean_loss
+
+__all__ = ["TrainedLists", "list_contract_of", "list_quality", "train_lists"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,15 +108,27 @@ def train_lists(
     rejected), DataError (the data; another process in the folder), BackendError (a loss or
     gradient that is not finite; the last whole checkpoint is kept).
     """
+    with joined():
+        return _train_lists(recipe, folder, examples, held_out, progress)
+
+
+def _train_lists(
+    recipe: Recipe,
+    folder: Path,
+    examples: Sequence[ListExample] | None,
+    held_out: Sequence[ListExample] | None,
+    progress: Callable[[Step], None] | None,
+) -> TrainedLists:
     contract, reads = list_contract_of(recipe), _reads(recipe.listwise.loss)
     if examples is None:
         examples = load_lists([path for source in recipe.data for path in source.lists])
     if held_out is None:
         held_out = load_lists(recipe.listwise.dev) if recipe.listwise.dev else ()
     _require_scores(examples, reads)
-    with claimed(folder, recipe, lists_fingerprint([*examples, *held_out])) as resume, quiet():
+    print_of = lists_fingerprint([*examples, *held_out])
+    with claimed_together(folder, recipe, print_of) as resume, quiet():
         set_seed(recipe.train.seed)  # before a new adapter is made
-        model, tokenizer = start_list_model(recipe.model)
+        model, tokenizer = start_list_model(recipe.model, on_cpu=in_shards(recipe))
         require_positions(model, contract, recipe.model.base)
         encode = ListTokenizer(ListEncoder(tokenizer), contract, reads)
         epochs, rejected = _tokens(recipe, examples, encode)
@@ -121,13 +142,28 @@ def train_lists(
                 steps=steps,
             )
         )
+        learning = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        model = laid_out(model, recipe, resume)
         trainer = _trainer(
-            recipe, folder, model, tokenizer, rows, epoch_steps, _judge(encode, held_out), progress
+            recipe,
+            folder,
+            model,
+            tokenizer,
+            rows,
+            epoch_steps,
+            judge_of(encode, held_out),
+            progress,
         )
         for callback in reporters(recipe.train, folder, step_of(resume)):
             trainer.add_callback(callback)
         started = time.perf_counter()
-        run_to_end(trainer, recipe, folder, resume)
+        model = run_to_end(
+            trainer,
+            recipe,
+            folder,
+            resume,
+            lambda: start_list_model(recipe.model, on_cpu=in_shards(recipe))[0],
+        )
         seconds = time.perf_counter() - started
         history, curve = trainer.state.log_history, dev_curve(trainer.state.log_history)
         trained = TrainedLists(
@@ -141,7 +177,7 @@ def train_lists(
             loss=mean_loss(history),
             best_ndcg=max(entry["eval_ndcg"] for entry in curve) if curve else None,
             parameters=count_parameters(model),
-            trained=sum(p.numel() for p in model.parameters() if p.requires_grad),
+            trained=learning,
         )
         metrics = {
             "steps": trainer.state.global_step,
@@ -151,6 +187,7 @@ def train_lists(
             "lists": trained.lists,
             "tokens": trained.tokens,
             "trained_parameters": trained.trained,
+            "processes": world_size(),
             "seconds": round(seconds, 1),
             "resumed_from_step": step_of(resume),
             "training_loss": trained.loss,
@@ -158,27 +195,12 @@ def train_lists(
             "loss_curve": loss_curve(history),
             "dev_curve": curve,
         }
-        if recipe.model.lora is not None and recipe.model.lora.merge:
-            model = model.merge_and_unload()
-        finish(folder, model, tokenizer, contract, recipe, metrics)
+        if rank() == 0:
+            if recipe.model.lora is not None and recipe.model.lora.merge:
+                model = model.merge_and_unload()
+            finish(folder, model, tokenizer, contract, recipe, metrics)
+        wait_for_all()
     return trained
-
-
-def list_quality(found: Sequence[int], best: Sequence[int]) -> tuple[float, float]:
-    """(nDCG, Kendall's tau) of an order against the one that it should be.
-
-    The gain of a passage is the number of those that should stand behind it.
-    """
-    from scipy.stats import kendalltau
-
-    count = len(best)
-    gains = {passage: count - 1 - rank for rank, passage in enumerate(best)}
-    discounts = 1 / np.log2(np.arange(2, count + 2))
-    ideal = float(np.arange(count)[::-1] @ discounts)
-    ndcg = float(np.array([gains[p] for p in found]) @ discounts) / ideal
-    ranks = {passage: rank for rank, passage in enumerate(found)}
-    tau = kendalltau([ranks[p] for p in best], range(count)).statistic
-    return ndcg, float(tau)
 
 
 def _tokens(recipe: Recipe, examples: Sequence[ListExample], encode: ListTokenizer) -> Any:
@@ -251,27 +273,6 @@ def _trainer(
         processing_class=tokenizer,
         train_dataset=Dataset.from_list([row_of(t) for t in rows], features=features),
     )
-
-
-def _judge(encode: ListTokenizer, held_out: Sequence[ListExample]) -> Callable[[Any], float] | None:
-    """Mean nDCG of single-pass orders on the held-out lists."""
-    if not held_out:
-        return None
-    in_order = ListTokenizer(encode.encoder, encode.contract, "order")
-    tokens, _ = tokenise(held_out, in_order, epochs=1, seed=None)
-
-    def judge(model: Any) -> float:
-        from dear.train.list_trainer import orders
-
-        best = [_best(t) for t in tokens[0]]
-        found = orders(model, tokens[0])
-        return float(np.mean([list_quality(f, b)[0] for f, b in zip(found, best, strict=True)]))
-
-    return judge
-
-
-def _best(tokens: ListTokens) -> list[int]:
-    return sorted(range(len(tokens.targets)), key=lambda i: -tokens.targets[i])
 
 
 def _reads(loss: ListLossRecipe) -> Literal["judgements", "order", "scores"]:

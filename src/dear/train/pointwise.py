@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from transformers import set_seed
 
@@ -32,9 +33,16 @@ from dear.train.biencoder import (
     start_biencoder,
     write_modules,
 )
-from dear.train.checkpoints import claimed, finish
-from dear.train.examples import Example, fingerprint, load_examples, open_run
-from dear.train.running import run_to_end, step_of
+from dear.train.checkpoints import finish
+from dear.train.examples import Example, fingerprint, load_examples, open_run, totals_of
+from dear.train.processes import (
+    claimed_together,
+    joined,
+    rank,
+    wait_for_all,
+    world_size,
+)
+from dear.train.running import laid_out, run_to_end, step_of
 from dear.train.start import reporters, start_model, training_arguments
 from dear.train.trainer import (
     Dev,
@@ -96,6 +104,8 @@ def train(
     """Train what `recipe` says and leave a finished checkpoint in `folder`.
 
     A run that was killed goes on from its last whole checkpoint and ends with the same weights.
+    Started in several processes (torchrun, `dear train --gpus`), they share the work, and the
+    first one writes.
     With `recipe.dev` the weights are those of the evaluation with the highest nDCG@10, else the
     last ones.
     examples: training examples to use instead of sampling those of `recipe.data`.
@@ -104,6 +114,17 @@ def train(
     process in the folder), BackendError (a loss or gradient that is not finite; the last whole
     checkpoint is kept).
     """
+    with joined():
+        return _train(recipe, folder, examples, collections, progress)
+
+
+def _train(
+    recipe: Recipe,
+    folder: Path,
+    examples: Sequence[Example] | None,
+    collections: Mapping[str, Collection] | None,
+    progress: Callable[[Step], None] | None,
+) -> Trained:
     biencoder = recipe.kind == "biencoder"
     objective = contrastive_objective(recipe) if biencoder else objective_of(recipe.loss)
     if examples is None:
@@ -115,11 +136,11 @@ def train(
             collections=collections,
         )
     _require_targets(examples, objective)
-    with claimed(folder, recipe, fingerprint(examples)) as resume, quiet():
+    with claimed_together(folder, recipe, fingerprint(examples)) as resume, quiet():
         make = _contrastive_trainer if biencoder else _trainer
         trainer = make(recipe, folder, examples, objective, collections, progress, resume)
         started = time.perf_counter()
-        run_to_end(trainer, recipe, folder, resume)
+        model = run_to_end(trainer, recipe, folder, resume, lambda: start_model(recipe.model)[0])
         seconds = time.perf_counter() - started
         history, steps = trainer.state.log_history, trainer.state.global_step
         curve = dev_curve(history)
@@ -129,13 +150,14 @@ def train(
             seconds=seconds,
             loss=mean_loss(history),
             best_ndcg=max(entry["eval_ndcg"] for entry in curve) if curve else None,
-            parameters=count_parameters(trainer.model),
+            parameters=count_parameters(model),
         )
         metrics = {
             "steps": steps,
             "best_step": best_step(history) or steps,
             "groups": len(examples),
             "pairs": trained.pairs,
+            "processes": world_size(),
             "seconds": round(seconds, 1),
             "resumed_from_step": step_of(resume),
             "training_loss": trained.loss,
@@ -143,15 +165,22 @@ def train(
             "loss_curve": loss_curve(history),
             "dev_curve": curve,
         }
-        scoring, lora = trainer.scoring, recipe.model.lora
-        model = trainer.model
-        if lora is not None and lora.merge:
-            model = model.merge_and_unload()
-        if biencoder:
-            write_modules(folder, recipe.contract.max_passage_tokens, model.config.hidden_size)
-        contract = None if biencoder else scoring.contract
-        finish(folder, model, scoring.tokenizer, contract, recipe, metrics)
+        if rank() == 0:
+            _finish(recipe, folder, model, trainer.scoring, metrics)
+        wait_for_all()
     return trained
+
+
+def _finish(
+    recipe: Recipe, folder: Path, model: Any, scoring: Scoring, metrics: dict[str, Any]
+) -> None:
+    biencoder, lora = recipe.kind == "biencoder", recipe.model.lora
+    if lora is not None and lora.merge:
+        model = model.merge_and_unload()
+    if biencoder:
+        write_modules(folder, recipe.contract.max_passage_tokens, model.config.hidden_size)
+    contract = None if biencoder else scoring.contract
+    finish(folder, model, scoring.tokenizer, contract, recipe, metrics)
 
 
 def _trainer(
@@ -175,9 +204,9 @@ def _trainer(
         dev=_dev(recipe.dev, collections),
         progress=progress,
         callbacks=reporters(recipe.train, folder, step_of(resume)),
-        model=model,
+        model=laid_out(model, recipe, resume),
         args=args,
-        train_dataset=list(examples),
+        train_dataset=examples,
         data_collator=GroupCollator(PairEncoder(tokenizer, contract), tokenizer.pad_token_id),
     )
 
@@ -193,6 +222,8 @@ def _contrastive_trainer(
 ) -> GroupTrainer:
     if recipe.dev is not None:
         raise ConfigError("dev is for pointwise models; leave it out for a biencoder")
+    if world_size() > 1:
+        raise ConfigError("a biencoder trains in one process: its negatives are those of one pass")
     args = training_arguments(recipe, folder)
     set_seed(recipe.train.seed)
     model, tokenizer = start_biencoder(recipe)
@@ -205,7 +236,7 @@ def _contrastive_trainer(
         callbacks=reporters(recipe.train, folder, step_of(resume)),
         model=model,
         args=args,
-        train_dataset=list(examples),
+        train_dataset=examples,
         data_collator=TextCollator(tokenizer, recipe.contract.max_passage_tokens),
     )
 
@@ -230,14 +261,15 @@ def _dev(recipe: DevRecipe | None, collections: Mapping[str, Collection] | None)
 def _require_targets(examples: Sequence[Example], objective: Objective) -> None:
     if not examples:
         raise DataError("there is nothing to train on")
+    totals = totals_of(examples)
     if objective.needs_teacher:
-        without = sum(e.group.teacher is None for e in examples)
+        without = totals.without_teacher
         if without:
             raise DataError(
                 f"the loss reads a teacher's scores, and {without} of {len(examples)} groups "
                 "have none"
             )
-    if objective.needs_judgements and not any(max(e.group.grades) > 0 for e in examples):
+    if objective.needs_judgements and not totals.with_relevant:
         raise ConfigError(
             "the loss reads judgements, and no group has a relevant passage; use a loss that "
             "reads the teacher alone (loss.main=[], loss.alpha=1.0)"
@@ -245,6 +277,6 @@ def _require_targets(examples: Sequence[Example], objective: Objective) -> None:
 
 
 def _pairs_seen(examples: Sequence[Example], recipe: Recipe, steps: int) -> int:
-    mean = sum(len(e.group) for e in examples) / len(examples)
+    mean = totals_of(examples).pairs / len(examples)
     per_epoch = -(-len(examples) // recipe.train.groups_per_step)
     return round(mean * len(examples) * steps / per_epoch)

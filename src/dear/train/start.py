@@ -13,12 +13,17 @@ from transformers import TrainerCallback, TrainingArguments
 from transformers.integrations.integration_utils import get_reporting_integration_callbacks
 
 from dear.errors import ConfigError, MissingExtra
+from dear.models.contract import DType
 from dear.models.family import locate
 from dear.models.hardware import cpu_has_bfloat16, pick_device
 from dear.models.heads import HEAD_PARTS, HEADS
 from dear.models.loading import load_weights, pick_layers
 from dear.recipes import LoraRecipe, ModelRecipe, Recipe, TrainRecipe
 from dear.train.checkpoints import STEPS
+from dear.train.processes import local_device, rank, world_size
+
+QUANTISED: dict[str, DType] = {"nf4": "int4", "int8": "int8"}
+"""`model.quantise` → what the base is loaded as."""
 
 _DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "attention_dropout")
 
@@ -33,7 +38,12 @@ def start_model(recipe: ModelRecipe) -> tuple[Any, Any]:
             "model.layers with an adapter that is not merged: the base would be loaded with all "
             "its layers; set model.lora.merge=true"
         )
-    model, tokenizer, fresh = load_weights(locate(recipe.base), dtype=recipe.dtype)
+    require_adapter(recipe)
+    model, tokenizer, fresh = load_weights(
+        locate(recipe.base),
+        dtype=QUANTISED.get(recipe.quantise, recipe.dtype),
+        device=local_device() if recipe.quantise in QUANTISED else None,
+    )
     if model.config.num_labels != 1:
         raise ConfigError(f"{recipe.base}: {model.config.num_labels} outputs; a reranker has one")
     if recipe.layers:
@@ -44,8 +54,29 @@ def start_model(recipe: ModelRecipe) -> tuple[Any, Any]:
         # whatever of the classifier the base does not bring, an encoder's pooler for instance
         new = {part for key in fresh for part in key.split(".") if part in HEAD_PARTS}
         heads = {name for name in HEADS if hasattr(model, name)}
+        if recipe.quantise in QUANTISED:
+            model = ready_for_adapter(model)
         model = add_lora(model, recipe.lora, "SEQ_CLS", sorted(new | heads))
     return model, tokenizer
+
+
+def require_adapter(recipe: ModelRecipe) -> None:
+    """ConfigError: weights of few bits cannot be trained, nor an adapter be folded into them."""
+    if recipe.quantise in QUANTISED and (recipe.lora is None or recipe.lora.merge):
+        raise ConfigError(
+            f'model.quantise = "{recipe.quantise}" trains an adapter on a base that stays as it '
+            "is: add [model.lora], with merge=false"
+        )
+
+
+def ready_for_adapter(model: Any) -> Any:
+    """A base of few bits, frozen, with its norms in float32."""
+    try:
+        from peft import prepare_model_for_kbit_training
+    except ImportError:
+        raise MissingExtra.of("peft", "train") from None
+    prepare: Any = prepare_model_for_kbit_training
+    return prepare(model, use_gradient_checkpointing=False)
 
 
 def training_arguments(recipe: Recipe, folder: Path) -> TrainingArguments:
@@ -63,6 +94,11 @@ def training_arguments(recipe: Recipe, folder: Path) -> TrainingArguments:
         name for name in ("activation_checkpointing", "gradient_checkpointing") if name in known
     )
     options: dict[str, Any] = {checkpointing: t.gradient_checkpointing}
+    if t.activation_offload:
+        options |= _offload(t, checkpointing)
+    if world_size() > 1:
+        # nothing of these models lies idle in a pass, and no buffer changes
+        options |= {"ddp_find_unused_parameters": False, "ddp_broadcast_buffers": False}
     try:
         args = TrainingArguments(
             output_dir=str(folder / STEPS),
@@ -93,11 +129,17 @@ def training_arguments(recipe: Recipe, folder: Path) -> TrainingArguments:
             get_reporting_integration_callbacks(t.report_to)  # type: ignore[no-untyped-call]
     except (ValueError, RuntimeError) as error:
         raise ConfigError(f"train: {str(error).splitlines()[0]}") from None
-    if args.world_size > 1:
-        raise ConfigError("training runs in one process on one device; start it without torchrun")
     # several visible GPUs would be used through DataParallel, which cuts groups apart
     args._n_gpu = min(args.n_gpu, 1)
     return args
+
+
+def _offload(recipe: TrainRecipe, checkpointing: str) -> dict[str, Any]:
+    if not recipe.gradient_checkpointing:
+        raise ConfigError("train.activation_offload needs train.gradient_checkpointing=true")
+    if checkpointing != "activation_checkpointing":
+        raise ConfigError("train.activation_offload needs transformers 5.20 or newer")
+    return {"activation_checkpointing_kwargs": {"offload": True}}
 
 
 def reporters(recipe: TrainRecipe, folder: Path, step: int) -> list[TrainerCallback]:
@@ -105,7 +147,7 @@ def reporters(recipe: TrainRecipe, folder: Path, step: int) -> list[TrainerCallb
 
     step: where a training that was killed goes on; what was reported after it is struck out.
     """
-    if recipe.report_to != "tensorboard":
+    if recipe.report_to != "tensorboard" or rank():
         return []
     try:
         with warnings.catch_warnings():

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PrinterCallback, Trainer, TrainerCallback
+from transformers import PrinterCallback, TrainerCallback
 
 from dear.errors import BackendError
 from dear.evaluate.metrics import evaluate
@@ -22,12 +22,13 @@ from dear.recipes import TrainRecipe
 from dear.records import Candidates, Judgements, Ranking
 from dear.train.batches import flat_logits, group_losses
 from dear.train.checkpoints import keep_only, mark_whole
+from dear.train.parallel import StepTrainer
+from dear.train.processes import NOT_FINITE, scored_together
+from dear.train.processes import rank as process_rank
 
 MEASURE = "nDCG@10"
 CPU_TRAIN_TOKENS = 4096
 """Padded tokens that go through the model at once on a CPU; the numbers do not depend on it."""
-
-NOT_FINITE = "lower train.learning_rate, or set train.autocast=false"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ class Scoring:
     contract: ScoringContract
 
 
-class GroupTrainer(Trainer):
+class GroupTrainer(StepTrainer):
     """A batch is a batch of groups, a step's loss the mean over its groups, the metric nDCG@10.
 
     When to log, evaluate, save and stop is `Flow`'s affair; the arguments must leave it alone
@@ -80,20 +81,14 @@ class GroupTrainer(Trainer):
         self.scoring = scoring
         self.dev = dev
         self.head_learning_rate = recipe.head_learning_rate
-        self.groups_in_step = self.passes_in_step = 1
         flow = Flow(recipe, has_dev=dev is not None, progress=progress)
         super().__init__(callbacks=[flow, *callbacks], **trainer)
         self.remove_callback(PrinterCallback)
         # compute_loss weighs a pass by its groups; the Trainer then divides by the passes
         self.model_accepts_loss_kwargs = False
-        self.budget = CPU_TRAIN_TOKENS if self.args.device.type == "cpu" else None
-
-    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
-        """One step's batches, counted."""
-        batches, _ = super().get_batch_samples(*args, **kwargs)
-        self.passes_in_step = len(batches)
-        self.groups_in_step = sum(len(batch["rows"]) for batch in batches)
-        return batches, None
+        # the processes of a model in shards go through it equally often
+        small = self.args.device.type == "cpu" and self.shards is None
+        self.budget = CPU_TRAIN_TOKENS if small else None
 
     def compute_loss(
         self,
@@ -108,15 +103,9 @@ class GroupTrainer(Trainer):
         """
         logits = flat_logits(model, inputs, self.budget)
         each = group_losses(self.objective, logits, inputs)
-        loss = each.sum() * (self.passes_in_step / self.groups_in_step)
+        loss = each.sum() * self.share(inputs)
         self.require_finite(loss)
         return (loss, {"logits": logits}) if return_outputs else loss
-
-    def require_finite(self, loss: torch.Tensor) -> None:
-        if not torch.isfinite(loss):
-            raise BackendError(
-                f"step {self.state.global_step + 1}: the loss is {loss.item()}; {NOT_FINITE}"
-            )
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """The Trainer's own, with the head in groups of its own learning rate if it has one."""
@@ -141,9 +130,12 @@ class GroupTrainer(Trainer):
                 name="the model in training",
                 revision="",
                 device=self.args.device,
-            )
+            ),
+            # other engines go past the root of a model in shards
+            engine="padded" if self.shards is not None else "auto",
         )
-        found = evaluate(rank(scorer, dev), dev.judgements, [MEASURE])
+        rankings = rank(scorer, dev, self.args.device, by_all=self.shards is not None)
+        found = evaluate(rankings, dev.judgements, [MEASURE])
         metrics = {"eval_ndcg": found.means[MEASURE]}
         self.model.train(was_training)
         self.log(metrics)
@@ -153,15 +145,17 @@ class GroupTrainer(Trainer):
         return metrics
 
 
-def rank(scorer: Scorer, dev: Dev) -> dict[str, Ranking]:
-    """The dev candidates in the order of the scorer's scores."""
-    pairs = [(c.query.text, p.full_text) for c in dev.candidates for p in c.passages]
-    scores = iter(scorer.score(pairs).tolist())
+def rank(
+    scorer: Scorer, dev: Dev, device: torch.device, *, by_all: bool = False
+) -> dict[str, Ranking]:
+    """The dev candidates in the order of the scorer's scores, the same in all processes."""
+    parts = [[(c.query.text, p.full_text) for p in c.passages] for c in dev.candidates]
+    found = scored_together(
+        lambda pairs: scorer.score(pairs).tolist(), parts, device, by_all=by_all
+    )
     return {
-        c.query.id: Ranking.sorted(
-            c.query.id, [p.id for p in c.passages], [next(scores) for _ in c.passages]
-        )
-        for c in dev.candidates
+        c.query.id: Ranking.sorted(c.query.id, [p.id for p in c.passages], scores)
+        for c, scores in zip(dev.candidates, found, strict=True)
     }
 
 
@@ -197,7 +191,7 @@ class Flow(TrainerCallback):
         control.should_log = (
             _due(step, recipe.log_steps, False) or control.should_evaluate or control.should_save
         )
-        if self.progress is not None:
+        if self.progress is not None and state.is_world_process_zero:
             curve, dev = loss_curve(state.log_history), dev_curve(state.log_history)
             loss = curve[-1]["loss"] if curve else math.nan
             ndcg = dev[-1]["eval_ndcg"] if dev else None
@@ -208,7 +202,9 @@ class Flow(TrainerCallback):
     ) -> None:
         # before the weights are touched, so that no checkpoint ever holds NaN
         gradients = [p.grad for p in model.parameters() if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
+        norm: Any = torch.nn.utils.get_total_norm(gradients)
+        if hasattr(norm, "full_tensor"):
+            norm = norm.full_tensor()
         if not torch.isfinite(norm):
             raise BackendError(
                 f"step {state.global_step + 1}: the gradient is {norm.item()}; {NOT_FINITE}"
@@ -221,6 +217,8 @@ class Flow(TrainerCallback):
             control.should_save = control.should_training_stop = True
 
     def on_save(self, args: Any, state: Any, control: Any, **_kwargs: Any) -> None:
+        if process_rank():
+            return
         steps = Path(args.output_dir)
         mark_whole(steps / f"checkpoint-{state.global_step}")
         keep_only(steps, {state.global_step, best_step(state.log_history)})
