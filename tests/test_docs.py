@@ -217,6 +217,10 @@ def resolves(dotted: str) -> bool:
 @pytest.mark.parametrize("snippet", snippets({"toml"}), ids=str)
 def test_recipes_in_the_documents_are_recipes(snippet: Snippet, tmp_path: Path) -> None:
     values = tomllib.loads(snippet.text)
+    if "extends" in values:
+        (tmp_path / "extending.toml").write_text(snippet.text, encoding="utf-8")
+        check_recipe(load_recipe(tmp_path / "extending.toml"))
+        return
     if "student" in values:
         (tmp_path / "distill.toml").write_text(snippet.text, encoding="utf-8")
         load_distill_recipe(tmp_path / "distill.toml")
@@ -254,7 +258,7 @@ def test_a_recipe_that_ships_could_be_trained(name: str) -> None:
     assert recipe.groups.negatives in NEGATIVES
     for source in recipe.data:
         known = source.collection.startswith("irds:") or source.collection in COLLECTIONS
-        assert known or source.lists
+        assert known or source.lists or source.rows
 
 
 @pytest.mark.parametrize("name", shipped_recipes())

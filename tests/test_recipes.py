@@ -302,6 +302,54 @@ def test_keys_of_another_kind_are_refused(values: dict[str, Any], problem: str) 
         parse_recipe(values)
 
 
+def written(folder: Path, **files: str) -> Path:
+    """The first of these recipes, with all of them in one folder."""
+    for name, text in files.items():
+        (folder / f"{name}.toml").write_text(text, encoding="utf-8")
+    return folder / f"{next(iter(files))}.toml"
+
+
+def test_a_recipe_extends_another_table_by_table(full: Path) -> None:
+    text = (
+        'extends = "full.toml"\nname = "half"\n[model.lora]\nrank = 4\n[[data]]\ncollection = "x"'
+    )
+    half, whole = load_recipe(written(full.parent, half=text)), load_recipe(full)
+    assert half.name == "half"
+    assert half.model.lora == dataclasses.replace(whole.model.lora, rank=4)  # type: ignore[type-var]
+    assert [d.collection for d in half.data] == ["x"]  # a list is replaced
+    changed = ("name", "model", "data")
+    assert dataclasses.replace(half, **{key: getattr(whole, key) for key in changed}) == whole
+
+
+def test_of_several_recipes_the_later_one_counts_and_the_file_itself_most(full: Path) -> None:
+    one = written(
+        full.parent,
+        top='extends = ["full.toml", "a.toml", "b.toml"]\n[train]\nseed = 3',
+        a="[train]\nseed = 1\nepochs = 5\nlog_steps = 1",
+        b="[train]\nseed = 2\nepochs = 6",
+    )
+    train = load_recipe(one, ["train.log_steps=9"]).train
+    assert (train.seed, train.epochs, train.log_steps) == (3, 6.0, 9)
+
+
+@pytest.mark.parametrize(
+    ("files", "problem"),
+    [
+        ({"a": 'extends = "b.toml"', "b": 'extends = "a.toml"'}, r"a\.toml: extends itself"),
+        ({"a": 'extends = "a.toml"'}, "extends itself"),
+        ({"a": 'extends = "nano/teachr"'}, r"a\.toml: extends: no recipe.*nano/teacher"),
+        ({"a": "extends = 3"}, r"a\.toml: extends must be"),
+        ({"a": 'extends = ["b.toml", 3]'}, "extends must be"),
+        ({"a": 'extends = "b.toml"\nnam = "x"', "b": 'name = "y"'}, "unknown key 'nam'"),
+    ],
+)
+def test_what_cannot_be_extended_is_one_error(
+    files: dict[str, str], problem: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=problem):
+        load_recipe(written(tmp_path, **files))
+
+
 def test_a_recipe_is_frozen() -> None:
     recipe = parse_recipe(PLAIN)
     with pytest.raises(dataclasses.FrozenInstanceError):
