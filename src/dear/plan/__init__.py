@@ -1,0 +1,1 @@
+"""What a recipe needs before it runs: memory by part, time by stage, and what would make it fit."""

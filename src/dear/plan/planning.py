@@ -1,0 +1,266 @@
+"""`plan`: a recipe and a card → memory by part, time by stage, cost, and what would make it fit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from dear.errors import ConfigError
+from dear.models.shapes import Shape
+from dear.plan.cards import Card
+from dear.plan.memory import Memory, scoring_memory, training_memory, weigh
+from dear.plan.remedies import Remedy, remedies
+from dear.plan.setup import Setup
+from dear.plan.work import (
+    ANSWER_TOKENS,
+    CASCADE_DEPTH,
+    CPU_SHARE,
+    DEPTH,
+    LIST_SHARE,
+    PAIR_TOKENS,
+    SCORING_SHARE,
+    STRIDE,
+    TEST_QUERIES,
+    THOUGHT_TOKENS,
+    TRAINING_SHARE,
+    WINDOW,
+    Examples,
+    Stage,
+    count_examples,
+    forward_flops,
+    generation_seconds,
+    padded_width,
+    seconds,
+    steps_of,
+    training_flops,
+)
+from dear.recipes import ModelRecipe, Recipe
+
+TEACHER = "meta-llama/Llama-2-13b-hf"
+"""Whose labels a student of the family learns from."""
+LABEL_DEPTH = 30
+"""Passages of each training query that a teacher labels."""
+SCORED_AS = ("bfloat16", "int8", "int4")
+GPU_BATCH_TOKENS, CPU_BATCH_TOKENS = 32768, 2048
+"""Of one scoring pass; dear.models.batching has the same."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a training needs on `devices` of `card`.
+
+    memory: of each device in training.  scoring: dtype → memory of one device that scores with
+        the trained model.  steps: of the optimiser.
+    price: of all devices for all stages, where an hour's was given.
+    """
+
+    name: str
+    card: Card
+    devices: int
+    setup: Setup
+    shape: Shape
+    examples: Examples
+    steps: int
+    memory: Memory
+    scoring: dict[str, Memory]
+    stages: tuple[Stage, ...]
+    remedies: tuple[Remedy, ...]
+    assumptions: tuple[str, ...]
+    price: float | None = None
+
+    @property
+    def fits(self) -> bool:
+        return self.memory.fits(self.card)
+
+    @property
+    def seconds(self) -> float:
+        return sum(stage.seconds for stage in self.stages)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assumed:
+    """What a user may know better.
+
+    queries: training examples in an epoch.  mean_tokens: of a pair or a list.
+    training_share, scoring_share: of the card's peak.  price_per_hour: of one device.
+    """
+
+    queries: int | None = None
+    mean_tokens: int | None = None
+    training_share: float | None = None
+    scoring_share: float | None = None
+    price_per_hour: float | None = None
+
+
+def plan(recipe: Recipe, card: Card, devices: int = 1, assumed: Assumed | None = None) -> Plan:
+    """Nothing is loaded, and no memory is used. ConfigError for what has no plan."""
+    assumed = assumed or Assumed()
+    if recipe.kind == "heads":
+        raise ConfigError("kind: weights of attention heads are fitted, not trained: no plan")
+    if card.is_cpu and devices > 1:
+        raise ConfigError("gpus: a plan for the CPU is for one process")
+    setup = Setup.of(recipe, devices=devices, on_cpu=card.is_cpu)
+    answer = _answer(setup)
+
+    def measure(changed: Setup) -> Memory:
+        return training_memory(changed, answer=answer)
+
+    shape = weigh(setup).shape
+    examples = count_examples(setup, assumed.queries)
+    memory = measure(setup)
+    stages = tuple(_stages(setup, shape, card, examples, assumed))
+    price = None
+    if assumed.price_per_hour is not None:
+        price = sum(s.seconds for s in stages) / 3600 * devices * assumed.price_per_hour
+    return Plan(
+        name=recipe.name,
+        card=card,
+        devices=devices,
+        setup=setup,
+        shape=shape,
+        examples=examples,
+        steps=steps_of(setup, examples.count),
+        memory=memory,
+        scoring=_scoring(setup, answer),
+        stages=stages,
+        remedies=() if memory.fits(card) else remedies(setup, card, measure),
+        assumptions=tuple(_told(setup, card, assumed)),
+        price=price,
+    )
+
+
+def _scoring(setup: Setup, answer: int) -> dict[str, Memory]:
+    dtypes = ("float32",) if setup.on_cpu else SCORED_AS
+    if setup.is_list:
+        return {
+            dtype: scoring_memory(
+                setup, dtype=dtype, batch_tokens=0, tokens=setup.longest, lists=1, answer=answer
+            )
+            for dtype in dtypes
+        }
+    batch = CPU_BATCH_TOKENS if setup.on_cpu else GPU_BATCH_TOKENS
+    return {
+        dtype: scoring_memory(setup, dtype=dtype, batch_tokens=batch, tokens=setup.longest)
+        for dtype in dtypes
+    }
+
+
+def _stages(
+    setup: Setup, shape: Shape, card: Card, examples: Examples, assumed: Assumed
+) -> list[Stage]:
+    training, scoring = _shares(card, assumed)
+    recipe, devices = setup.recipe, setup.devices
+    mean = mean_tokens(setup, assumed)
+    found: list[Stage] = []
+    if not setup.is_list and any(source.labels for source in recipe.data):
+        teacher = _teacher(recipe)
+        pairs = examples.count * LABEL_DEPTH
+        flops = forward_flops(teacher, pairs, mean, head_tokens=0)
+        what = f"{LABEL_DEPTH} passages a query, by LLaMA-2-13B"
+        found.append(_stage("label", what, pairs, flops, card, devices, scoring))
+    epoch = examples.count * recipe.train.epochs
+    lists = epoch
+    if recipe.train.max_steps:
+        lists = recipe.train.max_steps * recipe.train.groups_per_step
+    sequences = lists * (1 if setup.is_list else recipe.groups.size)
+    width = _width(setup, mean)
+    answer = _answer(setup)
+    forward = forward_flops(shape, sequences, width, head_tokens=answer)
+    flops = training_flops(setup, shape, forward)
+    steps = steps_of(setup, examples.count)
+    what = f"{steps:,} steps, {recipe.train.epochs:g} epochs of {examples.count:,}"
+    found.append(_stage("train", what, round(sequences), flops, card, devices, training))
+    found.append(_rank(setup, shape, card, mean, scoring))
+    return found
+
+
+def _width(setup: Setup, mean: int) -> float:
+    """Tokens that a sequence costs in training: its own for a list, and where a CPU sorts pairs by
+    length; else those of the longest pair of the pass."""
+    if setup.is_list or setup.on_cpu:
+        return mean
+    return padded_width(setup.sequences, mean, setup.longest)
+
+
+def _rank(setup: Setup, shape: Shape, card: Card, mean: int, share: float) -> Stage:
+    devices = setup.devices
+    if not setup.is_list:
+        pairs = TEST_QUERIES * DEPTH
+        flops = forward_flops(shape, pairs, mean, head_tokens=0)
+        what = f"{TEST_QUERIES} queries, {DEPTH} passages each"
+        return _stage("rank", what, pairs, flops, card, devices, share)
+    windows = TEST_QUERIES * (1 + -(-(CASCADE_DEPTH - WINDOW) // STRIDE))
+    answer = _answer(setup)
+    flops = forward_flops(shape, windows, mean, head_tokens=0)
+    generated = 0.0
+    if setup.recipe.listwise.loss.text > 0:
+        generated = (
+            windows
+            / devices
+            * generation_seconds(
+                shape, card, tokens=answer, bytes_a_weight=4 if setup.on_cpu else 2
+            )
+        )
+    what = f"{TEST_QUERIES} queries, {CASCADE_DEPTH} passages each, one window after the other"
+    stage = _stage("rank", what, windows, flops, card, devices, share)
+    return replace(stage, seconds=stage.seconds + generated)
+
+
+def _stage(
+    name: str, what: str, items: int, flops: float, card: Card, devices: int, share: float
+) -> Stage:
+    return Stage(
+        name=name,
+        what=what,
+        items=items,
+        flops=flops,
+        seconds=seconds(flops, card, devices, share),
+    )
+
+
+def _teacher(recipe: Recipe) -> Shape:
+    model = ModelRecipe(base=TEACHER, dtype="bfloat16")
+    teacher = replace(recipe, kind="pointwise", model=model)
+    return weigh(Setup.of(teacher, devices=1)).shape
+
+
+def mean_tokens(setup: Setup, assumed: Assumed) -> int:
+    """Of a pair or a list, no more than the recipe allows."""
+    if assumed.mean_tokens is not None:
+        return min(assumed.mean_tokens, setup.longest)
+    if setup.is_list:
+        return round(setup.longest * LIST_SHARE)
+    return min(PAIR_TOKENS, setup.longest)
+
+
+def _answer(setup: Setup) -> int:
+    """Tokens that a listwise model writes."""
+    if not setup.is_list:
+        return 0
+    lists = setup.recipe.listwise
+    answer = ANSWER_TOKENS * min(lists.max_window, WINDOW) // WINDOW
+    return min(answer + (THOUGHT_TOKENS if lists.thought else 0), setup.longest // 2)
+
+
+def _shares(card: Card, assumed: Assumed) -> tuple[float, float]:
+    usual = (CPU_SHARE, CPU_SHARE) if card.is_cpu else (TRAINING_SHARE, SCORING_SHARE)
+    return assumed.training_share or usual[0], assumed.scoring_share or usual[1]
+
+
+def _told(setup: Setup, card: Card, assumed: Assumed) -> list[str]:
+    training, scoring = _shares(card, assumed)
+    peak = "the measured matrix rate" if card.is_cpu else "the data sheet's bfloat16 peak"
+    mean = mean_tokens(setup, assumed)
+    thing = "list" if setup.is_list else "pair"
+    lines = [
+        f"speed: {training:.0%} of {peak} in training, {scoring:.0%} in scoring; assumed, "
+        "not measured (--mfu, --scoring-mfu)",
+        f"tokens: {mean} a {thing} on average, {setup.longest} at most (--mean-tokens)",
+    ]
+    if not setup.is_list and not card.is_cpu:
+        lines.append(
+            f"padding: {setup.sequences} pairs of a pass are as long as their longest, "
+            f"{_width(setup, mean):.0f} tokens; memory is for {setup.longest}"
+        )
+    if setup.is_list:
+        lines.append(f"answers: {_answer(setup)} tokens")
+    return lines
