@@ -11,12 +11,13 @@ from typing import Any
 
 import torch
 
-from dear.errors import BackendError, ConfigError, DataError, MissingExtra, nearest
+from dear.errors import BackendError, ConfigError, DataError, nearest
 from dear.models.family import FAMILY, Source, is_present, locate
 from dear.models.files import model_json, quiet, reading
 from dear.models.heads import HEAD_PARTS, HEADS
 from dear.models.loading import pick_layers
-from dear.recipes import LoraRecipe, Recipe
+from dear.models.preparing import add_lora, set_dropout
+from dear.recipes import Recipe
 
 _LLAMA2 = {
     "vocab_size": 32000,
@@ -71,8 +72,6 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     | {"head_dim": 64, "tie_word_embeddings": True},
 }
 """Arguments of LlamaConfig for the published bases, as their model cards have them."""
-
-DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "attention_dropout")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,21 +175,23 @@ def meta_model(recipe: Recipe, *, attention: str = "sdpa", thin: int | None = No
         config.num_hidden_layers = thin
         if getattr(config, "layer_types", None):
             config.layer_types = config.layer_types[:thin]
-    if recipe.model.dropout is not None:
-        for key in DROPOUTS:
-            if hasattr(config, key):
-                setattr(config, key, recipe.model.dropout)
     with torch.device("meta"):
         model = auto.from_config(
             config, dtype=getattr(torch, recipe.model.dtype), attn_implementation=attention
         )
+    if recipe.model.dropout is not None:
+        set_dropout(model, recipe.model.dropout)
     if recipe.model.layers and thin is None:
         pick_layers(model, recipe.model.layers)
     if recipe.kind == "heads":
         model.requires_grad_(False)
     if recipe.model.lora is not None:
         with torch.device("meta"), quiet():  # peft asks for attributes by their old names
-            model = _with_lora(model, recipe.model.lora, recipe.kind)
+            if recipe.kind == "pointwise":
+                heads = [name for name in HEADS if hasattr(model, name)]
+                model = add_lora(model, recipe.model.lora, "SEQ_CLS", heads)
+            else:
+                model = add_lora(model, recipe.model.lora, "CAUSAL_LM")
     return model
 
 
@@ -212,30 +213,6 @@ def _read_config(source: Source, name: str) -> Any:
         raise ConfigError(
             f"the shape of {name!r} is not known: {error}{nearest(name, PUBLISHED)}"
         ) from error
-
-
-def _with_lora(model: Any, recipe: LoraRecipe, kind: str) -> Any:
-    """As dear.train.start wraps a model that has weights."""
-    try:
-        from peft import LoraConfig, get_peft_model
-    except ImportError:
-        raise MissingExtra.of("peft", "train") from None
-    names = {name.rsplit(".", 1)[-1] for name, _ in model.named_modules()}
-    unknown = sorted(set(recipe.targets) - names)
-    if unknown:
-        raise ConfigError(f"lora.targets: the model has no {', '.join(unknown)}")
-    pairs = kind == "pointwise"
-    return get_peft_model(
-        model,
-        LoraConfig(
-            task_type="SEQ_CLS" if pairs else "CAUSAL_LM",
-            r=recipe.rank,
-            lora_alpha=recipe.alpha,  # type: ignore[arg-type]  # a factor; fractions are fine
-            lora_dropout=recipe.dropout,
-            target_modules=list(recipe.targets),
-            modules_to_save=[n for n in HEADS if hasattr(model, n)] or None if pairs else None,
-        ),
-    )
 
 
 def _stays_whole(name: str) -> bool:

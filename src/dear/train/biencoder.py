@@ -21,9 +21,9 @@ from dear.models.encoding import Encoded
 from dear.models.family import locate
 from dear.models.files import reading
 from dear.models.loading import load_tokenizer
+from dear.models.preparing import set_dropout
 from dear.recipes import Recipe
 from dear.train.examples import Example
-from dear.train.start import set_dropout
 from dear.train.trainer import GroupTrainer
 
 SCALE = 20.0

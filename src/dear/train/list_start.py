@@ -9,15 +9,10 @@ from dear.models.family import Source, locate
 from dear.models.files import model_json
 from dear.models.listwise_contract import ListwiseContract
 from dear.models.loading import load_reader, mend_padding, pick_layers
+from dear.models.preparing import add_lora, set_dropout
 from dear.recipes import ModelRecipe
 from dear.train.processes import local_device
-from dear.train.start import (
-    QUANTISED,
-    add_lora,
-    ready_for_adapter,
-    require_adapter,
-    set_dropout,
-)
+from dear.train.start import QUANTISED, ready_for_adapter, require_adapter
 
 
 def start_list_model(recipe: ModelRecipe, *, on_cpu: bool = False) -> tuple[Any, Any]:

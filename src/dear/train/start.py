@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import nn
 from transformers import TrainerCallback, TrainingArguments
 from transformers.integrations.integration_utils import get_reporting_integration_callbacks
 
@@ -18,14 +16,13 @@ from dear.models.family import locate
 from dear.models.hardware import cpu_has_bfloat16, pick_device
 from dear.models.heads import HEAD_PARTS, HEADS
 from dear.models.loading import load_weights, pick_layers
-from dear.recipes import LoraRecipe, ModelRecipe, Recipe, TrainRecipe
+from dear.models.preparing import add_lora, set_dropout
+from dear.recipes import ModelRecipe, Recipe, TrainRecipe
 from dear.train.checkpoints import STEPS
 from dear.train.processes import local_device, rank, world_size
 
 QUANTISED: dict[str, DType] = {"nf4": "int4", "int8": "int8"}
 """`model.quantise` → what the base is loaded as."""
-
-_DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "attention_dropout")
 
 
 def start_model(recipe: ModelRecipe) -> tuple[Any, Any]:
@@ -158,38 +155,3 @@ def reporters(recipe: TrainRecipe, folder: Path, step: int) -> list[TrainerCallb
         raise MissingExtra.of("tensorboard", "train") from None
     writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step or None)
     return [TensorBoardCallback(writer)]  # type: ignore[no-untyped-call]
-
-
-def set_dropout(model: Any, rate: float) -> None:
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = rate
-        elif isinstance(getattr(module, "attention_dropout", None), float):
-            module.attention_dropout = rate
-    for key in _DROPOUTS:
-        if hasattr(model.config, key):
-            setattr(model.config, key, rate)
-
-
-def add_lora(model: Any, recipe: LoraRecipe, task: str, trained: Sequence[str] = ()) -> Any:
-    """The model with a new adapter, from torch's current seed.
-
-    task: as peft names it.  trained: modules that are trained whole and saved with the adapter.
-    """
-    try:
-        from peft import LoraConfig, get_peft_model
-    except ImportError:
-        raise MissingExtra.of("peft", "train") from None
-    names = {name.rsplit(".", 1)[-1] for name, _ in model.named_modules()}
-    unknown = sorted(set(recipe.targets) - names)
-    if unknown:
-        raise ConfigError(f"lora.targets: the model has no {', '.join(unknown)}")
-    config = LoraConfig(
-        task_type=task,
-        r=recipe.rank,
-        lora_alpha=recipe.alpha,  # type: ignore[arg-type]  # a factor; fractions are fine
-        lora_dropout=recipe.dropout,
-        target_modules=list(recipe.targets),
-        modules_to_save=list(trained) or None,
-    )
-    return get_peft_model(model, config)
