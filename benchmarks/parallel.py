@@ -46,8 +46,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="dear-parallel-") as place:
         root = Path(place)
         save_base(root / "base")
-        for model in MODELS:
-            for accumulate in (1, 7):
+        for model in options.models:
+            for accumulate in options.passes:
                 rows += compare(root, model, accumulate, options.steps)
     write_report(options, rows)
     return 0 if all(row["loss_difference"] <= LIMIT for row in rows) else 1
@@ -59,6 +59,8 @@ def parse_arguments() -> argparse.Namespace:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--models", nargs="*", choices=list(MODELS), default=list(MODELS))
+    parser.add_argument("--passes", nargs="*", type=int, choices=(1, 7), default=[1, 7])
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/parallel.json"))
     parser.add_argument("--work", help=argparse.SUPPRESS)
     return parser.parse_args()

@@ -195,6 +195,8 @@ def test_wrong_splits_and_runs_say_what_there_is(folder: Path) -> None:
         mine.run("my.bm26", "extra")
     with pytest.raises(DataError, match="no run 'bm25' for split 'test'; it has none"):
         mine.run("bm25", "test")
+    with pytest.raises(DataError, match=r"no run 'runs/x\.trec' .*, and no such file;"):
+        mine.run("runs/x.trec", "test")
 
 
 def test_nothing_is_read_before_it_is_asked_for(folder: Path) -> None:

@@ -237,6 +237,8 @@ class Collection:
         runs = self.runs(split)
         if name not in runs:
             hint = nearest(name, runs) or "; it has none"
+            if "/" in name:
+                hint = f", and no such file{hint}"
             raise DataError(f"{self.name}: no run {name!r} for split {split!r}{hint}")
         return read_run(runs[name])
 
