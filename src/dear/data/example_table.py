@@ -92,11 +92,9 @@ class ExampleTable(Sequence[Example]):
     @overload
     def __getitem__(self, index: slice) -> list[Example]: ...
     def __getitem__(self, index: int | slice) -> Example | list[Example]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        place = index + len(self) if index < 0 else index
-        if not 0 <= place < len(self):
-            raise IndexError(f"example {index} of {len(self)}")
+        return _picked(index, len(self), self._at)
+
+    def _at(self, place: int) -> Example:
         batch, row = self._batches[place // _BATCH], place % _BATCH
         return _example({n: batch.column(n)[row].as_py() for n in batch.schema.names})
 
@@ -116,13 +114,23 @@ class Joined(Sequence[Example]):
     @overload
     def __getitem__(self, index: slice) -> list[Example]: ...
     def __getitem__(self, index: int | slice) -> Example | list[Example]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        place = index + len(self) if index < 0 else index
-        if not 0 <= place < len(self):
-            raise IndexError(f"example {index} of {len(self)}")
+        return _picked(index, len(self), self._at)
+
+    def _at(self, place: int) -> Example:
         which = next(i for i, end in enumerate(self._ends) if place < end)
         return self.parts[which][place - self._ends[which] + len(self.parts[which])]
+
+
+def _picked(
+    index: int | slice, count: int, at: Callable[[int], Example]
+) -> Example | list[Example]:
+    """As a list has it: from the end below 0, IndexError beyond."""
+    if isinstance(index, slice):
+        return [at(i) for i in range(*index.indices(count))]
+    place = index + count if index < 0 else index
+    if not 0 <= place < count:
+        raise IndexError(f"example {index} of {count}")
+    return at(place)
 
 
 def totals_of(examples: Sequence[Example]) -> Totals:
