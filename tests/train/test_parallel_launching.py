@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ START = """
 import os, pathlib, signal, sys, time
 rank = int(os.environ["RANK"])
 folder = pathlib.Path(sys.argv[1])
-(folder / f"{rank}.pid").write_text(str(os.getpid()))
+(folder / f"{os.getpid()}.pid").touch()
 while len(list(folder.glob("*.pid"))) < 2:
     time.sleep(0.01)
 """
@@ -35,9 +35,13 @@ def run(folder: Path, what: str, places: Launch = TWO) -> int:
         return launch([str(folder)], places, program=(sys.executable, "-c", START + what))
     finally:
         assert time.monotonic() - started < 20
-        for file in folder.glob("*.pid"):
-            with pytest.raises(ProcessLookupError):
-                os.kill(int(file.read_text()), 0)
+        assert_gone(folder)
+
+
+def assert_gone(folder: Path) -> None:
+    for file in folder.glob("*.pid"):
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(file.stem), 0)
 
 
 def test_all_well(tmp_path: Path) -> None:
@@ -73,23 +77,35 @@ def test_what_all_say_is_said_by_the_first(tmp_path: Path) -> None:
     assert run(tmp_path, "time.sleep(0.5 * (1 - rank)); sys.exit(2)") == 2
 
 
+# in a process of its own: a test runner that shares this one's interrupts ends by them
+INTERRUPTED = """
+import signal, sys
+from dear.train.launching import Launch, launch
+signal.signal(signal.SIGINT, signal.default_int_handler)
+before = signal.getsignal(signal.SIGTERM)
+try:
+    launch(sys.argv[2:], Launch(processes=2, on_cpu=True), program=(sys.executable, "-c", sys.argv[1]))
+except KeyboardInterrupt:
+    assert signal.getsignal(signal.SIGTERM) is before
+    sys.exit(130)
+"""
+
+
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
 def test_an_interrupt_ends_all(tmp_path: Path, name: str) -> None:
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        pytest.skip("interrupts are ignored here")
-
-    def send() -> None:
-        while len(list(tmp_path.glob("*.pid"))) < 2:
-            time.sleep(0.01)
-        os.kill(os.getpid(), getattr(signal, name))
-
-    before = signal.getsignal(signal.SIGTERM)
-    thread = threading.Thread(target=send)
-    thread.start()
-    with pytest.raises(KeyboardInterrupt):
-        run(tmp_path, "time.sleep(60)")
-    thread.join()
-    assert signal.getsignal(signal.SIGTERM) is before
+    arguments = (START + "time.sleep(60)", str(tmp_path))
+    with subprocess.Popen([sys.executable, "-c", INTERRUPTED, *arguments]) as process:
+        try:
+            until = time.monotonic() + 60
+            while len(list(tmp_path.glob("*.pid"))) < 2:
+                assert process.poll() is None
+                assert time.monotonic() < until
+                time.sleep(0.01)
+            process.send_signal(getattr(signal, name))
+            assert process.wait(20) == 130
+        finally:
+            process.kill()
+    assert_gone(tmp_path)
 
 
 def test_a_process_that_does_not_want_to_end_is_killed(
