@@ -18,7 +18,7 @@ from dear.models.encoding import PairEncoder
 from dear.models.family import locate
 from dear.models.heads import pooled_logits
 from dear.models.loading import load_weights
-from dear.train.batches import GroupCollator, flat_logits, group_losses
+from dear.train.batches import GroupCollator, flat_logits, group_losses, split_batch
 from dear.train.examples import Example
 from tiny_training import WORDS
 
@@ -86,6 +86,25 @@ def test_logits_do_not_depend_on_the_token_budget(
     assert torch.allclose(at_once, in_parts, atol=1e-5)
     if len(at_once) > 3:
         assert at_once.std() > 1e-3  # equal scores would agree in any order
+
+
+@settings(max_examples=15)
+@given(sizes=st.lists(st.integers(2, 6), min_size=1, max_size=5), budget=st.integers(1, 400))
+def test_a_batch_is_cut_between_groups(built: Model, sizes: Sequence[int], budget: int) -> None:
+    model, collator = built
+    batch = collator([example(n, i) for i, n in enumerate(sizes)])
+    parts = split_batch(batch, budget)
+    tokens = [int(part["attention_mask"].sum()) for part in parts]
+    assert sum(tokens) == batch["attention_mask"].sum()
+    assert all(n <= budget or len(p["rows"]) == 1 for n, p in zip(tokens, parts, strict=True))
+    # no two neighbours would have gone together
+    firsts = [int(p["attention_mask"][: p["present"][0].sum()].sum()) for p in parts]
+    assert all(n + first > budget for n, first in zip(tokens, firsts[1:], strict=False))
+    objective = Objective((Term("kl"), Term("ranknet")))
+    with torch.inference_mode():
+        whole = group_losses(objective, flat_logits(model, batch, None), batch)
+        each = [group_losses(objective, flat_logits(model, p, None), p) for p in parts]
+    assert torch.allclose(whole, torch.cat(each), atol=1e-4)
 
 
 def objectives() -> list[Objective]:

@@ -84,7 +84,8 @@ from dear.train.launching import Launch, launch
 signal.signal(signal.SIGINT, signal.default_int_handler)
 before = signal.getsignal(signal.SIGTERM)
 try:
-    launch(sys.argv[2:], Launch(processes=2, on_cpu=True), program=(sys.executable, "-c", sys.argv[1]))
+    program = (sys.executable, "-c", sys.argv[1])
+    launch(sys.argv[2:], Launch(processes=2, on_cpu=True), program=program)
 except KeyboardInterrupt:
     assert signal.getsignal(signal.SIGTERM) is before
     sys.exit(130)

@@ -13,12 +13,13 @@ from typing import Any
 import pytest
 import torch
 from test_batches import example
-from transformers import TrainingArguments
+from transformers import Trainer, TrainingArguments
 from transformers.training_args import OptimizerNames
 
 import dear.models.opening
 import dear.train.pointwise
 import dear.train.start
+import dear.train.trainer
 from dear.data.collections import Collection
 from dear.errors import BackendError, ConfigError, DataError
 from dear.evaluate.metrics import evaluate
@@ -140,7 +141,18 @@ def test_accumulation_changes_nothing(
     monkeypatch.setattr(dear.train.pointwise, "training_arguments", with_sgd)
     examples = [example(2 + i % 5, i, ties=i % 2 == 0) for i in range(11)]
     found = []
-    for accumulate in (1, 2, 4):
+    backwards = 0
+    inner_step = Trainer.training_step
+
+    def counted(*args: Any) -> torch.Tensor:
+        nonlocal backwards
+        backwards += 1
+        return inner_step(*args)
+
+    monkeypatch.setattr(Trainer, "training_step", counted)
+    # the last is cut by its tokens: one group is held at a time
+    for accumulate, held in ((1, 4096), (2, 4096), (4, 4096), (1, 1)):
+        monkeypatch.setattr(dear.train.trainer, "CPU_TRAIN_TOKENS", held)
         made = recipe(
             bert,
             labels,
@@ -148,7 +160,10 @@ def test_accumulation_changes_nothing(
             train__accumulate=accumulate,
             train__learning_rate=3e-2,
         )
-        folder = run(made, f"{accumulate}", examples=examples)
+        backwards = 0
+        folder = run(made, f"{accumulate}-{held}", examples=examples)
+        epochs = made.train.epochs
+        assert backwards == epochs * (len(examples) if held == 1 else -(-11 // (4 // accumulate)))
         found.append((weights(folder), report(folder)["loss_curve"]))
     start = weights(run(recipe(bert, labels, train__learning_rate=1e-12), "start"))
     for other, curve in found[1:]:

@@ -42,8 +42,12 @@ def training_pass(setup: Setup, shape: Shape, *, tokens: int, answer: int) -> Pa
     """tokens: of each sequence, padding included.  answer: of these, a list's answer."""
     sequences, rest = setup.sequences, 0.0
     if setup.on_cpu:
-        # a pass of the recipe goes through in parts, whose graphs wait for one backward
+        # a pass of the recipe goes through in parts
         budget = CPU_TOKENS["lists" if setup.is_list else "pairs"]
+        if setup.devices == 1 and setup.recipe.kind != "biencoder":  # whole groups
+            group = sequences // setup.groups
+            sequences = group * min(setup.groups, max(1, budget // (group * tokens)))
+        # the graphs of a backward wait for it together
         part = min(sequences, max(1, budget // tokens))
         rest = sequences / part - 1
         sequences = part

@@ -55,6 +55,27 @@ class GroupCollator:
         }
 
 
+def split_batch(batch: Mapping[str, torch.Tensor], budget: int) -> list[dict[str, torch.Tensor]]:
+    """A collator's batch in batches of whole groups, in order, of `budget` tokens where a group
+    alone has no more."""
+    lengths = batch["attention_mask"].sum(-1)
+    ends = batch["present"].sum(-1).cumsum(0).tolist()
+    tokens = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
+    cuts, start = [0], 0
+    for group, end in enumerate(ends):
+        if group > cuts[-1] and tokens[end] - tokens[start] > budget:
+            cuts.append(group)
+            start = ends[group - 1]
+    out = []
+    for first, last in zip(cuts, [*cuts[1:], len(ends)], strict=True):
+        low, high = ends[first - 1] if first else 0, ends[last - 1]
+        part = {key: batch[key][first:last] for key in ("present", "grades", "teacher")}
+        for key in ("input_ids", "attention_mask", "token_type_ids"):
+            part[key] = batch[key][low:high, : int(lengths[low:high].max())]
+        out.append(part | {"rows": (batch["rows"][first:last] - low).clamp(min=0)})
+    return out
+
+
 def flat_logits(model: Any, batch: Mapping[str, torch.Tensor], budget: int | None) -> torch.Tensor:
     """float32 (P,) logits of a batch's pairs.
 

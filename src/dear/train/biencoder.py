@@ -98,6 +98,9 @@ class TextCollator:
 class ContrastiveTrainer(GroupTrainer):
     """GroupTrainer whose scores are similarities to all passages of the batch."""
 
+    def parts(self, inputs: Any) -> list[Any]:
+        return [inputs]
+
     def compute_loss(
         self,
         model: Any,

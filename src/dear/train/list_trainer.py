@@ -22,8 +22,9 @@ from dear.train.processes import of_the_first
 from dear.train.trainer import Flow, Step
 
 CPU_LIST_TOKENS = 512
-"""Padded tokens that go through the model at once on a CPU; the numbers do not depend on it. A
-list that is longer goes alone, which wants no mask."""
+"""Padded tokens that go through the model at once on a CPU, and tokens of the lists whose
+activations are held at once; the numbers do not depend on it. A list that is longer goes alone,
+which wants no mask."""
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -138,6 +139,14 @@ class ListTrainer(StepTrainer, SFTTrainer):
         self.remove_callback(PrinterCallback)
         small = self.args.device.type == "cpu" and self.shards is None
         self.budget = CPU_LIST_TOKENS if small else None
+
+    def parts(self, inputs: Any) -> list[Any]:
+        # of like length, in no order
+        if self.budget is None:
+            return [inputs]
+        rows = inputs["rows"]
+        batches = token_batches([len(row["input_ids"]) - 1 for row in rows], self.budget)
+        return [{"rows": [rows[i] for i in batch]} for batch in batches]
 
     def compute_loss(
         self,

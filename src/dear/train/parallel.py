@@ -109,6 +109,18 @@ class StepTrainer(Trainer):
             torch.manual_seed((self.args.seed * 1_000_003 + place) % 2**63)
         return batches, None
 
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
+        """The Trainer's, a part of the batch after another: the activations of one at a time."""
+        parts = [inputs] if self.several else self.parts(inputs)
+        loss = super().training_step(model, parts[0], num_items_in_batch)
+        for part in parts[1:]:
+            loss = loss + super().training_step(model, part, num_items_in_batch)
+        return loss
+
+    def parts(self, inputs: Any) -> list[Any]:
+        """The groups of a batch in batches as small as they should be."""
+        return [inputs]
+
     def share(self, inputs: Mapping[str, Any]) -> float:
         """What the sum of a pass's losses is multiplied with; the Trainer divides by the passes,
         and the average of the gradients by the processes."""

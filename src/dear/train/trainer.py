@@ -20,7 +20,7 @@ from dear.models.loading import ScoringModel
 from dear.models.scorer import Scorer
 from dear.recipes import TrainRecipe
 from dear.records import Candidates, Judgements, Ranking
-from dear.train.batches import flat_logits, group_losses
+from dear.train.batches import flat_logits, group_losses, split_batch
 from dear.train.checkpoints import keep_only, mark_whole
 from dear.train.parallel import StepTrainer
 from dear.train.processes import NOT_FINITE, scored_together
@@ -28,7 +28,8 @@ from dear.train.processes import rank as process_rank
 
 MEASURE = "nDCG@10"
 CPU_TRAIN_TOKENS = 4096
-"""Padded tokens that go through the model at once on a CPU; the numbers do not depend on it."""
+"""Padded tokens that go through the model at once on a CPU, and tokens of the groups whose
+activations are held at once; the numbers do not depend on it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +90,9 @@ class GroupTrainer(StepTrainer):
         # the processes of a model in shards go through it equally often
         small = self.args.device.type == "cpu" and self.shards is None
         self.budget = CPU_TRAIN_TOKENS if small else None
+
+    def parts(self, inputs: Any) -> list[Any]:
+        return [inputs] if self.budget is None else split_batch(inputs, self.budget)
 
     def compute_loss(
         self,
