@@ -40,7 +40,8 @@ from dear.errors import ParseError
 from dear.models.engines.prefix_sets import common_prefixes
 from dear.models.lists.loading import ListModel, load_list_model
 from dear.models.lists.reader import ListReader
-from dear.prompts.listwise import WindowPrompt, parse_permutation
+from dear.prompts.listwise import WindowPrompt
+from dear.prompts.permutations import parse_permutation
 from dear.rank.strategies import Sliding
 from dear.records import gather
 

@@ -29,12 +29,14 @@ from dear.backends.local import Local, split_reading
 from dear.bench.machine import describe
 from dear.data.formats import read_run, write_run
 from dear.errors import ParseError
-from dear.evaluate.compare import compare, holm, pool
+from dear.evaluate.compare import compare, pool
 from dear.evaluate.metrics import Evaluation, evaluate
+from dear.evaluate.paired import holm
 from dear.models.lists.attention_heads import HeadWeights
 from dear.models.lists.loading import ListModel, load_list_model
 from dear.models.lists.reader import READINGS, ListReader
-from dear.prompts.listwise import WindowPrompt, parse_permutation
+from dear.prompts.listwise import WindowPrompt
+from dear.prompts.permutations import parse_permutation
 from dear.rank.listwise import rank_listwise
 from dear.rank.strategies import Full
 from dear.records import Ranking, Run, gather

@@ -351,8 +351,9 @@ class _Distillation:
     def _judged(
         self, judgements: Judgements, runs: Mapping[str, Run]
     ) -> tuple[list[Row], tuple[float, float] | None]:
-        from dear.evaluate.compare import bootstrap_interval, compare_all
+        from dear.evaluate.compare import compare_all
         from dear.evaluate.metrics import evaluate
+        from dear.evaluate.paired import bootstrap_interval
 
         found = {name: evaluate(run, judgements, (MEASURE,)) for name, run in runs.items()}
         pairs = {(c.a, c.b): c for c in compare_all(found, MEASURE)}

@@ -11,18 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dear.errors import ConfigError, DataError
-from dear.evaluate.compare import (
+from dear.evaluate.compare import compare, compare_all, compare_pairs, pool
+from dear.evaluate.metrics import Evaluation
+from dear.evaluate.paired import (
     bootstrap_interval,
-    compare,
-    compare_all,
-    compare_pairs,
     holm,
     paired_effect,
     paired_randomisation,
     paired_t,
-    pool,
 )
-from dear.evaluate.metrics import Evaluation
 
 # a grid: like nDCG over few judgements, it has ties and zero differences
 VALUES = st.integers(0, 20).map(lambda n: n / 20)
@@ -131,7 +128,7 @@ def test_the_seed_decides_and_chunks_only_bound_memory(monkeypatch):
     assert paired_randomisation(a, b, permutations=3000, seed=3) == p
     others = {paired_randomisation(a, b, permutations=3000, seed=s) for s in range(4, 10)}
     assert len(others) > 1
-    monkeypatch.setattr("dear.evaluate.compare._CHUNK_VALUES", 4096)
+    monkeypatch.setattr("dear.evaluate.paired._CHUNK_VALUES", 4096)
     chunked = paired_randomisation(a, b, permutations=3000, seed=3)
     assert abs(chunked - p) < 5 * math.sqrt(p * (1 - p) / 3000) + 1e-9
 

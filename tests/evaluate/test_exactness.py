@@ -17,9 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dear.data.formats import read_run
-from dear.evaluate.compare import bootstrap_interval, paired_randomisation, paired_t
 from dear.evaluate.counting import counts
 from dear.evaluate.metrics import MEASURES, evaluate, parse_measures
+from dear.evaluate.paired import bootstrap_interval, paired_randomisation, paired_t
 from dear.records import Ranking
 
 Qrels = dict[str, dict[str, int]]

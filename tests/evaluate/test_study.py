@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dear.errors import ConfigError
-from dear.evaluate.compare import bootstrap_interval, compare_all
+from dear.evaluate.compare import compare_all
 from dear.evaluate.metrics import COMPARED, MEASURES, evaluate
+from dear.evaluate.paired import bootstrap_interval
 from dear.evaluate.study import Source, Study, other_candidates, study
 from dear.records import Ranking, Run
 

@@ -7,7 +7,8 @@ import pytest
 from dear.models.family import locate
 from dear.models.list_encoding import ListEncoder
 from dear.models.loading import load_tokenizer
-from dear.prompts.listwise import LISTWISE_PROMPTS, identifiers, parse_permutation
+from dear.prompts.listwise import LISTWISE_PROMPTS
+from dear.prompts.permutations import identifiers, parse_permutation
 from dear.records import Passage, Query
 
 WINDOW = LISTWISE_PROMPTS["list"].render(

@@ -21,7 +21,8 @@ from dear.models.lists.loading import PLAIN, ListModel
 from dear.models.lists.programs import Found, thinking
 from dear.models.lists.reader import ListReader
 from dear.models.listwise_contract import ListwiseContract
-from dear.prompts.listwise import LISTWISE_PROMPTS, WindowPrompt, parse_permutation
+from dear.prompts.listwise import LISTWISE_PROMPTS, WindowPrompt
+from dear.prompts.permutations import parse_permutation
 from dear.records import Passage, Query
 
 DECODERS = [kind for kind in CONFIGS if kind not in ENCODERS]

@@ -7,14 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dear.errors import ConfigError, ParseError
-from dear.prompts.listwise import (
-    LISTWISE_PROMPTS,
-    clean,
-    identifiers,
-    parse_permutation,
-    render_permutation,
-    renumber,
-)
+from dear.prompts.listwise import LISTWISE_PROMPTS, clean
+from dear.prompts.permutations import identifiers, parse_permutation, render_permutation, renumber
 from dear.records import Passage, Query
 
 

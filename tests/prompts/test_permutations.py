@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dear.errors import ParseError
-from dear.prompts.listwise import LISTWISE_PROMPTS, ListwisePrompt, clean, parse_permutation
+from dear.prompts.listwise import LISTWISE_PROMPTS, ListwisePrompt, clean
+from dear.prompts.permutations import parse_permutation
 from dear.records import Passage, Query
 
 QUERY = Query(id="q", text="who reads [1]?")

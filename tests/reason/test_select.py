@@ -12,7 +12,7 @@ from scipy.stats import kendalltau
 
 from dear.errors import ConfigError
 from dear.evaluate.metrics import evaluate
-from dear.prompts.listwise import render_permutation
+from dear.prompts.permutations import render_permutation
 from dear.prompts.reasoning import render_answer, split_answer
 from dear.reason.leakage import HeldOut, normalised
 from dear.reason.select import (

@@ -11,7 +11,8 @@ from dear.backends import Completion, OnAnswer
 from dear.data.formats.lines import Source, source_name
 from dear.data.formats.rows import Row, json_rows
 from dear.errors import BackendError, excerpt
-from dear.prompts.listwise import WindowPrompt, clean, renumber
+from dear.prompts.listwise import WindowPrompt, clean
+from dear.prompts.permutations import renumber
 
 CUT_CHARACTERS = 40
 """A recorded passage may be the beginning of ours, or ours of it, from so many characters on."""

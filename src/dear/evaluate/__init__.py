@@ -14,16 +14,18 @@ if TYPE_CHECKING:
     from dear.evaluate.compare import (
         Comparison,
         PairwiseComparison,
-        bootstrap_interval,
         compare_all,
         compare_pairs,
+        pool,
+    )
+    from dear.evaluate.metrics import MEASURES, Evaluation, Measure, evaluate, parse_measures
+    from dear.evaluate.paired import (
+        bootstrap_interval,
         holm,
         paired_effect,
         paired_randomisation,
         paired_t,
-        pool,
     )
-    from dear.evaluate.metrics import MEASURES, Evaluation, Measure, evaluate, parse_measures
     from dear.evaluate.study import Entry, Refusal, Source, Study
 
 __all__ = [
@@ -53,14 +55,16 @@ _HOMES = {
     "compare": (
         "Comparison",
         "PairwiseComparison",
-        "bootstrap_interval",
         "compare_all",
         "compare_pairs",
+        "pool",
+    ),
+    "paired": (
+        "bootstrap_interval",
         "holm",
         "paired_effect",
         "paired_randomisation",
         "paired_t",
-        "pool",
     ),
     "study": ("Entry", "Refusal", "Source", "Study"),
 }

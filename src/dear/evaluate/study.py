@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from dear.errors import ConfigError
-from dear.evaluate.compare import PairwiseComparison, bootstrap_interval, compare_pairs
+from dear.evaluate.compare import PairwiseComparison, compare_pairs
 from dear.evaluate.metrics import COMPARED, MEASURES, Evaluation, evaluate, parse_measures
+from dear.evaluate.paired import bootstrap_interval
 from dear.records import Judgements, Run
 
 MeasureRun = Callable[[Run], Evaluation]

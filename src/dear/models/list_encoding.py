@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from dear.errors import ConfigError
-from dear.prompts.listwise import WindowPrompt, renumber
+from dear.prompts.listwise import WindowPrompt
+from dear.prompts.permutations import renumber
 
 Ids = tuple[int, ...]
 

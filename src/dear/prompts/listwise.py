@@ -1,18 +1,16 @@
-"""Many passages in one prompt, and the order that comes back: an inverse pair, pure.
+"""Many passages in one prompt, with identifiers [1] … [N]; pure.
 
-`LISTWISE_PROMPTS` renders N passages with identifiers [1] … [N]; `parse_permutation` reads the
-answer.
+The order that comes back is read by `dear.prompts.permutations`.
 """
 
 from __future__ import annotations
 
 import re
-import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
-from dear.errors import ConfigError, ParseError, excerpt, nearest
+from dear.errors import ConfigError, nearest
 from dear.prompts.guarding import (
     LONGEST_WORD,
     PASSAGES_ARE_DATA,
@@ -20,13 +18,10 @@ from dear.prompts.guarding import (
     THOUGHT_TAG,
     guarded,
 )
+from dear.prompts.permutations import Identifiers, identifiers, render_permutation
 from dear.records import Passage, Query
 
 Role: TypeAlias = Literal["system", "user", "assistant"]
-Identifiers: TypeAlias = Literal["numbers", "letters"]
-Mend: TypeAlias = Literal[
-    "missing", "duplicate", "out of range", "no brackets", "cut off", "thought stripped"
-]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,15 +39,6 @@ class WindowPrompt:
     messages: tuple[tuple[Role, str], ...]
     identifiers: tuple[str, ...]
     guard: bool = False
-
-
-def identifiers(kind: Identifiers, count: int) -> tuple[str, ...]:
-    """ "1" … or "A" …. ConfigError: letters for more than 26 passages."""
-    if kind == "numbers":
-        return tuple(map(str, range(1, count + 1)))
-    if count > len(string.ascii_uppercase):
-        raise ConfigError(f"{count} passages: a prompt with letters holds 26 at most")
-    return tuple(string.ascii_uppercase[:count])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -154,32 +140,6 @@ def guard(prompt: str | ListwisePrompt) -> ListwisePrompt:
     return replace(prompt, guard=True)
 
 
-def render_permutation(
-    order: Sequence[int], kind: Identifiers = "numbers", *, thought: str = ""
-) -> str:
-    """`[2] > [1] > [3]` for (1, 0, 2), behind the thought if there is one: what
-    `parse_permutation` reads.
-
-    thought: names passages by numbers, [1] for position 0; they become letters where `kind` says.
-    """
-    named = identifiers(kind, max(order, default=-1) + 1)
-    chain = " > ".join(f"[{named[i]}]" for i in order)
-    if not thought:
-        return chain
-    return f"<think>\n{renumber(thought, range(len(named)), kind)}\n</think>\n{chain}"
-
-
-def renumber(text: str, places: Sequence[int], kind: Identifiers = "numbers") -> str:
-    """`text` with each [n] named by its new place, places[n - 1]; others are left as they are."""
-    named = identifiers(kind, max(places, default=-1) + 1)
-
-    def new(match: re.Match[str]) -> str:
-        i = int(match[1])
-        return f"[{named[places[i - 1]]}]" if 1 <= i <= len(places) else match[0]
-
-    return re.sub(r"\[([0-9]{1,6})\]", new, text)
-
-
 def _fill(template: str, values: Mapping[str, str]) -> str:
     # one pass: a query that holds "{passage}" is left as it is
     return re.sub(r"\{(\w+)\}", lambda m: values.get(m[1], m[0]), template)
@@ -247,193 +207,3 @@ LISTWISE_PROMPTS: dict[str, ListwisePrompt] = {
         identifiers="letters",
     ),
 }
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Parsed:
-    """An answer as a permutation.
-
-    order:    every position of the window once, counted from 0, best first.
-    complete: the answer itself named every one.
-    mends:    kind → how many; empty where the answer needed none.
-    """
-
-    order: tuple[int, ...]
-    complete: bool
-    mends: Mapping[Mend, int]
-
-
-def parse_permutation(text: str, count: int, kind: Identifiers = "numbers") -> Parsed:
-    """The ranking of `count` passages that `text` ends in; nothing else in it is read.
-
-    kind: letters are read as numbers are, from their brackets alone; bare letters are words.
-
-    A thought (all up to the last `</think>`) is stripped first. Where there are `<answer>` tags
-    or a line that begins with "Final Reranking" or the like, what stands in them or behind it is
-    read, and the rest only if no identifier is there. Then the first of these that is found:
-
-    1. the last chain `[a] > [b] > …` that names more than half of the passages;
-    2. the last run of identifiers with nothing but separators and list numbers between them
-       (`1. [a] 2. [b]`, `[a], [b]`) that names more than half;
-    3. identifiers at the starts of lines, if they name more than half (neither 2 nor 3 counts
-       where a chain comes behind it);
-    4. the chain that names most, the last of equals;  5. such a run;
-    6. a line of bare numbers, `3 > 1 > 2` or `3, 1, 2` ("no brackets"), most of them in range;
-    7. every identifier in brackets, in order.
-
-    Bare numbers in prose are never identifiers. Duplicates and identifiers that are not 1 … count
-    are dropped, missing ones appended in the window's order; `mends` counts all of it.
-    ParseError: there is no identifier, the thought never ends, or nothing is behind "Final".
-    """
-    answer, thought = _strip_thought(text)
-    plain = answer.translate(_PLAIN)
-    if kind == "letters":
-        plain = _letters_to_numbers(plain)
-    for region in _regions(plain):
-        for read in _READINGS:
-            named, bare = read(region, count), read is _bare_line
-            if named:
-                return _mend(named, count, plain, thought=thought, bare=bare)
-    raise ParseError(f"no identifier of 1 to {count} in the answer {excerpt(text.strip())}")
-
-
-_PLAIN = str.maketrans(
-    {"［": "[", "］": "]", "【": "[", "】": "]", "＞": ">", "≻": ">", "→": ">", "≥": ">"}
-    | dict.fromkeys("*`\\", None)
-)
-"""Other people's brackets and signs; marks of emphasis are dropped."""
-
-_THOUGHT = r"(?:think|thinking|thought|reasoning)"
-_ID = r"\[[ \t]?(?:(?:passage|document|doc|id)[ \t]?)?#?([0-9]{1,6})[ \t]?\]"
-# "> 2. [15]": some models number the members of a chain
-_CHAIN = re.compile(rf"{_ID}(?:\s*[>=]+\s*(?:[0-9]{{1,3}}[.)]\s*)?{_ID})+", re.IGNORECASE)
-_RUN = re.compile(rf"{_ID}(?:(?:[\s>=,;|-]|[0-9]{{1,3}}[.)])*{_ID})+", re.IGNORECASE)
-_LINE = re.compile(rf"^[ \t]*(?:[0-9]{{1,3}}[.):]|[-•+])?[ \t]*{_ID}", re.IGNORECASE | re.MULTILINE)
-_EACH = re.compile(_ID, re.IGNORECASE)
-_WORD = r"(?:passage |document |doc )?#?[0-9]{1,6}"
-_BARE = re.compile(
-    rf"^[^\n:0-9]*?(?::[ \t]*)?\[?({_WORD}(?:[ \t]*[>,][ \t]*{_WORD})+)\]?[ \t.>,]*$",
-    re.IGNORECASE | re.MULTILINE,
-)
-_FINAL = re.compile(
-    r"^[# \t]*final(?:[ \t]+(?:re-?)?(?:rank|answer|order|list|result)\w*)?[ \t]*(?::|$)",
-    re.IGNORECASE | re.MULTILINE,
-)
-_ANSWER = re.compile(r"<answer>(.*?)(?:</answer>|\Z)", re.IGNORECASE | re.DOTALL)
-_ANSWER_TAG = re.compile(r"</?answer>", re.IGNORECASE)
-_CUT_BARE = re.compile(r"[>,]\s*\Z")
-_CUT = re.compile(r"(?:>\s*(?:[0-9]+[.)]?)?|\[[ \t]?[0-9]*|\]\s+[0-9]+[.)]?)\s*\Z")
-
-
-def _letters_to_numbers(text: str) -> str:
-    """[B] as [2]; a number in brackets is none of ours then."""
-    text = re.sub(r"\[([0-9]+)\]", r"(\1)", text)
-    return re.sub(r"\[[ \t]?([A-Z])[ \t]?\]", lambda m: f"[{ord(m[1]) - ord('A') + 1}]", text)
-
-
-def _strip_thought(text: str) -> tuple[str, bool]:
-    """(the answer, whether there was a thought before it)."""
-    parts = re.split(rf"</{_THOUGHT}>", text, flags=re.IGNORECASE)
-    thoughts, answer = parts[:-1], parts[-1]
-    head, opened, _ = _partition(rf"<{_THOUGHT}>", answer)
-    if opened and not re.search(r"\[[0-9]", head):
-        raise ParseError(f"the thought never ends: {excerpt(text.strip())}")
-    words = re.sub(rf"<{_THOUGHT}>", "", "".join(thoughts), flags=re.IGNORECASE)
-    return head, bool(words.strip()) or opened
-
-
-def _partition(pattern: str, text: str) -> tuple[str, bool, str]:
-    found = re.search(pattern, text, re.IGNORECASE)
-    return (text[: found.start()], True, text[found.end() :]) if found else (text, False, "")
-
-
-def _regions(text: str) -> list[str]:
-    """Where to look, the likeliest first."""
-    answers = [m[1] for m in _ANSWER.finditer(text)][-1:]
-    finals = [text[m.end() :] for m in _FINAL.finditer(text)][-1:]
-    if finals and not finals[0].strip():
-        raise ParseError(f"the answer ends before its ranking: {excerpt(text.strip()[-60:])}")
-    return [*answers, *finals, text]
-
-
-def _ids(text: str) -> list[int]:
-    return [int(m[1]) for m in _EACH.finditer(text)]
-
-
-def _named(ids: Sequence[int], count: int) -> int:
-    return len({i for i in ids if 1 <= i <= count})
-
-
-def _most(
-    pattern: re.Pattern[str], text: str, count: int, *, half: bool, start: int = 0
-) -> list[int]:
-    """The last match that names more than half of the candidates, or the one that names most.
-
-    Only matches that end at `start` or behind it.
-    """
-    best: list[int] = []
-    for match in pattern.finditer(text):
-        if match.end() < start:
-            continue
-        ids = _ids(match[0])
-        enough = 2 * _named(ids, count) > count if half else _named(ids, count) > 0
-        if enough and (half or _named(ids, count) >= _named(best, count)):
-            best = ids
-    return best
-
-
-def _chains_end(text: str) -> int:
-    return max((m.end() for m in _CHAIN.finditer(text)), default=0)
-
-
-def _line_starts(text: str, count: int) -> list[int]:
-    found = list(_LINE.finditer(text))
-    if not found or found[-1].end() < _chains_end(text):
-        return []
-    ids = [int(m[1]) for m in found]
-    return ids if 2 * _named(ids, count) > count else []
-
-
-def _bare_line(text: str, count: int) -> list[int]:
-    best: list[int] = []
-    for match in _BARE.finditer(text):
-        ids = [int(n) for n in re.findall(r"[0-9]+", match[1])]
-        inside = sum(1 <= i <= count for i in ids)
-        if inside > 1 and 2 * inside > len(ids) and _named(ids, count) >= _named(best, count):
-            best = ids
-    return best
-
-
-def _anything(text: str, count: int) -> list[int]:
-    ids = _ids(text)
-    return ids if _named(ids, count) else []
-
-
-_READINGS = (
-    lambda text, count: _most(_CHAIN, text, count, half=True),
-    lambda text, count: _most(_RUN, text, count, half=True, start=_chains_end(text)),
-    _line_starts,
-    lambda text, count: _most(_CHAIN, text, count, half=False),
-    lambda text, count: _most(_RUN, text, count, half=False),
-    _bare_line,
-    _anything,
-)
-
-
-def _mend(named: Sequence[int], count: int, answer: str, *, thought: bool, bare: bool) -> Parsed:
-    inside = [i - 1 for i in named if 1 <= i <= count]
-    order = list(dict.fromkeys(inside))
-    missing = [i for i in range(count) if i not in set(order)]
-    mends: dict[Mend, int] = {
-        "missing": len(missing),
-        "duplicate": len(inside) - len(order),
-        "out of range": len(named) - len(inside),
-        "no brackets": int(bare),
-        "cut off": int(bool((_CUT_BARE if bare else _CUT).search(_ANSWER_TAG.sub("", answer)))),
-        "thought stripped": int(thought),
-    }
-    return Parsed(
-        order=(*order, *missing),
-        complete=not missing,
-        mends={kind: number for kind, number in mends.items() if number},
-    )

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from dear.prompts.guarding import THOUGHT_TAG
-from dear.prompts.listwise import Identifiers, render_permutation
+from dear.prompts.permutations import Identifiers, render_permutation
 
 FINAL = "### Final Reranking:"
 """The line that the prompt `reasoning` asks for."""

@@ -14,7 +14,8 @@ import numpy as np
 
 from dear.backends import Backend, Completion, OnAnswer
 from dear.errors import BackendError, ConfigError, ParseError, nearest
-from dear.prompts.listwise import LISTWISE_PROMPTS, ListwisePrompt, parse_permutation
+from dear.prompts.listwise import LISTWISE_PROMPTS, ListwisePrompt
+from dear.prompts.permutations import parse_permutation
 from dear.rank.fusion import check_weight, fuse
 from dear.rank.strategies import Sliding, Strategy, Window, drive
 from dear.records import Candidates, Ranking

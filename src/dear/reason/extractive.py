@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from dear.errors import ConfigError
 from dear.models.encoding import Pair
 from dear.models.opening import PairModel
-from dear.prompts.listwise import clean, render_permutation
+from dear.prompts.listwise import clean
+from dear.prompts.permutations import render_permutation
 from dear.reason.drafts import Drafts
 from dear.reason.sample import Question
 from dear.reason.select import Answer

@@ -8,7 +8,7 @@ from dear.data.formats import read_chat, read_cot, read_lists, text_id
 from dear.data.formats.lines import Source, source_name
 from dear.data.formats.rows import json_rows
 from dear.errors import DataError
-from dear.prompts.listwise import render_permutation
+from dear.prompts.permutations import render_permutation
 from dear.prompts.reasoning import numbered, read_window, split_answer
 from dear.reason.sample import Question
 from dear.reason.select import Answer

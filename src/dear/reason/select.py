@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias, get_args
 
 from dear.data.held_out import normalised
 from dear.errors import ConfigError, DataError, ParseError
-from dear.prompts.listwise import Identifiers, parse_permutation
+from dear.prompts.permutations import Identifiers, parse_permutation
 from dear.prompts.reasoning import cited
 from dear.reason.leakage import NOTHING, HeldOut
 from dear.reason.sample import Question

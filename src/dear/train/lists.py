@@ -16,7 +16,7 @@ from dear.data.formats.rows import json_rows
 from dear.errors import ConfigError, DataError
 from dear.models.list_encoding import ListEncoder
 from dear.models.listwise_contract import ListwiseContract
-from dear.prompts.listwise import renumber
+from dear.prompts.permutations import renumber
 from dear.records import ListExample
 
 LISTS_FILE = "examples.jsonl"
