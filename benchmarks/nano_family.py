@@ -92,7 +92,9 @@ class Twins:
         settings = [word for change in changes for word in ("--set", change)]
         self.dear("train", f"{FAMILY}{name}", "--output", folder, *settings)
         if not ranked.is_file():
-            lists = ("--listwise", f"local:{folder}", "--window", str(WINDOW), "--step", str(STEP))
+            # in one pass: a thought of four layers is none, and takes minutes
+            lists = ("--listwise", f"local:{folder}#first")
+            lists += ("--window", str(WINDOW), "--step", str(STEP))
             system = lists if "listwise" in name else ("--model", folder)
             self.dear(
                 *("rank", "pydocs", "--run", str(self.bm25), *system, "--output", str(ranked))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import os
 import platform
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -18,32 +18,12 @@ SHARDED = "sharded"
 """The name of all GPUs together, for a model that one does not hold."""
 
 
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
-"""Parameters of mallopt(3)."""
-
-
 @cache
-def _glibc() -> ctypes.CDLL | None:
-    with contextlib.suppress(OSError, AttributeError):
-        library = ctypes.CDLL("libc.so.6")
-        library.malloc_trim, library.mallopt  # noqa: B018
-        return library
-    return None  # another C library
-
-
-@cache
-def keep_heap() -> None:
-    """Let the C library keep freed memory for the next batch, in this process from now on.
-
-    As it comes, glibc maps every large tensor anew and gives it back at once, and the system
-    clears its pages each time: a fifth of a training step on a CPU. Where the environment says
-    how malloc is to behave, it is left alone.
-    """
-    library = _glibc()
-    asked = any(name.startswith("MALLOC_") for name in os.environ) or "GLIBC_TUNABLES" in os.environ
-    if library is not None and not asked:
-        library.mallopt(_MMAP_THRESHOLD, 1 << 30)
-        library.mallopt(_TRIM_THRESHOLD, (1 << 31) - 1)
+def _malloc_trim() -> Callable[[int], int] | None:
+    try:
+        return ctypes.CDLL("libc.so.6").malloc_trim
+    except (OSError, AttributeError):  # another C library
+        return None
 
 
 def trim_heap() -> None:
@@ -52,9 +32,9 @@ def trim_heap() -> None:
     Batches of ever other shapes leave holes in its heap: without this a stream of a million pairs
     grows by 0.4 KB a pair, all of it free. Takes milliseconds.
     """
-    library = _glibc()
-    if library is not None:
-        library.malloc_trim(0)
+    trim = _malloc_trim()
+    if trim is not None:
+        trim(0)
 
 
 def pick_device(device: str) -> torch.device:

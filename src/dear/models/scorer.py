@@ -22,7 +22,7 @@ from dear.models.contract import ScoringContract
 from dear.models.encoding import Encoded, Pair, PairEncoder
 from dear.models.engines import ENGINES, FITS, Engine, EngineName
 from dear.models.exported import ExportedModel
-from dear.models.hardware import keep_heap, trim_heap
+from dear.models.hardware import trim_heap
 from dear.models.loading import ScoringModel
 
 TRIM_PAIRS = 512
@@ -58,8 +58,6 @@ class Scorer:
         if batch_tokens is None:
             batch_tokens = load_batch_tokens(model)
         self.use_batch_tokens(pick_batch_tokens(batch_tokens, model.device))
-        if model.device.type == "cpu":
-            keep_heap()
 
     def use_batch_tokens(self, batch_tokens: int) -> None:
         self.batch_tokens = batch_tokens

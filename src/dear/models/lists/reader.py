@@ -9,7 +9,6 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from dear.errors import ConfigError, nearest
 from dear.models.batching import pick_batch_tokens
-from dear.models.hardware import keep_heap
 from dear.models.lists.attention_heads import HeadWeights
 from dear.models.lists.decoder import Decoder, Program
 from dear.models.lists.in_context import InContext
@@ -115,8 +114,6 @@ class ListReader:
             InContext(model, self.decoder, heads or model.heads) if reading == "attention" else None
         )
         self._stops = _stops(model)
-        if model.device.type == "cpu":
-            keep_heap()
 
     @property
     def name(self) -> str:
