@@ -12,7 +12,13 @@ import torch
 from numpy.typing import NDArray
 
 from dear.errors import BackendError, ConfigError
-from dear.models.batching import in_batches, pick_batch_tokens, require_finite, token_batches
+from dear.models.batching import (
+    ANY_SHAPE,
+    in_batches,
+    pick_batch_tokens,
+    require_finite,
+    token_batches,
+)
 from dear.models.encoding import Encoded, PairEncoder
 from dear.models.engines.dropping import full_mask, layers_of, pooled_state, recording
 from dear.models.engines.early import Bar, EarlyEngine, EarlyExit
@@ -171,7 +177,7 @@ def _observe(
     progress: Progress | None,
 ) -> tuple[dict[int, NDArray[np.float32]], Vector]:
     """({layer: pooled states (n, d)}, logits (n,)) of the full model, in the order given."""
-    engine = PaddedEngine(model, budget)
+    engine = PaddedEngine(model, budget, ANY_SHAPE)
 
     def forward(some: Sequence[Encoded]) -> NDArray[np.float32]:
         mask = full_mask(some, model)

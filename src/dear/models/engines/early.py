@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from dear.artifacts import atomic_path, read_json, write_json
 from dear.errors import ConfigError, ContractMismatch, DataError
-from dear.models.batching import token_batches
+from dear.models.batching import ANY_SHAPE, token_batches
 from dear.models.contract import ScoringContract
 from dear.models.encoding import Encoded, PairEncoder
 from dear.models.engines.dropping import AllDropped, RowDropper, full_mask
@@ -149,7 +149,8 @@ class EarlyEngine:
         self.model = model
         self.exit = exit
         self.batch_tokens = batch_tokens
-        self.padded = PaddedEngine(model, batch_tokens)
+        # rows leave a batch in the middle of the model: no shape comes again
+        self.padded = PaddedEngine(model, batch_tokens, ANY_SHAPE)
         self.dropper = RowDropper(model, exit.layer)
         self._weights = torch.from_numpy(exit.weights).to(model.device)
         self._done = self._all = 0

@@ -13,16 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dear.errors import DataError, MissingExtra
-from dear.models.batching import Progress, collate, token_batches
+from dear.models.batching import Grid, Progress, collate, token_batches
 from dear.models.encoding import Encoded
 
 GRAPH = "openvino_model.xml"
 WEIGHTS = "openvino_model.bin"
 
 BATCH_TOKENS = 2048
-
-ROUND = 8
-"""Widths are rounded up to a multiple: a new shape costs some planning."""
 
 
 def load_openvino() -> Any:
@@ -60,7 +57,8 @@ class OpenVINOEngine:
             threads = torch.get_num_threads()
         self.pad_id = pad_id
         self.batch_tokens = batch_tokens
-        self.longest = longest
+        # a new shape costs some planning
+        self.grid = Grid(width=8, rows=1, longest=longest)
         core = ov.Core()
         settings: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": precision,
@@ -90,7 +88,7 @@ class OpenVINOEngine:
         scores = np.empty(len(encoded), dtype=np.float32)
         total = len(encoded) if total is None else total
         done = 0
-        for rows in token_batches([self._width(len(e)) for e in encoded], self.batch_tokens):
+        for rows in token_batches([len(e) for e in encoded], self.batch_tokens, self.grid):
             self._queue.start_async(self._feed([encoded[i] for i in rows]), (scores, rows))
             done += len(rows)
             if progress is not None and done < len(encoded):
@@ -100,14 +98,9 @@ class OpenVINOEngine:
             progress(total, total)
         return scores
 
-    def _width(self, length: int) -> int:
-        rounded = -(-length // ROUND) * ROUND
-        # a model may have no position behind its contract's last
-        return rounded if self.longest is None else max(length, min(rounded, self.longest))
-
     def _feed(self, encoded: Sequence[Encoded]) -> Mapping[str, NDArray[np.int64]]:
         ids, mask, types = collate(
-            encoded, pad_id=self.pad_id, width=self._width(max(len(e) for e in encoded))
+            encoded, pad_id=self.pad_id, width=self.grid.widened(max(map(len, encoded)))
         )
         feed = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
         return {name: tensor.numpy() for name, tensor in feed.items() if name in self._inputs}

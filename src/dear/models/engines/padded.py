@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dear.models.batching import Progress, collate, in_batches
+from dear.models.batching import Grid, Progress, collate, grid_for, in_batches
 from dear.models.encoding import Encoded
 from dear.models.heads import pooled_logits
 from dear.models.loading import ScoringModel
@@ -17,13 +17,16 @@ from dear.models.loading import ScoringModel
 class PaddedEngine:
     """Like lengths stand together, so that little of a batch is padding.
 
+    grid: the shapes of its batches; what suits the device where None.
     tokens_padded: of all batches so far, padding counted.
     """
 
-    def __init__(self, model: ScoringModel, batch_tokens: int) -> None:
+    def __init__(self, model: ScoringModel, batch_tokens: int, grid: Grid | None = None) -> None:
         self.model = model
         self.batch_tokens = batch_tokens
         self.tokens_padded = 0
+        contract = model.contract
+        self.grid = grid or grid_for(model.device, contract.dtype, contract.longest)
 
     def run(
         self,
@@ -32,17 +35,19 @@ class PaddedEngine:
         total: int | None = None,
     ) -> NDArray[np.float32]:
         """float32 (n,) logits in the order of `encoded`."""
-        return in_batches(encoded, self.batch_tokens, self.forward, progress, total)
+        return in_batches(encoded, self.batch_tokens, self.forward, progress, total, self.grid)
 
     def forward(self, encoded: Sequence[Encoded]) -> NDArray[np.float32]:
         """float32 (n,) logits of one batch."""
         device = self.model.device
-        self.tokens_padded += max(map(len, encoded)) * len(encoded)
+        width = self.grid.widened(max(map(len, encoded)))
+        self.tokens_padded += width * len(encoded)
         ids, mask, types = collate(
             encoded,
             pad_id=self.model.tokenizer.pad_token_id,
             # an encoder's head reads the first position
             side=self.model.contract.padding_side if self.model.is_decoder else "right",
+            width=width,
         )
         with torch.inference_mode():
             logits = pooled_logits(

@@ -18,7 +18,14 @@ import torch
 from numpy.typing import NDArray
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
-from dear.models.batching import Progress, collate, in_batches, token_batches
+from dear.models.batching import (
+    ANY_SHAPE,
+    Grid,
+    Progress,
+    collate,
+    in_batches,
+    token_batches,
+)
 from dear.models.encoding import Encoded
 from dear.models.engines.padded import PaddedEngine
 from dear.models.engines.prefix_sets import PrefixSet, common_prefixes
@@ -121,8 +128,10 @@ class PrefixEngine:
             prefixes.append(ids[0][: each.prefix])
             rests += [_Rest(row, one[each.prefix :]) for one in ids]
         with torch.inference_mode():
-            shared = _Shared(self.model, prefixes)
-            return in_batches(rests, self.batch_tokens, shared.logits, progress)
+            shared = _Shared(self.model, prefixes, self.padded.grid)
+            return in_batches(
+                rests, self.batch_tokens, shared.logits, progress, grid=self.padded.grid
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,8 +152,11 @@ class _Shared:
     distances between positions, and so sliding windows and ALiBi, are those of the sequence.
     """
 
-    def __init__(self, model: ScoringModel, prefixes: Sequence[list[int]]) -> None:
+    def __init__(
+        self, model: ScoringModel, prefixes: Sequence[list[int]], grid: Grid = ANY_SHAPE
+    ) -> None:
         self.model = model
+        self.grid = grid
         self.bare = bare_model(model.model)
         self.body = getattr(self.bare, self.bare.base_model_prefix)
         self.takes_positions = "position_ids" in _arguments(self.body)
@@ -162,15 +174,19 @@ class _Shared:
 
     def pooled(self, rests: Sequence[_Rest]) -> torch.Tensor:
         """(B, H) hidden states of the last tokens."""
-        ids, mask = self._collate([rest.ids for rest in rests], "right")
+        width = self.grid.widened(max(map(len, rests)))
+        ids, mask = self._collate([rest.ids for rest in rests], "right", width)
         rows = torch.tensor([rest.row for rest in rests], device=self.model.device)
         cache = Cache(layers=[_FrozenLayer(*both, rows) for both in self.kept])
         hidden = self._hidden(ids, torch.cat([self.mask[rows], mask], dim=1), cache)
         return hidden[torch.arange(len(rests), device=self.model.device), mask.sum(-1) - 1]
 
-    def _collate(self, some: Sequence[list[int]], side: str) -> tuple[torch.Tensor, torch.Tensor]:
+    def _collate(
+        self, some: Sequence[list[int]], side: str, width: int | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         items = [Encoded(ids, [0] * len(ids)) for ids in some]
-        ids, mask, _ = collate(items, pad_id=self.model.tokenizer.pad_token_id, side=side)
+        pad_id = self.model.tokenizer.pad_token_id
+        ids, mask, _ = collate(items, pad_id=pad_id, side=side, width=width)
         return ids.to(self.model.device), mask.to(self.model.device)
 
     def _hidden(self, ids: torch.Tensor, mask: torch.Tensor, cache: Cache) -> torch.Tensor:
