@@ -1,11 +1,12 @@
 """Where the time goes in our own engine, and what each of its devices is worth on this machine.
 
     python benchmarks/inside.py --data FOLDER --encoder CHECKPOINT --decoder CHECKPOINT \
-        [--only profile,compile,prefix,early]
+        [--only profile,compile,prefix,shapes,early]
 
 profile: kinds of operations in bfloat16 batch scoring, and the rate inside matrix products.
 compile: torch.compile (dynamic shapes, and widths in buckets) against eager, warm-up apart.
 prefix:  a query's keys and values shared by its passages, against whole sequences (decoder).
+shapes:  batches of few shapes against any, on queries that are new to both, one after another.
 early:   an early exit calibrated on training queries: what it keeps and saves on dl19.
 
 Written to benchmarks/results/inside.json, a part at a time.
@@ -32,6 +33,7 @@ from dear.artifacts import read_json, write_json
 from dear.bench.machine import matrix_rate, with_rates
 from dear.bench.turns import pairs_of
 from dear.data.collections import open_collection
+from dear.models.batching import ANY_SHAPE
 from dear.models.encoding import Encoded
 from dear.models.engines.padded import PaddedEngine
 from dear.models.engines.prefix import PrefixEngine
@@ -163,6 +165,35 @@ class Inside:
             }
         )
 
+    def shapes(self, kind: str) -> dict[str, Any]:
+        """Every query once by each, so that neither finds a kernel that its twin has left."""
+        queries, depth = self.options.shapes
+        scorer = self.scorer(kind)
+        model, encode = model_of(scorer), scorer.encoder.encode
+        few = PaddedEngine(model, scorer.batch_tokens)
+        engines = {"any": PaddedEngine(model, scorer.batch_tokens, ANY_SHAPE), "few": few}
+        if few.grid == ANY_SHAPE:
+            return {"reason": f"any shape will do in {model.contract.dtype} here"}
+        seconds: dict[str, list[float]] = {name: [] for name in engines}
+        for number, c in enumerate(self.candidates("dl19", "test", queries, depth)):
+            encoded = encode([(c.query.text, p.full_text) for p in c.passages])
+            for name in sorted(engines, reverse=bool(number % 2)):
+                started = time.perf_counter()
+                engines[name].run(encoded)
+                seconds[name].append(time.perf_counter() - started)
+        # the first ones load whatever else is loaded on first use
+        settled = {name: found[2:] for name, found in seconds.items()}
+        return rounded(
+            {
+                "queries": len(settled["any"]),
+                "passages": depth,
+                "any_ms": 1000 * statistics.median(settled["any"]),
+                "few_ms": 1000 * statistics.median(settled["few"]),
+                "gain": sum(settled["any"]) / sum(settled["few"]),
+                "more_padding": few.tokens_padded / engines["any"].tokens_padded - 1,
+            }
+        )
+
     def early(self, kind: str) -> dict[str, Any]:
         queries, depth = self.options.early
         scorer = self.scorer(kind)
@@ -241,10 +272,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--encoder", type=Path)
     parser.add_argument("--decoder", type=Path)
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/inside.json"))
-    parser.add_argument("--only", default="profile,compile,prefix,early")
+    parser.add_argument("--only", default="profile,compile,prefix,shapes,early")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--encoder-pairs", type=shape, default=(5, 100), help="QUERIESxDEPTH")
     parser.add_argument("--decoder-pairs", type=shape, default=(2, 50))
+    parser.add_argument("--shapes", type=shape, default=(20, 100))
     parser.add_argument("--early", type=shape, default=(20, 50))
     options = parser.parse_args(arguments)
     options.pairs = {"encoder": options.encoder_pairs, "decoder": options.decoder_pairs}
