@@ -135,9 +135,8 @@ def test_every_value_of_every_run_is_that_of_pytrec_eval(
         run, raw = read_run(path), scores_of(path)
         assert_equal(run, raw, qrels, 1)
         # with queries that the run lacks, and the other level of graded judgements
-        for query_id in list(run)[::3]:
-            del run[query_id], raw[query_id]
-        assert_equal(run, raw, qrels, 2)
+        some = list(run)[::4]
+        assert_equal({q: run[q] for q in some}, {q: raw[q] for q in some}, qrels, 2)
 
 
 PASSAGES = [*(f"d{i}" for i in range(30)), "ä", "文", "A"]
