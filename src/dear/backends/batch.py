@@ -6,16 +6,15 @@ import json
 import logging
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Final, TypeVar
 
-from dear.backends import Completion, OnAnswer, Price
-from dear.backends.options import HttpOptions
+from dear.backends import Completion, OnAnswer
 from dear.backends.wire import (
+    OfServer,
     Unreadable,
     fault_of,
     plain_client,
-    reachable,
     read_answer,
     request_body,
 )
@@ -38,28 +37,12 @@ _NONCE = "dear"
 _ENDED = ("completed", "failed", "expired", "cancelled")
 
 
-class BatchBackend:
+class BatchBackend(OfServer):
     """Prompts to completions through files: write, upload, create, poll, download.
 
     A batch carries a nonce in its metadata, so that one whose creation was not confirmed is found
     again instead of being made, and paid, twice.
     """
-
-    def __init__(self, options: HttpOptions) -> None:
-        reachable()
-        self.options = options
-
-    @property
-    def name(self) -> str:
-        return f"{self.options.base_url}#{self.options.model}"
-
-    @property
-    def identity(self) -> Mapping[str, Any]:
-        return self.options.identity
-
-    @property
-    def price(self) -> Price | None:
-        return self.options.price
 
     def generate(
         self, prompts: Sequence[WindowPrompt], on_answer: OnAnswer | None = None

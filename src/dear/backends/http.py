@@ -11,15 +11,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from dear.backends import Completion, OnAnswer, Price
+from dear.backends import Completion, OnAnswer
 from dear.backends.limits import Pace
 from dear.backends.options import HttpOptions
 from dear.backends.wire import (
     Fault,
+    OfServer,
     async_client,
     estimated_tokens,
     fault_of,
-    reachable,
     read_answer,
     request_body,
 )
@@ -48,7 +48,7 @@ class _Job:
     stopped: bool = False
 
 
-class HttpBackend:
+class HttpBackend(OfServer):
     """Prompts to completions, several requests at a time, each repeated until it is answered.
 
     Prompts that follow a hopeless one (no such model, a wrong key, a server that answered nothing
@@ -57,22 +57,9 @@ class HttpBackend:
     """
 
     def __init__(self, options: HttpOptions) -> None:
-        reachable()
-        self.options = options
+        super().__init__(options)
         self._refused: set[str] = set()
         self._pace = Pace(options.requests_per_minute, options.tokens_per_minute)
-
-    @property
-    def name(self) -> str:
-        return f"{self.options.base_url}#{self.options.model}"
-
-    @property
-    def identity(self) -> Mapping[str, Any]:
-        return self.options.identity
-
-    @property
-    def price(self) -> Price | None:
-        return self.options.price
 
     def generate(
         self, prompts: Sequence[WindowPrompt], on_answer: OnAnswer | None = None

@@ -14,7 +14,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from dear.backends import Completion
+from dear.backends import Completion, Price
 from dear.backends.options import HttpOptions
 from dear.errors import MissingExtra, excerpt
 from dear.prompts.listwise import WindowPrompt
@@ -61,6 +61,26 @@ def reachable() -> None:
     """MissingExtra: there is no client."""
     if importlib.util.find_spec("openai") is None:
         raise MissingExtra.of("openai", "http")
+
+
+class OfServer:
+    """What every backend is that asks a server for text. MissingExtra: there is no client."""
+
+    def __init__(self, options: HttpOptions) -> None:
+        reachable()
+        self.options = options
+
+    @property
+    def name(self) -> str:
+        return f"{self.options.base_url}#{self.options.model}"
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        return self.options.identity
+
+    @property
+    def price(self) -> Price | None:
+        return self.options.price
 
 
 def async_client(options: HttpOptions) -> openai.AsyncOpenAI:
