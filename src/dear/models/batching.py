@@ -45,7 +45,7 @@ class Grid:
     """Shapes of batches, few enough to come again.
 
     Where a processor multiplies matrices of low precision, oneDNN compiles a kernel for each new
-    shape: 11 ms for a product that takes 3, on a CPU with AMX.
+    shape (benchmarks/inside.py, `shapes`).
 
     width, rows: what a batch's tokens and sequences are multiples of; sequences only where more
         follow.  longest: no batch is made wider than this for it.
