@@ -5,8 +5,9 @@
 --stage1 is the --work folder of benchmarks/stage1.py: its labels order the lists. Every step is
 kept in --work and done once; kill it at any time and start it again.
 
-The parts, in order: `lists` (--size passages of a query, over the teacher's whole range, in an
-order of chance; some queries are held out), `train` (one model for each of --variants), `heads`
+The parts, in order: `lists` (of --size passages of a query, over the teacher's whole range, in an
+order of chance, with a thought that quotes the best ones; in a share of them all passages but one
+are other queries'; some queries are held out), `train` (one model for each of --variants), `heads`
 (weights for the base's attention heads, for in-context reranking), `evaluate` (the held-out lists
 in one pass, against the teacher's order), `test` (test collections, from a shuffled start and
 behind a pointwise model; see stage2_test.py). The last two write to
@@ -20,6 +21,7 @@ import os
 import random
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,36 +34,45 @@ from stage2_test import ListTest, add_options, heads_folder, print_table
 
 from dear.artifacts import read_json, write_json
 from dear.data.formats import read_lists, write_lists
-from dear.data.groups import sample_groups
 from dear.models.list_encoding import ListEncoder
 from dear.models.lists.attention_heads import HEADS_FILE, fit_heads
 from dear.models.lists.loading import load_list_model
 from dear.models.lists.reader import ListReader
 from dear.models.listwise_contract import ListwiseContract
+from dear.models.opening import PairModel, open_model
 from dear.prompts.listwise import LISTWISE_PROMPTS
+from dear.reason.drafts import open_drafts
+from dear.reason.extractive import Evidence, extract
+from dear.reason.sample import Plan, Question, parse_sizes, sample
+from dear.reason.select import select
 from dear.recipes import parse_recipe
 from dear.records import ListExample
 from dear.train.checkpoints import TRAINING_FILE, is_finished
 from dear.train.list_start import start_list_model
-from dear.train.lists import ListTokenizer, ListTokens, shuffled, tokenise
+from dear.train.lists import ListTokenizer, ListTokens, reordered, tokenise
 from dear.train.listwise import list_quality, train_lists
 
 PARTS = ("lists", "train", "heads", "evaluate", "test")
 HELD_OUT = 15
 """Queries of each collection that no model trains on."""
-WEB_LISTS = 8
-"""Lists of each web query: they are few, but of the kind that dl19 asks."""
-LORA = {"rank": 16, "alpha": 32.0}
+WEB_LISTS = 4
+"""Times --per-query lists of each web query: they are few, but of the kind that dl19 asks."""
+ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
+EVIDENCE = {"passages": 2, "max_words": 12}
+"""Of a thought: short, for a small model."""
+STRANGER = 2.0
+"""How far below the query's worst candidate other queries' passages are scored."""
 
+FIRST = {"text": 0.0, "first": 1.0, "targets": "scores"}
 VARIANTS: dict[str, dict[str, Any]] = {
-    "first": {"loss": {"text": 0.0, "first": 1.0}},
-    "first, ranknet": {"loss": {"text": 0.0, "first": 1.0, "first_loss": "ranknet"}},
-    "first, listnet": {
-        "loss": {"text": 0.0, "first": 1.0, "first_loss": "listnet", "targets": "scores"}
-    },
+    "first": {"loss": FIRST},
+    "first, unshuffled": {"loss": FIRST, "shuffle": False},
     "text": {"loss": {"text": 1.0, "first": 0.0}},
-    "both": {"loss": {"text": 1.0, "first": 1.0}},
+    "thought": {"loss": {"text": 1.0, "first": 0.0}, "thought": True},
+    "both": {"loss": FIRST | {"text": 1.0}},
 }
+"""Of the table `listwise`. Unshuffled lists stand in the first stage's order, as a retriever hands
+them over; the others in an order of chance."""
 
 
 class Stage2:
@@ -69,7 +80,9 @@ class Stage2:
         self.options = options
         self.work: Path = options.work
         self.stage1 = Bench(
-            argparse.Namespace(data=options.data, work=options.stage1, train_queries=None)
+            argparse.Namespace(
+                data=options.data, work=options.stage1, train_queries=options.train_queries
+            )
         )
 
     # -- lists -----------------------------------------------------------------------------
@@ -79,50 +92,54 @@ class Stage2:
         paths = {part: self.list_path(part) for part in found}
         if all(path.exists() for path in paths.values()):
             return
+        teacher = open_model(f"biencoder:{self.stage1.teacher()}")
         for name in (*TRAIN, *WEB):
-            run = self.stage1.train_run(name)
+            run, labels = self.stage1.train_run(name), self.stage1.teacher_labels(name)
             held = set(sorted(run)[:: max(1, len(run) // HELD_OUT)][:HELD_OUT])
             collection = self.stage1.collection(name)
-            queries, corpus = collection.queries(), collection.corpus
-            groups = sample_groups(
-                run,
-                labels=self.stage1.teacher_labels(name),
-                size=self.options.size,
-                negatives="spread",
-                per_query=WEB_LISTS if name in WEB else 1,
-                seed=1,
-            )
-            for number, group in enumerate(groups):
-                if len(group) < self.options.size or group.teacher is None:
-                    continue
-                example = ListExample(
-                    query=queries[group.query_id],
-                    passages=tuple(corpus[p] for p in group.passage_ids),
-                    order=tuple(np.argsort([-s for s in group.teacher], kind="stable").tolist()),
-                    scores=tuple(group.teacher),
-                    source=f"stage1 {name}",
-                )
-                part = "held-out" if group.query_id in held else "train"
-                found[part].append(shuffled(example, seed=1, epoch=0, number=number))
-        # one list of each held-out query
-        found["held-out"] = list({(e.source, e.query.id): e for e in found["held-out"]}.values())
+            repeats = self.options.per_query * (WEB_LISTS if name in WEB else 1)
+            low, high = parse_sizes(self.options.size)
+            plans = {
+                "train": Plan(sizes=(low, high), per_query=repeats, top_k=50, seed=1),
+                "held-out": Plan(sizes=(high, high), top_k=50, seed=1),
+            }
+            for part, plan in plans.items():
+                some = {q: r for q, r in run.items() if (q in held) == (part == "held-out")}
+                questions = sample(collection, some, plan, labels=labels).questions
+                if part == "train":
+                    questions = with_strangers(questions, self.options.strangers, seed=1)
+                say(f"{name}, {part}: {len(questions):,} lists")
+                found[part] += self.examples_of(name, questions, teacher)
         for part, examples in found.items():
             random.Random(1).shuffle(examples)
             write_lists(paths[part], examples)
             say(f"{part}: {len(examples):,} lists")
 
+    def examples_of(
+        self, name: str, questions: list[Question], teacher: PairModel
+    ) -> list[ListExample]:
+        """In the teacher's order, with its evidence."""
+        path = self.work / "lists" / f"drafts-{name}.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        evidence = Evidence(**EVIDENCE, passage_words=self.options.words)
+        with open_drafts(path) as drafts:
+            answers = extract(questions, teacher, drafts, evidence)
+        chosen = (select(answer) for answer in answers)
+        return [replace(e, source=name) for e in chosen if isinstance(e, ListExample)]
+
     def examples(self, part: str) -> list[ListExample]:
         return list(read_lists(self.list_path(part)))
 
     def list_path(self, part: str) -> Path:
-        return self.work / "lists" / f"{part}-{self.options.size}.jsonl"
+        o = self.options
+        return self.work / "lists" / f"{part}-{o.size}-{o.words}-{o.strangers:g}.jsonl"
 
     # -- training --------------------------------------------------------------------------
 
     def name(self, variant: str) -> str:
         o = self.options
         start = Path(o.base).name
-        form = "full" if o.full else f"lora {o.rank}"
+        form = "full" if o.full else f"lora {o.rank} of {o.last_layers or 'all'}"
         return f"{variant}, {start}, {form}, {o.learning_rate:g}, {o.lists} x {o.size}, {o.words}"
 
     def folder(self, variant: str) -> Path:
@@ -132,19 +149,26 @@ class Stage2:
         o = self.options
         model: dict[str, Any] = {"base": o.base}
         if not o.full:
-            model["lora"] = LORA | {"rank": o.rank, "alpha": 2.0 * o.rank}
+            model["lora"] = {
+                "rank": o.rank,
+                "alpha": 2.0 * o.rank,
+                "targets": ATTENTION,
+                "last_layers": o.last_layers,
+            }
+        listwise = {"prompt": o.prompt, "max_words": o.words, "max_tokens": 1536}
+        listwise["short_first"] = True
+        listwise |= VARIANTS[variant]
+        listwise["loss"] = listwise["loss"] | {"passages": o.passages}
         return {
             "name": self.name(variant),
             "kind": "listwise",
             "model": model,
             "data": [{"lists": ["stage2"]}],
-            "listwise": {"max_words": o.words, "max_window": 20, "max_tokens": 1536}
-            | VARIANTS[variant],
+            "listwise": listwise,
             "train": {
                 "learning_rate": o.learning_rate,
                 "scheduler": "cosine",
                 "groups_per_step": o.per_step,
-                "accumulate": o.per_step // 2,
                 "save_steps": o.save_steps,
                 "log_steps": 5,
                 "epochs": o.epochs,
@@ -158,6 +182,8 @@ class Stage2:
             if is_finished(folder):
                 continue
             examples = self.examples("train")[: self.options.lists]
+            if not VARIANTS[variant].get("shuffle", True):
+                examples = [self.as_retrieved(example) for example in examples]
             say(f"training {self.name(variant)}")
             done = train_lists(
                 parse_recipe(self.recipe(variant)), folder, examples=examples, progress=every(30)
@@ -166,6 +192,15 @@ class Stage2:
                 f"trained {done.folder.name}: {done.lists / done.seconds:.2f} lists/s, "
                 f"{done.tokens / done.seconds:.0f} tokens/s, {done.rejected} rejected"
             )
+
+    def as_retrieved(self, example: ListExample) -> ListExample:
+        """In the order of the first stage's run; passages that it does not hold, last."""
+        name = example.source
+        run = self.stage1.train_run(name)[example.query.id].passage_ids
+        ranks = [run.index(p.id) if p.id in run else len(run) for p in example.passages]
+        order = sorted(range(len(ranks)), key=lambda i: (ranks[i], i))
+        places = [order.index(i) for i in range(len(order))]
+        return reordered(example, places)
 
     def heads(self) -> None:
         """What each head of the base counts in in-context reranking, without touching a weight."""
@@ -197,7 +232,7 @@ class Stage2:
         rows: dict[str, Any] = results.setdefault("held-out", {})
         examples = self.examples("held-out")[: self.options.test_lists]
         rows[f"order of chance, {self.options.size}"] = measured(
-            [range(self.options.size)] * len(examples), examples
+            [range(len(e.passages)) for e in examples], examples
         )
         for folder in sorted((self.work / "models").glob("*")):
             if not is_finished(folder) or folder.name in rows:
@@ -227,6 +262,28 @@ class Stage2:
     def results(self) -> dict[str, Any]:
         path = self.options.output
         return read_json(path) if path.exists() else {}
+
+
+def with_strangers(questions: list[Question], share: float, *, seed: int) -> list[Question]:
+    """In every so many lists all passages but the best are taken from other queries' lists: what
+    a list is about is learnt sooner where it is plain."""
+    every_nth = round(1 / share) if share else 0
+    rng = random.Random(seed)
+    out = []
+    for number, question in enumerate(questions):
+        if not every_nth or number % every_nth or question.scores is None:
+            out.append(question)
+            continue
+        best = int(np.argmax(question.scores))
+        taken, passages = {question.passages[best].id}, list(question.passages)
+        for i in range(len(passages)):
+            while i != best and passages[i].id in taken | {p.id for p in question.passages}:
+                passages[i] = rng.choice(rng.choice(questions).passages)
+            taken.add(passages[i].id)
+        low = min(question.scores) - STRANGER
+        scores = tuple(s if i == best else low for i, s in enumerate(question.scores))
+        out.append(replace(question, passages=tuple(passages), scores=scores))
+    return out
 
 
 def measured(found: Any, examples: list[ListExample]) -> dict[str, Any]:
@@ -260,14 +317,20 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/stage2.json"))
     parser.add_argument("--only", default=",".join(PARTS))
+    parser.add_argument("--train-queries", type=int, help="of each collection, as in stage1.py")
     parser.add_argument("--variants", action="append", choices=list(VARIANTS))
     parser.add_argument("--base", default="smollm2-135m")
     parser.add_argument("--full", action="store_true", help="full weights instead of an adapter")
     parser.add_argument("--rank", type=int, default=16)
-    parser.add_argument("--learning-rate", type=float, default=1e-4)
+    parser.add_argument("--last-layers", type=int, default=18, help="that are adapted; 0 for all")
+    parser.add_argument("--prompt", default="pairs")
+    parser.add_argument("--passages", type=float, default=1.0, help="weight of listwise.loss")
+    parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--lists", type=int, default=1000, help="to train on")
-    parser.add_argument("--size", type=int, default=8, help="passages in a list")
-    parser.add_argument("--words", type=int, default=50, help="of each passage")
+    parser.add_argument("--size", default="2-10", help="passages in a list, fewest and most")
+    parser.add_argument("--per-query", type=int, default=2, help="lists")
+    parser.add_argument("--strangers", type=float, default=0.3, help="share of lists")
+    parser.add_argument("--words", type=int, default=40, help="of each passage")
     parser.add_argument("--per-step", type=int, default=8)
     parser.add_argument("--epochs", type=float, default=1.0)
     parser.add_argument("--save-steps", type=int, default=10)

@@ -39,11 +39,11 @@ class ChainIds:
 class ListEncoder:
     """Prompts and answers to token ids.
 
-    Prompts go through the tokenizer's chat template; without one, the turns stand below each
-    other, behind the tokenizer's own special tokens. An answer's chain is put together from its
-    pieces, so that every permutation of N passages differs in the identifiers alone. Only the
-    chat template and the tokenizer write control tokens: what spells one inside a turn is broken
-    up first (`plain`).
+    Prompts go through the tokenizer's chat template, unless they are made of pieces; without one,
+    the turns stand below each other, behind the tokenizer's own special tokens. An answer's chain
+    is put together from its pieces, so that every permutation of N passages differs in the
+    identifiers alone. Only the chat template and the tokenizer write control tokens: what spells
+    one inside a turn is broken up first (`plain`).
     """
 
     def __init__(self, tokenizer: Any) -> None:
@@ -55,6 +55,14 @@ class ListEncoder:
 
     def prompt(self, window: WindowPrompt) -> list[int]:
         """What the model reads before it answers."""
+        if window.pieces is not None:
+            first, *others = map(self.plain, window.pieces)
+            ids = self.opening(first)
+            for number, piece in enumerate(others):
+                # a passage, its name, a passage, …
+                behind = number % 2 == 1 or number == len(others) - 1
+                ids += [*self._piece(piece), *(() if behind else (self.tokenizer.eos_token_id,))]
+            return ids
         if self.tokenizer.chat_template:
             turns = [{"role": role, "content": self.plain(text)} for role, text in window.messages]
             text = self.tokenizer.apply_chat_template(
@@ -64,6 +72,15 @@ class ListEncoder:
             return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
         text = "\n\n".join(self.plain(text) for _, text in window.messages) + "\n"
         return self.opening(text)
+
+    def ends(self, window: WindowPrompt, ids: Sequence[int]) -> tuple[int, ...]:
+        """Where in `ids`, the prompt of this window, each passage has been read: the places of the
+        end-of-text tokens behind them; none where the prompt has no pieces."""
+        if window.pieces is None:
+            return ()
+        found = [i for i, token in enumerate(ids) if token == self.tokenizer.eos_token_id]
+        # the tokenizer may begin with one
+        return tuple(found[len(found) - len(window.passages) :])
 
     def plain(self, text: str) -> str:
         """`text` with a space inside whatever the tokenizer would read as a control token."""

@@ -39,6 +39,9 @@ def add_lora(model: Any, recipe: LoraRecipe, task: str, trained: Sequence[str] =
     unknown = sorted(set(recipe.targets) - names)
     if unknown:
         raise ConfigError(f"lora.targets: the model has no {', '.join(unknown)}")
+    layers = model.config.get_text_config().num_hidden_layers
+    if recipe.last_layers > layers:
+        raise ConfigError(f"lora.last_layers: {recipe.last_layers}; the model has {layers} layers")
     config = LoraConfig(
         task_type=task,
         r=recipe.rank,
@@ -46,5 +49,8 @@ def add_lora(model: Any, recipe: LoraRecipe, task: str, trained: Sequence[str] =
         lora_dropout=recipe.dropout,
         target_modules=list(recipe.targets),
         modules_to_save=list(trained) or None,
+        layers_to_transform=list(range(layers))[-recipe.last_layers :]
+        if recipe.last_layers
+        else None,
     )
     return get_peft_model(model, config)

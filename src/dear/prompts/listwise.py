@@ -32,6 +32,8 @@ class WindowPrompt:
     passages: as they are shown, if the prompt is guarded, and as they were handed in if not.
     identifiers: what stands in the passages' brackets, in order.
     guard: whether the prompt was guarded.
+    pieces: the text as a model of ours reads it, without turns, each piece by itself: what comes
+        first, a passage and its name again and again, what comes last. None where a chat is read.
     """
 
     query: Query
@@ -39,6 +41,7 @@ class WindowPrompt:
     messages: tuple[tuple[Role, str], ...]
     identifiers: tuple[str, ...]
     guard: bool = False
+    pieces: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,6 +56,10 @@ class ListwisePrompt:
     received:  the assistant's turn after each passage; only with `ready`.
     max_words: words that are kept of a passage.
     identifiers: numbers, or letters, each of which is one token to most models.
+    named:     what comes behind a passage, before the next one; only with `ends`.
+    ends:      a model of ours reads its end-of-text token between `passage` and `named`, as behind
+               a pair that it scores, and no turns. A server reads one turn without it, the pieces
+               with spaces between them.
     guard:     passages stand between quotation marks, hold nothing that could end them or pose as
                an identifier or a tag (`guarded`), and the prompt says that they are data.
     """
@@ -63,6 +70,8 @@ class ListwisePrompt:
     after: str
     ready: str = ""
     received: str = ""
+    named: str = ""
+    ends: bool = False
     max_words: int = 300
     identifiers: Identifiers = "numbers"
     guard: bool = False
@@ -101,12 +110,18 @@ class ListwisePrompt:
             for i, text in zip(named, texts, strict=True):
                 turns += [("user", text), ("assistant", _fill(self.received, {"i": i}))]
             turns.append(("user", after))
+        pieces: tuple[str, ...] | None = None
+        if self.ends:
+            pairs = zip(texts, (_fill(self.named, {"i": i}) for i in named), strict=True)
+            pieces = (before, *(text for pair in pairs for text in pair), after)
+            turns[-1] = ("user", " ".join(pieces))
         return WindowPrompt(
             query=query,
             passages=tuple(passages),
             messages=tuple(turns),
             identifiers=named,
             guard=self.guard,
+            pieces=pieces,
         )
 
     def _shown(self, passage: Passage) -> str:
@@ -203,6 +218,17 @@ LISTWISE_PROMPTS: dict[str, ListwisePrompt] = {
             "\nRank the passages by their relevance to the query, as in {example}.\n"
             "Query: {query}\n"
         ),
+        max_words=100,
+        identifiers="letters",
+    ),
+    # as our pointwise models read pairs, so that what they know of a passage at its end is there
+    # when the list is read, and a small model has but to look it up
+    "pairs": ListwisePrompt(
+        before="query: {query}",
+        passage="document: {passage}",
+        named="[{i}]",
+        after="query: {query} ranking:",
+        ends=True,
         max_words=100,
         identifiers="letters",
     ),

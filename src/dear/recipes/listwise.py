@@ -12,11 +12,15 @@ from dear.recipes.values import STRICT, Count, NotNegative
 
 @dataclass(frozen=True, kw_only=True)
 class ListLossRecipe:
-    """What an answer is measured by: text · cross-entropy + first · ranking loss.
+    """What an answer is measured by: text · cross-entropy + first · ranking loss + passages ·
+    ranking loss.
 
     text: weight of the mean cross-entropy of the answer's tokens.
     first: weight of the ranking loss on the identifiers' logits where the first one is chosen
         (FIRST, Gangi Reddy et al. 2024).
+    passages: weight of the same ranking loss on what the pointwise head of `model.base` makes of
+        the state where each passage has been read; for prompts that mark it ("pairs"). A small
+        model learns from it what to look up, long before it looks it up.
     first_loss: one of LOSSES, with its defaults.
     targets: what a loss that reads a teacher sees: "order" is the number of passages behind each
         one, "scores" the example's own. A loss that reads judgements sees the best as relevant.
@@ -25,6 +29,7 @@ class ListLossRecipe:
     __pydantic_config__ = STRICT
     text: NotNegative = 1.0
     first: NotNegative = 1.0
+    passages: NotNegative = 0.0
     first_loss: str = "weighted-ranknet"
     targets: Literal["order", "scores"] = "order"
 
@@ -36,6 +41,8 @@ class ListwiseRecipe:
     prompt, max_words, max_window, max_tokens, thought: the contract that the checkpoint will
         carry; see dear.models.listwise_contract.
     shuffle: the candidates' order is drawn anew in every epoch.
+    short_first: an epoch begins with its shortest lists and ends with its longest, instead of in
+        an order of chance: which one is meant is learnt sooner among few passages.
     dev: files or folders as in `data.lists`; nDCG of the order that one pass gives chooses the
         checkpoint.
     """
@@ -47,6 +54,7 @@ class ListwiseRecipe:
     max_tokens: Annotated[int, Field(ge=16)] = 4096
     thought: bool = False
     shuffle: bool = True
+    short_first: bool = False
     loss: ListLossRecipe = ListLossRecipe()
     dev: tuple[str, ...] = ()
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from dear.recipes.listwise import HeadsRecipe, ListwiseRecipe
 from dear.recipes.values import STRICT, Count, CountOrNone, NotNegative, Positive, Share
@@ -14,6 +16,8 @@ from dear.recipes.values import STRICT, Count, CountOrNone, NotNegative, Positiv
 class LoraRecipe:
     """A low-rank adapter (Hu et al. 2022) instead of full weights.
 
+    last_layers: only so many layers are adapted, those nearest to the head, and the backward pass
+        ends at the first of them; 0 for all.
     merge: fold the adapter into the base when training is done, so that the checkpoint loads
         without peft; otherwise the checkpoint holds the adapter and the head alone.
     """
@@ -31,6 +35,7 @@ class LoraRecipe:
         "up_proj",
         "down_proj",
     )
+    last_layers: Annotated[int, Field(ge=0)] = 0
     merge: bool = False
 
 

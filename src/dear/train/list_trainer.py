@@ -21,7 +21,7 @@ from dear.train.parallel import StepTrainer
 from dear.train.processes import of_the_first
 from dear.train.trainer import Flow, Step
 
-CPU_LIST_TOKENS = 512
+CPU_LIST_TOKENS = 2048
 """Padded tokens that go through the model at once on a CPU, and tokens of the lists whose
 activations are held at once; the numbers do not depend on it. A list that is longer goes alone,
 which wants no mask."""
@@ -35,17 +35,27 @@ class Read:
 
     identifiers: float32 (N,) logits of the identifiers' first tokens where the first is chosen.
     text: the mean cross-entropy of the answer's tokens in nats, float32; 0 where it was not asked.
+    passages: float32 (N,) scores of a pointwise head where each passage has been read; None
+        without a head.
     """
 
     identifiers: torch.Tensor
     text: torch.Tensor
+    passages: torch.Tensor | None = None
 
 
-def read(model: Any, rows: Rows, *, text: bool, budget: int | None = None) -> list[Read]:
+def read(
+    model: Any,
+    rows: Rows,
+    *,
+    text: bool,
+    head: torch.Tensor | None = None,
+    budget: int | None = None,
+) -> list[Read]:
     """One Read for each row (of `row_of`), in order.
 
-    text: also measure the answers.  budget: padded tokens in one forward pass, lists of like
-    length together; None for all at once.
+    text: also measure the answers.  head: float32 (H,), a pointwise model's, to score passages.
+    budget: padded tokens in one forward pass, lists of like length together; None for all at once.
     The vocabulary's logits are made for the answer alone, the identifiers' in float32.
     """
     # the last token is only predicted, never read
@@ -53,11 +63,13 @@ def read(model: Any, rows: Rows, *, text: bool, budget: int | None = None) -> li
     batches = token_batches(lengths, budget) if budget else [list(range(len(rows)))]
     found: dict[int, Read] = {}
     for batch in batches:
-        found |= zip(batch, _read_batch(model, [rows[i] for i in batch], text), strict=True)
+        found |= zip(batch, _read_batch(model, [rows[i] for i in batch], text, head), strict=True)
     return [found[i] for i in range(len(rows))]
 
 
-def _read_batch(model: Any, rows: Rows, text: bool) -> list[Read]:
+def _read_batch(
+    model: Any, rows: Rows, text: bool, scorer: torch.Tensor | None = None
+) -> list[Read]:
     inner = bare_model(model)
     device = inner.get_input_embeddings().weight.device
     # places counted from the end, for padding on the left
@@ -76,11 +88,16 @@ def _read_batch(model: Any, rows: Rows, text: bool) -> list[Read]:
         options["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)
     head = inner.get_output_embeddings()
     states: list[torch.Tensor] = []
-    hook = head.register_forward_pre_hook(lambda _, given: states.append(given[0]))
+    every: list[torch.Tensor] = []
+    body = getattr(inner, inner.base_model_prefix)
+    hooks = [head.register_forward_pre_hook(lambda _, given: states.append(given[0]))]
+    if scorer is not None:
+        hooks.append(body.register_forward_hook(lambda *given: every.append(given[2][0])))
     try:
         logits = model(input_ids=ids, attention_mask=mask, **options).logits
     finally:
-        hook.remove()
+        for hook in hooks:
+            hook.remove()
     out = []
     for b, row in enumerate(rows):
         named = torch.tensor(row["named"], device=device)
@@ -89,7 +106,12 @@ def _read_batch(model: Any, rows: Rows, text: bool) -> list[Read]:
         if text:
             answer = torch.tensor(row["input_ids"][-row["answer"] :], device=device)
             value = F.cross_entropy(logits[b, kept - row["answer"] :].float(), answer)
-        out.append(Read(identifiers, value))
+        scores = None
+        if scorer is not None:
+            before = width - len(row["input_ids"]) + 1
+            with torch.autocast(device.type, enabled=False):
+                scores = every[0][b, [before + i for i in row["ends"]]].float() @ scorer
+        out.append(Read(identifiers, value, scores))
     return out
 
 
@@ -115,6 +137,7 @@ class ListTrainer(StepTrainer, SFTTrainer):
 
     The dataset holds what is read, in order; arguments must leave logging, evaluation and saving
     to `Flow` (every strategy "no").
+    head: float32 (H,), of the pointwise model, for the loss on the passages' ends.
     evaluate_orders: nDCG on held-out lists of the model in training, or None.
     """
 
@@ -126,12 +149,13 @@ class ListTrainer(StepTrainer, SFTTrainer):
         *,
         recipe: TrainRecipe,
         loss: ListLossRecipe,
+        head: torch.Tensor | None = None,
         evaluate_orders: Callable[[Any], float] | None = None,
         progress: Callable[[Step], None] | None = None,
         callbacks: Sequence[TrainerCallback] = (),
         **trainer: Any,
     ) -> None:
-        self.loss = loss
+        self.loss, self.head = loss, head
         self.ranking = find_loss(loss.first_loss).function
         self.evaluate_orders = evaluate_orders
         flow = Flow(recipe, has_dev=evaluate_orders is not None, progress=progress)
@@ -160,7 +184,8 @@ class ListTrainer(StepTrainer, SFTTrainer):
         Times the number of passes, which the Trainer divides by. BackendError if not finite.
         """
         rows = inputs["rows"]
-        found = read(model, rows, text=self.loss.text > 0, budget=self.budget)
+        head = None if self.head is None else self.head.to(self.args.device)
+        found = read(model, rows, text=self.loss.text > 0, head=head, budget=self.budget)
         each = torch.stack([self._loss_of(r, row) for r, row in zip(found, rows, strict=True)])
         loss = each.sum() * self.share(inputs)
         self.require_finite(loss)
@@ -169,11 +194,14 @@ class ListTrainer(StepTrainer, SFTTrainer):
     def _loss_of(self, found: Read, row: Mapping[str, Any]) -> torch.Tensor:
         total = self.loss.text * found.text
         if self.loss.first > 0:
-            scores = found.identifiers[None]
-            targets = torch.tensor([row["targets"]], device=scores.device)
-            ranking = self.ranking(scores, targets, torch.ones_like(targets, dtype=torch.bool))
-            total = total + self.loss.first * ranking
+            total = total + self.loss.first * self._ranking(found.identifiers, row)
+        if found.passages is not None:
+            total = total + self.loss.passages * self._ranking(found.passages, row)
         return total
+
+    def _ranking(self, scores: torch.Tensor, row: Mapping[str, Any]) -> torch.Tensor:
+        targets = torch.tensor([row["targets"]], device=scores.device)
+        return self.ranking(scores[None], targets, torch.ones_like(targets, dtype=torch.bool))
 
     def evaluate(self, *_args: Any, **_kwargs: Any) -> dict[str, float]:
         """nDCG of the single-pass order on the held-out lists."""

@@ -34,6 +34,7 @@ class ListTokens:
     first: how many of the answer's tokens stand before the first identifier.
     named: the first token of each passage's identifier, in the prompt's order.
     targets: what the ranking loss reads, in the prompt's order.
+    ends: where in the prompt each passage has been read, if the prompt marks that.
     """
 
     prompt: tuple[int, ...]
@@ -41,6 +42,7 @@ class ListTokens:
     first: int
     named: tuple[int, ...]
     targets: tuple[float, ...]
+    ends: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.prompt) + len(self.answer)
@@ -129,12 +131,14 @@ class ListTokenizer:
         before = len(answer) - len(chain.permutation(example.order)) + len(chain.open)
         if self.contract.learnt == "first":
             answer = answer[: before + 1]  # nothing behind it is read
+        prompt = self.encoder.prompt(window)
         tokens = ListTokens(
-            tuple(self.encoder.prompt(window)),
+            tuple(prompt),
             tuple(answer),
             before,
             named,
             self._targets(example),
+            self.encoder.ends(window, prompt),
         )
         return "too long" if len(tokens) > self.contract.max_tokens else tokens
 
@@ -189,17 +193,25 @@ def told(rejected: Counter[Rejection]) -> str:
 
 
 def plan(
-    epochs: Sequence[Sequence[ListTokens]], *, per_step: int, passes: int, seed: int, steps: int
+    epochs: Sequence[Sequence[ListTokens]],
+    *,
+    per_step: int,
+    passes: int,
+    seed: int,
+    steps: int,
+    short_first: bool = False,
 ) -> Iterator[ListTokens]:
     """What the steps read, one example after the other: `steps` times `per_step` of them.
 
-    Each epoch is shuffled; the examples of one step are sorted by length, so that each of its
-    `passes` holds like ones.
+    Each epoch is shuffled, and then sorted by the number of passages where `short_first`. The
+    examples of one step are sorted by length, so that each of its `passes` holds like ones.
     """
     order: list[ListTokens] = []
     for number, epoch in enumerate(epochs):
         places = list(range(len(epoch)))
         random.Random(f"{seed}/{number}/plan").shuffle(places)
+        if short_first:
+            places.sort(key=lambda i: len(epoch[i].named))
         order += [epoch[i] for i in places]
     for start in range(0, min(len(order), steps * per_step), per_step):
         step = order[start : start + per_step]
@@ -214,4 +226,5 @@ def row_of(tokens: ListTokens) -> dict[str, Any]:
         "first": tokens.first,
         "named": list(tokens.named),
         "targets": list(tokens.targets),
+        "ends": list(tokens.ends),
     }

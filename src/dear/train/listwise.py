@@ -120,6 +120,7 @@ def _train_lists(
     progress: Callable[[Step], None] | None,
 ) -> TrainedLists:
     contract, reads = list_contract_of(recipe), _reads(recipe.listwise.loss)
+    head = _head(recipe, contract)
     if examples is None:
         examples = load_lists([path for source in recipe.data for path in source.lists])
     if held_out is None:
@@ -140,6 +141,7 @@ def _train_lists(
                 passes=recipe.train.accumulate,
                 seed=recipe.train.seed,
                 steps=steps,
+                short_first=recipe.listwise.short_first,
             )
         )
         learning = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -151,6 +153,7 @@ def _train_lists(
             tokenizer,
             rows,
             epoch_steps,
+            head,
             judge_of(encode, held_out),
             progress,
         )
@@ -230,6 +233,7 @@ def _trainer(
     tokenizer: Any,
     rows: Sequence[ListTokens],
     epoch_steps: int,
+    head: Any,
     judge: Callable[[Any], float] | None,
     progress: Callable[[Step], None] | None,
 ) -> Any:
@@ -256,6 +260,7 @@ def _trainer(
             "first": Value("int32"),
             "named": Items(Value("int32")),
             "targets": Items(Value("float32")),
+            "ends": Items(Value("int32")),
         }
     )
     flow = replace(
@@ -266,6 +271,7 @@ def _trainer(
     return ListTrainer(
         recipe=flow,
         loss=recipe.listwise.loss,
+        head=head,
         evaluate_orders=judge,
         progress=progress,
         model=model,
@@ -273,6 +279,20 @@ def _trainer(
         processing_class=tokenizer,
         train_dataset=Dataset.from_list([row_of(t) for t in rows], features=features),
     )
+
+
+def _head(recipe: Recipe, contract: ListwiseContract) -> Any:
+    """float32 (H,): the base's pointwise head, where the loss on passages reads it."""
+    if not recipe.listwise.loss.passages:
+        return None
+    if not contract.template.ends:
+        raise ConfigError(
+            f"listwise.loss.passages: the prompt {contract.prompt!r} does not mark where a passage "
+            'has been read; use listwise.prompt="pairs"'
+        )
+    from dear.models.lists.adapters import head_of, side_of
+
+    return head_of(side_of(recipe.model.base))[0]
 
 
 def _reads(loss: ListLossRecipe) -> Literal["judgements", "order", "scores"]:
