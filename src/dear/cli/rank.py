@@ -85,7 +85,7 @@ def rank(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="rankvicuna, rankgpt, reasoning or list; a local model's own, else rankvicuna.",
+            help="rankvicuna, rankgpt, reasoning, list, pairs; a local model's, else rankvicuna.",
         ),
     ] = None,
     guard: Annotated[
