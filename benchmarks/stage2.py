@@ -46,7 +46,7 @@ from dear.reason.extractive import Evidence, extract
 from dear.reason.sample import Plan, Question, parse_sizes, sample
 from dear.reason.select import select
 from dear.recipes import parse_recipe
-from dear.records import ListExample
+from dear.records import ListExample, Ranking
 from dear.train.checkpoints import TRAINING_FILE, is_finished
 from dear.train.list_start import start_list_model
 from dear.train.lists import ListTokenizer, ListTokens, reordered, tokenise
@@ -183,7 +183,8 @@ class Stage2:
                 continue
             examples = self.examples("train")[: self.options.lists]
             if not VARIANTS[variant].get("shuffle", True):
-                examples = [self.as_retrieved(example) for example in examples]
+                runs = {name: self.stage1.train_run(name) for name in (*TRAIN, *WEB)}
+                examples = [as_retrieved(e, runs[e.source][e.query.id]) for e in examples]
             say(f"training {self.name(variant)}")
             done = train_lists(
                 parse_recipe(self.recipe(variant)), folder, examples=examples, progress=every(30)
@@ -192,15 +193,6 @@ class Stage2:
                 f"trained {done.folder.name}: {done.lists / done.seconds:.2f} lists/s, "
                 f"{done.tokens / done.seconds:.0f} tokens/s, {done.rejected} rejected"
             )
-
-    def as_retrieved(self, example: ListExample) -> ListExample:
-        """In the order of the first stage's run; passages that it does not hold, last."""
-        name = example.source
-        run = self.stage1.train_run(name)[example.query.id].passage_ids
-        ranks = [run.index(p.id) if p.id in run else len(run) for p in example.passages]
-        order = sorted(range(len(ranks)), key=lambda i: (ranks[i], i))
-        places = [order.index(i) for i in range(len(order))]
-        return reordered(example, places)
 
     def heads(self) -> None:
         """What each head of the base counts in in-context reranking, without touching a weight."""
@@ -284,6 +276,14 @@ def with_strangers(questions: list[Question], share: float, *, seed: int) -> lis
         scores = tuple(s if i == best else low for i, s in enumerate(question.scores))
         out.append(replace(question, passages=tuple(passages), scores=scores))
     return out
+
+
+def as_retrieved(example: ListExample, ranking: Ranking) -> ListExample:
+    """In the first stage's order; passages that it does not hold, last."""
+    rank = {passage: number for number, passage in enumerate(ranking.passage_ids)}
+    ranks = [rank.get(p.id, len(rank)) for p in example.passages]
+    order = sorted(range(len(ranks)), key=lambda i: (ranks[i], i))
+    return reordered(example, [order.index(i) for i in range(len(order))])
 
 
 def measured(found: Any, examples: list[ListExample]) -> dict[str, Any]:
