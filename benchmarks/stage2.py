@@ -11,7 +11,7 @@ are other queries'; some queries are held out), `train` (one model for each of -
 (weights for the base's attention heads, for in-context reranking), `evaluate` (the held-out lists
 in one pass, against the teacher's order), `test` (test collections, from a shuffled start and
 behind a pointwise model; see stage2_test.py). The last two write to
-benchmarks/results/stage2.json, under "held-out" and "test".
+benchmarks/results/stage2.json, under "held-out" and --table.
 """
 
 from __future__ import annotations
@@ -247,7 +247,7 @@ class Stage2:
         """Models on test collections; asked for once, the table is made anew each time."""
         results = self.results()
         for table in ListTest(self.options).run():
-            results["test"] = table
+            results[self.options.table] = table
             write_json(self.options.output, results)
             print_table(table)
 
@@ -336,6 +336,7 @@ def main() -> None:
     parser.add_argument("--save-steps", type=int, default=10)
     parser.add_argument("--head-lists", type=int, default=120, help="to fit heads on")
     parser.add_argument("--test-lists", type=int, default=80)
+    parser.add_argument("--table", default="test", help="what the test's table is kept as")
     add_options(parser)
     options = parser.parse_args()
     options.variants = options.variants or ["both"]

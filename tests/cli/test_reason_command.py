@@ -154,6 +154,10 @@ def test_test_data_is_refused(made: Path, animals: Path, reranker: Path, tmp_pat
         (("--from", "x", "--run", "y"), "no --run beside it"),
         (("--from", "x", "--llm", "y"), "no --llm beside it"),
         (("C", "--run", "bm25", "--teacher", "M", "--prompt", "lst"), "did you mean 'list'"),
+        (
+            ("C", "--run", "bm25", "--teacher", "M", "--prompt", "pairs"),
+            "does not say what to answer",
+        ),
         (("C", "--run", "bm25", "--teacher", "M", "--size", "x"), "--size 'x'"),
         (("C", "--run", "bm25", "--teacher", "M", "--size", "9-3"), "2 <= low <= high"),
         (("C", "--run", "bm25", "--teacher", "M", "--leak-passages", "x"), "known: judged"),

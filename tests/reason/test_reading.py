@@ -29,7 +29,8 @@ WRITERS = {"cot": (write_cot, cot), "chat": (write_chat, chat)}
 @given(
     st.lists(TEXTS.filter(normalised), min_size=2, max_size=7),
     TEXTS.filter(normalised),
-    st.sampled_from(sorted(LISTWISE_PROMPTS)),
+    # a prompt for trained models alone is not written (`dear reason` refuses it)
+    st.sampled_from(sorted(name for name, p in LISTWISE_PROMPTS.items() if not p.ends)),
     st.sampled_from(sorted(WRITERS)),
 )
 @example(

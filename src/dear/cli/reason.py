@@ -264,6 +264,11 @@ def _template(name: str, max_words: int | None) -> ListwisePrompt:
     if name not in LISTWISE_PROMPTS:
         raise ConfigError(f"--prompt {name!r}{nearest(name, LISTWISE_PROMPTS)}")
     template = LISTWISE_PROMPTS[name]
+    if template.ends:
+        raise ConfigError(
+            f"--prompt {name!r} does not say what to answer: it is for models that are trained on "
+            'it (listwise.prompt in a recipe); lists are written with "reasoning" or another'
+        )
     return template if max_words is None else replace(template, max_words=max_words)
 
 
