@@ -242,6 +242,7 @@ def test_the_command_ranks_lists_alone_or_behind_a_model(
         (["--listwise", "replay:ANSWERS", "--strategy", "slide"], "unknown strategy 'slide'"),
         (["--listwise", "replay:ANSWERS", "--step", "30"], "step must be 1 to the window's 20"),
         (["--listwise", "replay:ANSWERS", "--prompt", "rankgtp"], "did you mean 'rankgpt'"),
+        (["--listwise", "replay:ANSWERS", "--prompt", "pairs"], "does not say what to answer"),
         (["--listwise", "replay:ANSWERS", "--depth", "3"], "3 passages from 'ant' to 'cat'"),
         (["--listwise", "ANSWERS"], "expected KIND:WHERE"),
         (["--listwise", "replay:ANSWERS", "--blend", "-1"], "must be 0 or more, not -1"),

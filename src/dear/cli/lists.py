@@ -42,6 +42,15 @@ class Lists:
 
         if prompt is not None and prompt not in LISTWISE_PROMPTS:
             raise ConfigError(f"--prompt {prompt!r}{nearest(prompt, LISTWISE_PROMPTS)}")
+        if (
+            prompt is not None
+            and LISTWISE_PROMPTS[prompt].ends
+            and not backend.startswith("local:")
+        ):
+            raise ConfigError(
+                f"--prompt {prompt!r} does not say what to answer: only a local model that was "
+                "trained on it can read it"
+            )
         check_backend(backend)
         check_weight(blend)
         self.blend, self.guard = blend, guard
