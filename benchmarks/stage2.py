@@ -329,7 +329,9 @@ def main() -> None:
     parser.add_argument("--lists", type=int, default=1000, help="to train on")
     parser.add_argument("--size", default="2-10", help="passages in a list, fewest and most")
     parser.add_argument("--per-query", type=int, default=2, help="lists")
-    parser.add_argument("--strangers", type=float, default=0.3, help="share of lists")
+    parser.add_argument(
+        "--strangers", type=float, default=0.3, help="share of lists, rounded to one in N"
+    )
     parser.add_argument("--words", type=int, default=40, help="of each passage")
     parser.add_argument("--per-step", type=int, default=8)
     parser.add_argument("--epochs", type=float, default=1.0)

@@ -185,3 +185,17 @@ def test_rows_of_another_kind_are_named(tmp_path: Path) -> None:
         load_lists([str(tmp_path / "empty.jsonl")])
     with pytest.raises(DataError, match="nothing to train on"):
         load_lists([])
+
+
+def test_short_lists_come_first_in_each_epoch_and_nothing_is_lost() -> None:
+    examples = [*lists(6, 5), *lists(6, 2, seed=1), *lists(6, 3, seed=2)]
+    epochs, _ = tokenise(examples, tokenizer(), epochs=2, seed=1)
+    made = {
+        short: list(plan(epochs, per_step=6, passes=1, seed=1, steps=6, short_first=short))
+        for short in (False, True)
+    }
+    sizes = [len(t.named) for t in made[True]]
+    assert sizes == [2] * 6 + [3] * 6 + [5] * 6 + [2] * 6 + [3] * 6 + [5] * 6
+    assert [len(t.named) for t in made[False]] != sizes
+    for epoch in (slice(0, 18), slice(18, 36)):
+        assert set(made[True][epoch]) == set(made[False][epoch])

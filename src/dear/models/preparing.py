@@ -39,9 +39,14 @@ def add_lora(model: Any, recipe: LoraRecipe, task: str, trained: Sequence[str] =
     unknown = sorted(set(recipe.targets) - names)
     if unknown:
         raise ConfigError(f"lora.targets: the model has no {', '.join(unknown)}")
-    layers = model.config.get_text_config().num_hidden_layers
-    if recipe.last_layers > layers:
-        raise ConfigError(f"lora.last_layers: {recipe.last_layers}; the model has {layers} layers")
+    last = None
+    if recipe.last_layers:
+        layers = range(model.config.get_text_config().num_hidden_layers)
+        if recipe.last_layers > len(layers):
+            raise ConfigError(
+                f"lora.last_layers: {recipe.last_layers}; the model has {len(layers)} layers"
+            )
+        last = list(layers[-recipe.last_layers :])
     config = LoraConfig(
         task_type=task,
         r=recipe.rank,
@@ -49,8 +54,6 @@ def add_lora(model: Any, recipe: LoraRecipe, task: str, trained: Sequence[str] =
         lora_dropout=recipe.dropout,
         target_modules=list(recipe.targets),
         modules_to_save=list(trained) or None,
-        layers_to_transform=list(range(layers))[-recipe.last_layers :]
-        if recipe.last_layers
-        else None,
+        layers_to_transform=last,
     )
     return get_peft_model(model, config)

@@ -89,9 +89,9 @@ def _read_batch(
     head = inner.get_output_embeddings()
     states: list[torch.Tensor] = []
     every: list[torch.Tensor] = []
-    body = getattr(inner, inner.base_model_prefix)
     hooks = [head.register_forward_pre_hook(lambda _, given: states.append(given[0]))]
     if scorer is not None:
+        body = getattr(inner, inner.base_model_prefix)
         hooks.append(body.register_forward_hook(lambda *given: every.append(given[2][0])))
     try:
         logits = model(input_ids=ids, attention_mask=mask, **options).logits
