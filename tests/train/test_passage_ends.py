@@ -13,7 +13,7 @@ from tiny_lists import list_recipe, lists
 from tiny_models import llama_tokenizer, make, save
 from transformers import AutoModelForCausalLM
 
-from dear.errors import ConfigError
+from dear.errors import BackendError, ConfigError
 from dear.models.backbone import Backbone
 from dear.models.contract import CONTRACTS
 from dear.models.encoding import PairEncoder
@@ -190,6 +190,9 @@ def test_it_needs_a_prompt_that_marks_ends_and_a_base_with_a_head(
     )
     made = list_recipe(str(plain), listwise__loss=BOTH, listwise__prompt="pairs")
     with pytest.raises(ConfigError, match=r"plain: no one-logit head"):
+        train_lists(made, tmp_path / "a", examples=lists(4))
+    made = list_recipe("checkpoints/none", listwise__loss=BOTH, listwise__prompt="pairs")
+    with pytest.raises(BackendError, match=r"checkpoints/none: no such folder here"):
         train_lists(made, tmp_path / "a", examples=lists(4))
     assert not (tmp_path / "a").exists()
 
