@@ -9,15 +9,23 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from tiny_models import checkpoint, pairs, words
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny_models import checkpoint, llama_tokenizer, make, pairs, save, words
 
 from dear import Reranker
 from dear.errors import ConfigError, ContractMismatch, DataError, MissingExtra
-from dear.export.openvino import GATED_OPERATIONS, HEAD_OPERATIONS, export_openvino
+from dear.export.graph import grouped_attention
+from dear.export.int8 import HEAD_OPERATIONS, outlying
+from dear.export.openvino import export_openvino
+from dear.models.batching import token_batches
 from dear.models.contract import CARD, DEAR
+from dear.models.encoding import PairEncoder
 from dear.models.engines import openvino as engine
 from dear.models.engines.openvino import GRAPH, load_openvino
 from dear.models.exported import EXPORT_FILE, is_exported, load_exported
@@ -90,20 +98,114 @@ def test_int8_follows_the_checkpoint(
     assert not np.allclose(mine, theirs, atol=1e-5)  # it did become int8
 
 
+def read_graph(folder: Path) -> Any:
+    return load_openvino().Core().read_model(str(folder / GRAPH))
+
+
+def fed_by(node: Any) -> set[str]:
+    return {i.get_source_output().get_node().get_type_name() for i in node.inputs()}
+
+
+def of_type(graph: Any, *types: str) -> list[Any]:
+    return [op for op in graph.get_ordered_ops() if op.get_type_name() in types]
+
+
 @pytest.mark.parametrize("kind", ["llama", "bert", "roberta"])
-def test_what_int8_cannot_hold_is_left_out(
+def test_int8_is_for_products_with_weights_of_the_body(
     kind: str, tiny: Callable[[str], Path], tmp_path: Path
 ) -> None:
     pytest.importorskip("nncf", reason="the extra `openvino` is not installed")
-    folder = exported(tiny(kind), tmp_path / "export", "int8")
-    graph = load_openvino().Core().read_model(str(folder / GRAPH))
+    graph = read_graph(exported(tiny(kind), tmp_path / "export", "int8"))
     quantised: dict[bool, set[bool]] = {True: set(), False: set()}
-    for product in (op for op in graph.get_ops() if op.get_type_name() == "MatMul"):
-        fed = {i.get_source_output().get_node().get_type_name() for i in product.inputs()}
-        name = product.get_friendly_name()
-        left_out = any(re.fullmatch(p, name) for p in (HEAD_OPERATIONS, GATED_OPERATIONS))
-        quantised[left_out].add("FakeQuantize" in fed)
+    for product in of_type(graph, "MatMul"):
+        left_out = re.fullmatch(HEAD_OPERATIONS, product.get_friendly_name()) is not None
+        quantised[left_out].add("FakeQuantize" in fed_by(product))
     assert quantised == {True: {False}, False: {True}}
+    attention = of_type(graph, "ScaledDotProductAttention")
+    assert len(attention) == 3
+    assert not any("FakeQuantize" in fed_by(one) for one in attention)
+
+
+def test_a_product_that_reads_outliers_stays_out_of_int8(tmp_path: Path) -> None:
+    pytest.importorskip("nncf", reason="the extra `openvino` is not installed")
+    model = make("llama")
+    layer = model.model.layers[1].mlp
+    with torch.no_grad():
+        for part in (layer.gate_proj, layer.up_proj):
+            part.weight[7] *= 100
+    source = save(tmp_path / "source", model, llama_tokenizer())
+    loaded = load_scoring_model(source, dtype="float32", device="cpu")
+    encoded = PairEncoder(loaded.tokenizer, loaded.contract).encode(pairs(8))
+    assert outlying(loaded, encoded) == ["model.layers.1.mlp.down_proj"]
+    graph = read_graph(exported(source, tmp_path / "export", "int8"))
+    kept = {
+        product.get_friendly_name()
+        for product in of_type(graph, "MatMul")
+        if "FakeQuantize" not in fed_by(product)
+    }
+    assert {name for name in kept if "layers" in name} == {
+        "__module.model.model.layers.1.mlp.down_proj/aten::linear/MatMul"
+    }
+
+
+def test_keys_that_heads_share_are_not_copied(tiny: Callable[[str], Path], tmp_path: Path) -> None:
+    graph = read_graph(exported(tiny("llama"), tmp_path / "export"))
+    attention = of_type(graph, "ScaledDotProductAttention")
+    # four heads, two of them to a key
+    assert [one.get_input_partial_shape(1)[1].get_length() for one in attention] == [2, 2, 2]
+
+
+def test_attention_of_its_own_kind_is_not_grouped() -> None:
+    states = torch.randn(1, 4, 3, 8)
+    keys = states[:, :2]
+    mask = torch.zeros(1, 1, 3, 3)
+    found, _ = grouped_attention(None, states, keys, keys, mask)
+    expected = torch.nn.functional.scaled_dot_product_attention(
+        states, keys, keys, attn_mask=mask, enable_gqa=True
+    )
+    torch.testing.assert_close(found, expected.transpose(1, 2))
+    with pytest.raises(ConfigError, match="not grouped"):
+        grouped_attention(None, states, keys, keys, mask, softcap=50.0)
+    with pytest.raises(ConfigError, match="not grouped"):
+        grouped_attention(None, states, keys, keys, None)
+
+
+@pytest.mark.parametrize("kind", ["llama", "bert"])
+def test_the_last_layer_of_a_graph_computes_for_one_token(
+    kind: str, tiny: Callable[[str], Path], tmp_path: Path
+) -> None:
+    graph = read_graph(exported(tiny(kind), tmp_path / "export"))
+    tokens = {
+        re.sub(r".*layers?\.(\d)\.(.*)/aten.*", r"\1 \2", op.get_friendly_name()): shape[1]
+        for op in of_type(graph, "MatMul")
+        if len(shape := op.get_input_partial_shape(0)) == 3
+    }
+    alone = {name for name, count in tokens.items() if count.is_static and count.get_length() == 1}
+    if kind == "llama":
+        names = ("self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")
+    else:
+        names = ("attention.output.dense", "intermediate.dense", "output.dense")
+    assert alone == {f"2 {name}" for name in names}
+
+
+@given(
+    lengths=st.lists(st.integers(1, 200), min_size=1, max_size=300),
+    budget=st.integers(200, 3000),
+    streams=st.integers(1, 8),
+)
+def test_streams_get_equal_shares(lengths: list[int], budget: int, streams: int) -> None:
+    shared = engine.shared_budget(lengths, budget, streams)
+    assert 0 < shared <= budget
+    # no stream waits while another has two batches more than it
+    assert shared >= min(budget, -(-sum(lengths) // (streams * -(-sum(lengths) // budget))))
+
+
+def test_forty_pairs_on_two_streams_are_two_batches() -> None:
+    lengths = [80] * 40
+    assert [len(b) for b in token_batches(lengths, 2048)] == [25, 15]
+    budget = engine.shared_budget(lengths, 2048, 2)
+    assert [len(b) for b in token_batches(lengths, budget)] == [20, 20]
+    assert engine.shared_budget([], 2048, 2) == 2048
 
 
 @pytest.mark.parametrize("kind", ["mistral", "qwen3"])

@@ -74,6 +74,7 @@ class OpenVINOEngine:
             name = graph if isinstance(graph, Path) else "graph"
             raise DataError.at(name, None, f"OpenVINO: {_first(error)}") from None
         self._inputs = {port.any_name for port in self._compiled.inputs}
+        self._streams = threads
         self._queue = ov.AsyncInferQueue(self._compiled, threads)
         self._queue.set_callback(_keep)
 
@@ -87,7 +88,9 @@ class OpenVINOEngine:
         scores = np.empty(len(encoded), dtype=np.float32)
         total = len(encoded) if total is None else total
         done = 0
-        for rows in token_batches([len(e) for e in encoded], self.batch_tokens, self.grid):
+        lengths = [len(e) for e in encoded]
+        budget = shared_budget(lengths, self.batch_tokens, self._streams)
+        for rows in token_batches(lengths, budget, self.grid):
             self._queue.start_async(self._feed([encoded[i] for i in rows]), (scores, rows))
             done += len(rows)
             if progress is not None and done < len(encoded):
@@ -105,11 +108,26 @@ class OpenVINOEngine:
         return {name: tensor.numpy() for name, tensor in feed.items() if name in self._inputs}
 
 
+def shared_budget(lengths: Sequence[int], budget: int, streams: int) -> int:
+    """Tokens in a batch, `budget` or fewer, so that every stream gets as many batches.
+
+    With few batches it counts: 1.5 of them on two streams take as long as 2.
+    """
+    total = sum(lengths)
+    batches = -(-total // budget)
+    batches = -(-batches // streams) * streams
+    if not batches:
+        return budget
+    # a batch holds whole sequences, so it ends up to one below the budget
+    return min(budget, -(-total // batches) + max(lengths) // 2)
+
+
 def separate_gates(graph: Any) -> int:
     """Keep gated feed-forward products (SwiGLU) out of OpenVINO's fused operation; how many.
 
-    On a processor with AMX it divides by zero in bfloat16 and ends the process (2026.4,
-    SmolLM2-135M). A reshape that changes nothing hides the product from it.
+    On a processor with AMX it divides by zero in bfloat16 and ends the process where a stream has
+    one thread (2026.4). A bound beyond all numbers hides the product from it, and costs nothing:
+    it becomes part of the product before.
     """
     from openvino import opset13
 
@@ -121,11 +139,9 @@ def separate_gates(graph: Any) -> int:
         factors = [value.get_node().get_type_name() for value in gated.get_node().input_values()]
         if gated.get_node().get_type_name() != "Multiply" or "MatMul" not in factors:
             continue
-        width = gated.get_partial_shape()[-1]
-        if width.is_dynamic:
-            continue
-        same = opset13.constant(np.array([0, -1, width.get_length()], dtype=np.int64))
-        product.input(0).replace_source_output(opset13.reshape(gated, same, True).output(0))
+        largest = float(np.finfo(np.float32).max)
+        apart = opset13.clamp(gated, -largest, largest).output(0)
+        product.input(0).replace_source_output(apart)
         found += 1
     return found
 

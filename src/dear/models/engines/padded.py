@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from dear.models.batching import Grid, Progress, collate, grid_for, in_batches
 from dear.models.encoding import Encoded
+from dear.models.engines.one_position import read_positions, reading, reads_one
 from dear.models.heads import pooled_logits
 from dear.models.loading import ScoringModel
 
@@ -18,13 +20,22 @@ class PaddedEngine:
     """Like lengths stand together, so that little of a batch is padding.
 
     grid: the shapes of its batches; what suits the device where None.
+    whole: the last layer computes for every token, as transformers' own forward pass does.
     tokens_padded: of all batches so far, padding counted.
     """
 
-    def __init__(self, model: ScoringModel, batch_tokens: int, grid: Grid | None = None) -> None:
+    def __init__(
+        self,
+        model: ScoringModel,
+        batch_tokens: int,
+        grid: Grid | None = None,
+        *,
+        whole: bool = False,
+    ) -> None:
         self.model = model
         self.batch_tokens = batch_tokens
         self.tokens_padded = 0
+        self.whole = whole or not reads_one(model)
         contract = model.contract
         self.grid = grid or grid_for(model.device, contract.dtype, contract.longest)
 
@@ -49,8 +60,9 @@ class PaddedEngine:
             side=self.model.contract.padding_side if self.model.is_decoder else "right",
             width=width,
         )
-        with torch.inference_mode():
-            logits = pooled_logits(
-                self.model.model, ids.to(device), mask.to(device), types.to(device)
-            )
+        ids, mask, types = ids.to(device), mask.to(device), types.to(device)
+        model = self.model.model
+        alone = nullcontext() if self.whole else reading(read_positions(model, mask))
+        with torch.inference_mode(), alone:
+            logits = pooled_logits(model, ids, mask, types)
         return logits.cpu().numpy().astype(np.float32, copy=False)

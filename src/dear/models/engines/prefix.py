@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -27,6 +28,7 @@ from dear.models.batching import (
     token_batches,
 )
 from dear.models.encoding import Encoded
+from dear.models.engines.one_position import reading
 from dear.models.engines.padded import PaddedEngine
 from dear.models.engines.prefix_sets import PrefixSet, common_prefixes
 from dear.models.heads import bare_model
@@ -128,7 +130,7 @@ class PrefixEngine:
             prefixes.append(ids[0][: each.prefix])
             rests += [_Rest(row, one[each.prefix :]) for one in ids]
         with torch.inference_mode():
-            shared = _Shared(self.model, prefixes, self.padded.grid)
+            shared = _Shared(self.model, prefixes, self.padded.grid, whole=self.padded.whole)
             return in_batches(
                 rests, self.batch_tokens, shared.logits, progress, grid=self.padded.grid
             )
@@ -153,10 +155,16 @@ class _Shared:
     """
 
     def __init__(
-        self, model: ScoringModel, prefixes: Sequence[list[int]], grid: Grid = ANY_SHAPE
+        self,
+        model: ScoringModel,
+        prefixes: Sequence[list[int]],
+        grid: Grid = ANY_SHAPE,
+        *,
+        whole: bool = True,
     ) -> None:
         self.model = model
         self.grid = grid
+        self.whole = whole
         self.bare = bare_model(model.model)
         self.body = getattr(self.bare, self.bare.base_model_prefix)
         self.takes_positions = "position_ids" in _arguments(self.body)
@@ -178,8 +186,10 @@ class _Shared:
         ids, mask = self._collate([rest.ids for rest in rests], "right", width)
         rows = torch.tensor([rest.row for rest in rests], device=self.model.device)
         cache = Cache(layers=[_FrozenLayer(*both, rows) for both in self.kept])
-        hidden = self._hidden(ids, torch.cat([self.mask[rows], mask], dim=1), cache)
-        return hidden[torch.arange(len(rests), device=self.model.device), mask.sum(-1) - 1]
+        last = mask.sum(-1) - 1
+        with nullcontext() if self.whole else reading(last):
+            hidden = self._hidden(ids, torch.cat([self.mask[rows], mask], dim=1), cache)
+        return hidden[torch.arange(len(rests), device=self.model.device), last]
 
     def _collate(
         self, some: Sequence[list[int]], side: str, width: int | None = None

@@ -1,0 +1,205 @@
+"""A one-logit model as an OpenVINO graph that gives transformers' own scores."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+from torch import nn
+
+from dear.errors import BackendError, ConfigError
+from dear.models.batching import collate
+from dear.models.encoding import Encoded
+from dear.models.engines.one_position import read_positions, reading, reads_one
+from dear.models.engines.openvino import OpenVINOEngine
+from dear.models.engines.packed import REFUSED
+from dear.models.engines.padded import PaddedEngine
+from dear.models.loading import ScoringModel
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+FAR = -30_000.0
+"""Added to the attention logits of what is not seen; a bfloat16 holds it, and half of it, too."""
+
+TOLERANCE = 2e-4
+"""Largest difference from transformers, in float32, in units of 1 + |logit|."""
+
+GROUPED = "dear_grouped"
+"""Name of `grouped_attention` in transformers' attention interface."""
+
+logger = logging.getLogger(__name__)
+
+
+class _Graph(nn.Module):
+    """(input_ids, attention_mask[, token_type_ids]), padded on the right, to (B,) logits.
+
+    The attention mask is handed to the body in four dimensions: that is what it adds, whatever
+    the shapes, so nothing of the example's shape is left in the traced graph.
+    """
+
+    def __init__(self, model: ScoringModel) -> None:
+        super().__init__()
+        self.model = model.model
+        self.is_decoder = model.is_decoder
+        self.reads_one = reads_one(model)
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        token_type_ids: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        last = read_positions(self.model, attention_mask)
+        with reading(last) if self.reads_one else nullcontext():
+            if self.is_decoder:
+                return self._decoder(input_ids, attention_mask, last)
+            return self._encoder(input_ids, attention_mask, token_type_ids)
+
+    def _encoder(
+        self, ids: torch.Tensor, mask: torch.Tensor, types: torch.Tensor | None
+    ) -> torch.Tensor:
+        bias = torch.where(mask[:, None, None, :] > 0, 0.0, FAR)
+        extra = {} if types is None else {"token_type_ids": types}
+        found = self.model(input_ids=ids, attention_mask=bias, **extra).logits
+        return cast(torch.Tensor, found[:, 0])
+
+    def _decoder(self, ids: torch.Tensor, mask: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
+        count, width = ids.shape
+        places = torch.arange(width)
+        seen = (mask[:, None, None, :] > 0) & (places[None, :] <= places[:, None])
+        body = getattr(self.model, self.model.base_model_prefix)
+        hidden = body(
+            input_ids=ids,
+            attention_mask=torch.where(seen, 0.0, FAR),
+            position_ids=places[None].expand(count, width),
+            use_cache=False,
+        ).last_hidden_state
+        pooled = hidden.gather(1, last[:, None, None].expand(count, 1, hidden.shape[-1]))
+        return cast(torch.Tensor, self.model.score(pooled[:, 0])[:, 0])
+
+
+def scoring_graph(ov: Any, model: ScoringModel) -> Any:
+    """The model in float32, as OpenVINO's `ov.Model`.
+
+    BackendError for a model that OpenVINO cannot read, ConfigError for one whose graph does not
+    give transformers' own scores.
+    """
+    module = _Graph(model)
+    with _grouped(module) if _groups(model, module) else nullcontext():
+        graph = _converted(ov, model, module)
+    _require_same(model, graph)
+    return graph
+
+
+def grouped_attention(
+    _module: Any,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    **other: Any,
+) -> tuple[torch.Tensor, None]:
+    """query (B, heads, T, D), key and value (B, key heads, T, D) → (B, T, heads, D).
+
+    Heads that share keys stand behind each other as if they were more tokens, so that neither
+    keys nor values are copied for them: OpenVINO's copies took a seventh of a layer's time.
+    ConfigError for attention that is more than softmax(q k + mask) v.
+    """
+    if attention_mask is None or any(other.get(name) is not None for name in REFUSED):
+        raise ConfigError("attention with a bias of its own is not grouped")
+    count, heads, width, size = query.shape
+    groups = heads // key.shape[1]
+    query = query * (size**-0.5 if scaling is None else scaling)
+    query = query.reshape(count, heads // groups, groups * width, size)
+    logits = query @ key.transpose(2, 3) + attention_mask.repeat(1, 1, groups, 1)
+    found = logits.softmax(-1) @ value
+    return found.reshape(count, heads, width, size).transpose(1, 2).contiguous(), None
+
+
+@contextmanager
+def _grouped(module: _Graph) -> Iterator[None]:
+    from transformers import AttentionInterface
+
+    AttentionInterface.register(GROUPED, grouped_attention)
+    config = module.model.config
+    before = config._attn_implementation
+    config._attn_implementation = GROUPED
+    try:
+        yield
+    finally:
+        config._attn_implementation = before
+
+
+def _groups(model: ScoringModel, module: _Graph) -> bool:
+    """True if heads share keys, and `grouped_attention` is what this model computes."""
+    config = model.model.config
+    heads = getattr(config, "num_attention_heads", 1)
+    if (getattr(config, "num_key_value_heads", None) or heads) >= heads:
+        return False
+    ids, mask, _ = collate([_numbered(model, n) for n in (7, 5)], pad_id=0)
+    try:
+        with torch.no_grad():
+            theirs = module(ids, mask)
+            with _grouped(module):
+                mine = module(ids, mask)
+    except Exception as error:  # whatever a strange attention may raise
+        logger.debug("%s: heads are not grouped: %s", model.name, error)
+        return False
+    return torch.allclose(mine, theirs, rtol=TOLERANCE, atol=TOLERANCE)
+
+
+def _converted(ov: Any, model: ScoringModel, module: _Graph) -> Any:
+    encoded = [_numbered(model, n) for n in (17, 9, 13)]
+    ids, mask, types = collate(encoded, pad_id=model.tokenizer.pad_token_id)
+    example = {"input_ids": ids, "attention_mask": mask}
+    if not model.is_decoder and _has_types(model):
+        example["token_type_ids"] = types
+    try:
+        with torch.no_grad():
+            graph = ov.convert_model(module, example_input=example)
+    except Exception as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise BackendError(f"{model.name}: OpenVINO cannot read this model: {first}") from error
+    for port, name in zip(graph.inputs, example, strict=True):
+        port.get_tensor().set_names({name})
+    return graph
+
+
+def _has_types(model: ScoringModel) -> bool:
+    return getattr(model.model.config, "type_vocab_size", 0) > 1
+
+
+def _numbered(model: ScoringModel, length: int) -> Encoded:
+    """A sequence of `length` tokens that has nothing special in it."""
+    rows = model.model.get_input_embeddings().num_embeddings
+    ids = np.random.default_rng(length).integers(min(1000, rows // 2), rows, size=length)
+    return Encoded([int(i) for i in ids], [0] * (length // 2) + [1] * (length - length // 2))
+
+
+def _require_same(model: ScoringModel, graph: Any) -> None:
+    """ConfigError unless the graph gives transformers' scores at lengths it was not traced with."""
+    longest = min(model.contract.longest, 1024)
+    lengths = (1, 2, 5, 31, 64, longest // 2, longest)
+    probe = [_numbered(model, min(n, longest)) for n in lengths]
+    if not _has_types(model):
+        probe = [Encoded(e.ids, [0] * len(e)) for e in probe]
+    engine = OpenVINOEngine(
+        graph,
+        pad_id=model.tokenizer.pad_token_id,
+        precision="f32",
+        batch_tokens=512,
+        longest=model.contract.longest,
+    )
+    mine = engine.run(probe)
+    theirs = PaddedEngine(model, 512, whole=True).run(probe)
+    worst = float(np.max(np.abs(mine - theirs) / (1 + np.abs(theirs))))
+    if not worst <= TOLERANCE:
+        raise ConfigError(
+            f"{model.name}: the exported graph is off transformers' scores by {worst:.2g}; this "
+            "architecture cannot be exported"
+        )
