@@ -15,11 +15,21 @@ import torch
 import transformers as hf
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
-from tiny_models import CONFIGS, bert_tokenizer, llama_tokenizer, make, pairs, save, words
+from tiny_models import (
+    CONFIGS,
+    bert_tokenizer,
+    checkpoint,
+    llama_tokenizer,
+    make,
+    pairs,
+    save,
+    words,
+)
 
 import dear.models.family as family
 from dear import Reranker
 from dear.errors import BackendError, ConfigError, ContractMismatch, DataError, DearError
+from dear.models import hardware, loading
 from dear.models.contract import CARD, CONTRACT_FILE, DEAR
 from dear.models.family import FAMILY, FamilyModel, Source, locate
 from dear.models.files import quiet, revision_of
@@ -354,9 +364,24 @@ def test_a_dtype_that_is_none(tiny: Tiny) -> None:
         load_scoring_model(tiny("bert"), dtype="int2")  # type: ignore[arg-type]
 
 
-def test_attention_follows_the_device() -> None:
-    assert pick_attention(torch.device("cpu")) == "eager"
-    assert pick_attention(torch.device("cuda")) == "sdpa"
+def test_attention_follows_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    for tiles, expected in ((True, "sdpa"), (False, "eager")):
+        monkeypatch.setattr(hardware, "cpu_has_tiles", lambda tiles=tiles: tiles)
+        assert pick_attention(cpu) == expected
+        assert pick_attention(cpu, training=True) == "eager"
+        assert pick_attention(cuda) == pick_attention(cuda, training=True) == "sdpa"
+
+
+@pytest.mark.parametrize("kind", ["gemma2", "bloom", "bert"])
+def test_a_model_without_sdpa_is_loaded_with_what_it_has(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = checkpoint(tmp_path / kind, kind)
+    monkeypatch.setattr(loading, "pick_attention", lambda _device, **_: "sdpa")
+    model = load_scoring_model(folder, device="cpu")
+    expected = "sdpa" if kind == "bert" else "eager"
+    assert model.model.config._attn_implementation == expected
 
 
 def test_learned_positions_end_somewhere(tmp_path: Path) -> None:

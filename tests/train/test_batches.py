@@ -15,11 +15,13 @@ from dear.data.groups import Group
 from dear.losses import LOSSES, Objective, Term
 from dear.models.contract import DEAR
 from dear.models.encoding import PairEncoder
+from dear.models.engines.one_position import reads_one
 from dear.models.family import locate
 from dear.models.heads import pooled_logits
 from dear.models.loading import load_weights
 from dear.train.batches import GroupCollator, flat_logits, group_losses, split_batch
 from dear.train.examples import Example
+from dear.train.trainer import Scoring
 from tiny_training import WORDS
 
 Model = tuple[Any, GroupCollator]
@@ -86,6 +88,25 @@ def test_logits_do_not_depend_on_the_token_budget(
     assert torch.allclose(at_once, in_parts, atol=1e-5)
     if len(at_once) > 3:
         assert at_once.std() > 1e-3  # equal scores would agree in any order
+
+
+def test_the_last_layer_left_to_one_token_has_the_gradient_of_the_whole(built: Model) -> None:
+    model, collator = built
+    scoring = Scoring(collator.tokenizer, DEAR).of(model, torch.device("cpu"))
+    assert reads_one(scoring)
+    batch = collator([example(4, 1), example(3, 2)])
+    found = []
+    for alone in (False, True):
+        model.zero_grad()
+        logits = flat_logits(model, batch, 100, alone=alone)
+        logits.square().sum().backward()
+        grads = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+        found.append((logits.detach(), grads))
+    (whole, expected), (cut, grads) = found
+    torch.testing.assert_close(cut, whole, atol=1e-5, rtol=1e-5)
+    assert grads.keys() == expected.keys()
+    for name, grad in grads.items():
+        torch.testing.assert_close(grad, expected[name], atol=1e-4, rtol=1e-3, msg=name)
 
 
 @settings(max_examples=15)

@@ -460,11 +460,18 @@ def test_the_head_has_a_learning_rate_of_its_own(
 
 @pytest.mark.parametrize("base", ["bert", "llama"])
 def test_gradient_checkpointing_changes_nothing(
-    base: str, labels: str, run: Any, request: pytest.FixtureRequest
+    base: str,
+    labels: str,
+    run: Any,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     path = request.getfixturevalue(base)
+    spy = Spy(monkeypatch)
     plain = run(recipe(path, labels), "plain")
     saving = run(recipe(path, labels, train__gradient_checkpointing=True), "saving")
+    # what is recomputed is computed whole
+    assert [trainer.alone for trainer in spy.trainers] == [True, False]
     assert distance(weights(plain), weights(saving)) < 1e-5
 
 

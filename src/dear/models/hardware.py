@@ -104,6 +104,18 @@ def device_name(device: str) -> str:
     return processor_name() if found.type == "cpu" else found.type
 
 
-def pick_attention(device: torch.device | None = None) -> str:
-    """On a CPU, short sequences run faster through eager attention than through SDPA."""
-    return "eager" if (device or pick_device("auto")).type == "cpu" else "sdpa"
+def cpu_has_tiles() -> bool:
+    """True if this processor multiplies matrices in tiles (AMX)."""
+    probe = getattr(torch.cpu, "_is_amx_tile_supported", None)
+    return probe is not None and bool(probe())
+
+
+def pick_attention(device: torch.device | None = None, *, training: bool = False) -> str:
+    """SDPA on GPUs, and for scoring on processors with AMX, where it is 1.1 to 1.2 times as fast.
+
+    On other processors short sequences run up to 1.4 times as fast through eager attention, and
+    on all of them the backward pass does.
+    """
+    if (device or pick_device("auto")).type != "cpu":
+        return "sdpa"
+    return "sdpa" if cpu_has_tiles() and not training else "eager"

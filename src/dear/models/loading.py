@@ -157,12 +157,15 @@ def load_weights(
     merge: bool = True,
     device: torch.device | None = None,
     sharded: bool = False,
+    training: bool = False,
 ) -> tuple[Any, Any, set[str]]:
     """(model, tokenizer, names of head weights that were newly made) for a sequence classifier.
 
     The head of a base model is made new with one output, from torch's current seed. The weights
     are on the CPU; `device` only says where they will be used. Weights of 8 and 4 bits go there,
     and `sharded` ones to all GPUs, while they are read.
+
+    training: it will be trained; another attention may then be the faster one.
     """
     from transformers import AutoModelForSequenceClassification
 
@@ -175,7 +178,7 @@ def load_weights(
     model, info = _read(
         AutoModelForSequenceClassification,
         base,
-        attn_implementation=pick_attention(device),
+        attn_implementation=pick_attention(device, training=training),
         **weight_options(dtype, device or torch.device("cpu"), sharded=sharded),
         **overrides,
     )
@@ -218,7 +221,8 @@ def _read(auto: Any, source: Source, **options: Any) -> tuple[Any, dict[str, Any
     """(a whole model of an auto class, what `from_pretrained` says of its loading)."""
     require_safetensors(source)
     with reading(source):
-        model, info = auto.from_pretrained(
+        model, info = _from_pretrained(
+            auto,
             source.path,
             gguf_file=source.gguf_file,
             revision=source.revision,
@@ -235,6 +239,16 @@ def _read(auto: Any, source: Source, **options: Any) -> tuple[Any, dict[str, Any
         drop_quantization(model)
     model.name_or_path = model.config._name_or_path = source.name
     return model, info
+
+
+def _from_pretrained(auto: Any, path: str, **options: Any) -> Any:
+    """`auto.from_pretrained`, with eager attention for a model that has no other."""
+    try:
+        return auto.from_pretrained(path, **options)
+    except ValueError as error:
+        if "attn_implementation" not in str(error):
+            raise
+    return auto.from_pretrained(path, **options | {"attn_implementation": "eager"})
 
 
 def _revision(source: Source) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ import torch
 from dear.losses import Objective
 from dear.models.batching import collate, token_batches
 from dear.models.encoding import PairEncoder
+from dear.models.engines.one_position import read_positions, reading
 from dear.models.heads import pooled_logits
 from dear.train.examples import Example
 
@@ -76,24 +78,35 @@ def split_batch(batch: Mapping[str, torch.Tensor], budget: int) -> list[dict[str
     return out
 
 
-def flat_logits(model: Any, batch: Mapping[str, torch.Tensor], budget: int | None) -> torch.Tensor:
+def flat_logits(
+    model: Any, batch: Mapping[str, torch.Tensor], budget: int | None, *, alone: bool = False
+) -> torch.Tensor:
     """float32 (P,) logits of a batch's pairs.
 
     budget: padded tokens that go through the model at once, pairs of like length together; None
     for all at once. The result does not depend on it, the time on a CPU does.
+    alone: the last layer computes for the token that the head reads (`reads_one` is true of the
+    model), with the gradient of the whole.
     """
     ids, mask, types = batch["input_ids"], batch["attention_mask"], batch["token_type_ids"]
     if budget is None:
-        return pooled_logits(model, ids, mask, types)
+        return _logits(model, ids, mask, types, alone)
     lengths = mask.sum(-1).tolist()
     batches = token_batches(lengths, budget)
     parts = []
     for rows in batches:
         width = lengths[rows[0]]
         at = torch.tensor(rows, device=ids.device)
-        parts.append(pooled_logits(model, ids[at, :width], mask[at, :width], types[at, :width]))
+        parts.append(_logits(model, ids[at, :width], mask[at, :width], types[at, :width], alone))
     order = torch.tensor([row for rows in batches for row in rows], device=ids.device)
     return torch.cat(parts)[order.argsort()]
+
+
+def _logits(
+    model: Any, ids: torch.Tensor, mask: torch.Tensor, types: torch.Tensor, alone: bool
+) -> torch.Tensor:
+    with reading(read_positions(model, mask)) if alone else nullcontext():
+        return pooled_logits(model, ids, mask, types)
 
 
 def group_losses(

@@ -15,6 +15,7 @@ from dear.errors import BackendError
 from dear.evaluate.metrics import evaluate
 from dear.losses import Objective
 from dear.models.contract import ScoringContract
+from dear.models.engines.one_position import reads_one
 from dear.models.heads import HEADS
 from dear.models.loading import ScoringModel
 from dear.models.scorer import Scorer
@@ -57,6 +58,16 @@ class Scoring:
     tokenizer: Any
     contract: ScoringContract
 
+    def of(self, model: Any, device: torch.device) -> ScoringModel:
+        return ScoringModel(
+            model=model,
+            tokenizer=self.tokenizer,
+            contract=self.contract,
+            name="the model in training",
+            revision="",
+            device=device,
+        )
+
 
 class GroupTrainer(StepTrainer):
     """A batch is a batch of groups, a step's loss the mean over its groups, the metric nDCG@10.
@@ -90,6 +101,9 @@ class GroupTrainer(StepTrainer):
         # the processes of a model in shards go through it equally often
         small = self.args.device.type == "cpu" and self.shards is None
         self.budget = CPU_TRAIN_TOKENS if small else None
+        # recomputing a layer would have to cut it again; a model in shards has no whole layer
+        kept = not recipe.gradient_checkpointing and self.shards is None
+        self.alone = kept and reads_one(scoring.of(self.model, self.args.device))
 
     def parts(self, inputs: Any) -> list[Any]:
         return [inputs] if self.budget is None else split_batch(inputs, self.budget)
@@ -105,7 +119,7 @@ class GroupTrainer(StepTrainer):
 
         Times the number of passes, which the Trainer divides by. BackendError if not finite.
         """
-        logits = flat_logits(model, inputs, self.budget)
+        logits = flat_logits(model, inputs, self.budget, alone=self.alone)
         each = group_losses(self.objective, logits, inputs)
         loss = each.sum() * self.share(inputs)
         self.require_finite(loss)
@@ -127,14 +141,7 @@ class GroupTrainer(StepTrainer):
         was_training = self.model.training
         self.model.eval()
         scorer = Scorer(
-            ScoringModel(
-                model=self.model,
-                tokenizer=self.scoring.tokenizer,
-                contract=self.scoring.contract,
-                name="the model in training",
-                revision="",
-                device=self.args.device,
-            ),
+            self.scoring.of(self.model, self.args.device),
             # other engines go past the root of a model in shards
             engine="padded" if self.shards is not None else "auto",
         )

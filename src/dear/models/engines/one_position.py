@@ -61,11 +61,15 @@ def reads_one(model: ScoringModel) -> bool:
     known: bool | None = getattr(bare, "dear_reads_one", None)
     if known is None:
         hooks: list[Any] = []
+        training = bare.training
+        bare.eval()  # no dropout
         try:
             known = _hooked(model, hooks)
         except Exception as error:  # whatever a strange layer may raise
             logger.debug("%s is computed whole: %s", model.name, error)
             known = False
+        finally:
+            bare.train(training)
         if not known:
             for hook in hooks:
                 hook.remove()
