@@ -1,9 +1,12 @@
 """Where the time goes in our own engine, and what each of its devices is worth on this machine.
 
     python benchmarks/inside.py --data FOLDER --encoder CHECKPOINT --decoder CHECKPOINT \
-        [--only profile,compile,prefix,shapes,early]
+        [--only profile,graph,last,attention,compile,prefix,shapes,early]
 
 profile: kinds of operations in bfloat16 batch scoring, and the rate inside matrix products.
+graph:   the same of the bfloat16 export, by OpenVINO's own counters; one stream, one thread.
+last:    the last layer for the token that is read, against the whole layer.
+attention: SDPA against eager attention: speed, error, and what company changes of a score.
 compile: torch.compile (dynamic shapes, and widths in buckets) against eager, warm-up apart.
 prefix:  a query's keys and values shared by its passages, against whole sequences (decoder).
 shapes:  batches of few shapes against any, on queries that are new to both, one after another.
@@ -18,8 +21,10 @@ import argparse
 import os
 import statistics
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +32,21 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import numpy as np
 import torch
+from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 from dear.artifacts import read_json, write_json
 from dear.bench.machine import matrix_rate, with_rates
 from dear.bench.turns import pairs_of
 from dear.data.collections import open_collection
-from dear.models.batching import ANY_SHAPE
+from dear.export.openvino import export_openvino
+from dear.models.batching import ANY_SHAPE, collate
 from dear.models.encoding import Encoded
+from dear.models.engines.openvino import GRAPH, load_openvino, separate_gates
 from dear.models.engines.padded import PaddedEngine
 from dear.models.engines.prefix import PrefixEngine
-from dear.models.loading import ScoringModel
+from dear.models.layers import find_layers
+from dear.models.loading import ScoringModel, load_scoring_model
 from dear.models.opening import open_model
 from dear.models.scorer import Scorer
 from dear.rank.early import calibrate, rank_early
@@ -108,6 +117,113 @@ class Inside:
             "inside_products": round(flop / spent["matrix products"] / rate, 3),
             "shares": {n: round(s / total, 3) for n, s in sorted(spent.items(), key=by_seconds)},
         }
+
+    def graph(self, kind: str) -> dict[str, Any]:
+        source = str(getattr(self.options, kind))
+        ov = load_openvino()
+        with tempfile.TemporaryDirectory() as folder:
+            export_openvino(
+                load_scoring_model(source, dtype="float32", device="cpu"),
+                Path(folder) / "export",
+                "bfloat16",
+            )
+            graph = ov.Core().read_model(str(Path(folder) / "export" / GRAPH))
+        separate_gates(graph)
+        settings = {
+            "INFERENCE_PRECISION_HINT": "bf16",
+            "INFERENCE_NUM_THREADS": 1,
+            "NUM_STREAMS": 1,
+            "PERF_COUNT": True,
+        }
+        request = ov.Core().compile_model(graph, "CPU", settings).create_infer_request()
+        scorer, encoded = self.scorer(kind), self.encoded(kind)
+        middle = sorted(encoded, key=len)[len(encoded) // 2]
+        rows = max(1, 2048 // len(middle))
+        ids, mask, types = collate([middle] * rows, pad_id=0)
+        feed = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
+        names = [port.any_name for port in graph.inputs]
+        for _ in range(self.options.rounds):
+            request.infer({name: feed[name].numpy() for name in names})
+        spent: dict[str, float] = {}
+        for counter in request.get_profiling_info():
+            seconds = counter.real_time.total_seconds()
+            spent[counter.node_type] = spent.get(counter.node_type, 0.0) + seconds
+        total = sum(spent.values())
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        rate = matrix_rate("bfloat16")
+        torch.set_num_threads(threads)
+        # what the last layer leaves out is not counted as done
+        done = 2.0 * self.products(scorer) * rows * len(middle)
+        shares = {n: round(s / total, 3) for n, s in sorted(spent.items(), key=by_seconds)}
+        return {
+            "tokens": rows * len(middle),
+            "seconds": round(total, 3),
+            "of_the_matrix_rate_of_one_thread": round(done / total / rate, 3),
+            "inside_products": round(done / spent["FullyConnected"] / rate, 3),
+            "shares": {name: share for name, share in shares.items() if share >= 0.005},
+        }
+
+    def products(self, scorer: Scorer) -> float:
+        """Weights that multiply each token, the last layer's behind its attention left out."""
+        model = model_of(scorer).model
+        layers = getattr(*find_layers(model, model.config.num_hidden_layers))
+        each = [
+            {n: m.weight.numel() for n, m in layer.named_modules() if isinstance(m, nn.Linear)}
+            for layer in layers
+        ]
+        first = ("q_proj", "k_proj", "v_proj", "query", "key", "value")
+        last = sum(size for name, size in each[-1].items() if name.endswith(first))
+        return float(sum(sum(sizes.values()) for sizes in each[:-1]) + last)
+
+    def last(self, kind: str) -> dict[str, Any]:
+        scorer, encoded = self.scorer(kind), self.encoded(kind)
+        engines = {
+            name: PaddedEngine(model_of(scorer), scorer.batch_tokens, whole=name == "whole")
+            for name in ("whole", "one token")
+        }
+        scores = {name: engine.run(encoded) for name, engine in engines.items()}
+        seconds = turns(
+            {n: partial(e.run, encoded) for n, e in engines.items()}, self.options.rounds
+        )
+        return rounded(
+            {
+                "pairs": len(encoded),
+                "dtype": scorer.contract.dtype,
+                "gain": seconds["whole"] / seconds["one token"],
+                "largest_difference": float(np.abs(scores["whole"] - scores["one token"]).max()),
+            }
+        )
+
+    def attention(self, kind: str) -> dict[str, Any]:
+        scorer, encoded = self.scorer(kind), self.encoded(kind)
+        model = model_of(scorer)
+        engine = PaddedEngine(model, scorer.batch_tokens)
+        exact = load_scoring_model(str(getattr(self.options, kind)), dtype="float32", device="cpu")
+        reference = PaddedEngine(exact, scorer.batch_tokens).run(encoded)
+        before = model.model.config._attn_implementation
+
+        def use(name: str) -> Callable[[], Any]:
+            def run() -> Any:
+                model.model.set_attn_implementation(name)
+                return engine.run(encoded)
+
+            return run
+
+        runs = {name: use(name) for name in ("eager", "sdpa")}
+        found: dict[str, Any] = {"pairs": len(encoded), "default_here": before}
+        for name, run in runs.items():
+            scores = run()
+            alone = np.concatenate([engine.run([one]) for one in encoded])
+            found[name] = {
+                "error_rms": round(float(np.sqrt(np.square(scores - reference).mean())), 4),
+                "company_rms": round(float(np.sqrt(np.square(scores - alone).mean())), 4),
+                "company_largest": round(float(np.abs(scores - alone).max()), 4),
+            }
+        for name, seconds in turns(runs, self.options.rounds).items():
+            found[name]["pairs_per_s"] = round(len(encoded) / seconds, 1)
+        model.model.set_attn_implementation(before)
+        return found
 
     def compile(self, kind: str) -> dict[str, Any]:
         scorer, encoded = self.scorer(kind), self.encoded(kind)
@@ -246,7 +362,7 @@ def by_seconds(item: tuple[str, float]) -> float:
     return -item[1]
 
 
-def turns(runs: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+def turns(runs: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
     """Median seconds of each, in turns."""
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for i in range(rounds):
@@ -272,7 +388,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--encoder", type=Path)
     parser.add_argument("--decoder", type=Path)
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/inside.json"))
-    parser.add_argument("--only", default="profile,compile,prefix,shapes,early")
+    parser.add_argument(
+        "--only", default="profile,graph,last,attention,compile,prefix,shapes,early"
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--encoder-pairs", type=shape, default=(5, 100), help="QUERIESxDEPTH")
     parser.add_argument("--decoder-pairs", type=shape, default=(2, 50))

@@ -472,7 +472,14 @@ def test_gradient_checkpointing_changes_nothing(
     saving = run(recipe(path, labels, train__gradient_checkpointing=True), "saving")
     # what is recomputed is computed whole
     assert [trainer.alone for trainer in spy.trainers] == [True, False]
-    assert distance(weights(plain), weights(saving)) < 1e-5
+    # a bias of keys moves no attention and one of the head no ranking: their gradient is nothing
+    # but rounding, which Adam makes as large as any
+    idle = ("key.bias", "classifier.bias")
+    first, second = (
+        {name: w for name, w in weights(folder).items() if not name.endswith(idle)}
+        for folder in (plain, saving)
+    )
+    assert distance(first, second) < 1e-5
 
 
 def test_gradient_checkpointing_with_an_adapter(llama: str, labels: str, run: Any) -> None:
