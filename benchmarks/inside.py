@@ -4,7 +4,8 @@
         [--only profile,graph,last,attention,compile,prefix,shapes,early]
 
 profile: kinds of operations in bfloat16 batch scoring, and the rate inside matrix products.
-graph:   the same of the bfloat16 export, by OpenVINO's own counters; one stream, one thread.
+graph:   the same of the bfloat16 export, by OpenVINO's own counters, for widths that are multiples
+         of 8, 16 and 32; one stream, one thread.
 last:    the last layer for the token that is read, against the whole layer.
 attention: SDPA against eager attention: speed, error, and what company changes of a score.
 compile: torch.compile (dynamic shapes, and widths in buckets) against eager, warm-up apart.
@@ -136,33 +137,41 @@ class Inside:
             "PERF_COUNT": True,
         }
         request = ov.Core().compile_model(graph, "CPU", settings).create_infer_request()
-        scorer, encoded = self.scorer(kind), self.encoded(kind)
-        middle = sorted(encoded, key=len)[len(encoded) // 2]
-        rows = max(1, 2048 // len(middle))
-        ids, mask, types = collate([middle] * rows, pad_id=0)
-        feed = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
-        names = [port.any_name for port in graph.inputs]
-        for _ in range(self.options.rounds):
-            request.infer({name: feed[name].numpy() for name in names})
-        spent: dict[str, float] = {}
-        for counter in request.get_profiling_info():
-            seconds = counter.real_time.total_seconds()
-            spent[counter.node_type] = spent.get(counter.node_type, 0.0) + seconds
-        total = sum(spent.values())
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         rate = matrix_rate("bfloat16")
         torch.set_num_threads(threads)
-        # what the last layer leaves out is not counted as done
-        done = 2.0 * self.products(scorer) * rows * len(middle)
-        shares = {n: round(s / total, 3) for n, s in sorted(spent.items(), key=by_seconds)}
-        return {
-            "tokens": rows * len(middle),
-            "seconds": round(total, 3),
-            "of_the_matrix_rate_of_one_thread": round(done / total / rate, 3),
-            "inside_products": round(done / spent["FullyConnected"] / rate, 3),
-            "shares": {name: share for name, share in shares.items() if share >= 0.005},
-        }
+        encoded = self.encoded(kind)
+        middle = sorted(encoded, key=len)[len(encoded) // 2]
+        names = [port.any_name for port in graph.inputs]
+        found: dict[str, Any] = {}
+        for width in sorted({-(-len(middle) // step) * step for step in (8, 16, 32)}):
+            count = max(1, 2048 // width)
+            ids, mask, types = collate([middle] * count, pad_id=0, width=width)
+            feed = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
+            spent: dict[str, list[float]] = {}
+            for _ in range(self.options.rounds + 1):
+                request.infer({name: feed[name].numpy() for name in names})
+                once: dict[str, float] = {}
+                for counter in request.get_profiling_info():
+                    seconds = counter.real_time.total_seconds()
+                    once[counter.node_type] = once.get(counter.node_type, 0.0) + seconds
+                for name, seconds in once.items():
+                    spent.setdefault(name, []).append(seconds)
+            # without the first, which loads and plans
+            took = {name: statistics.median(seconds[1:]) for name, seconds in spent.items()}
+            total = sum(took.values())
+            # what the last layer leaves out is not counted as done
+            done = 2.0 * self.products(self.scorer(kind)) * count * width
+            shares = {n: round(s / total, 3) for n, s in sorted(took.items(), key=by_seconds)}
+            found[f"width {width}"] = {
+                "tokens": len(middle),
+                "sequences_per_s": round(count / total, 1),
+                "of_the_matrix_rate": round(done / total / rate, 3),
+                "inside_products": round(done / took["FullyConnected"] / rate, 3),
+                "shares": {name: share for name, share in shares.items() if share >= 0.01},
+            }
+        return found
 
     def products(self, scorer: Scorer) -> float:
         """Weights that multiply each token, the last layer's behind its attention left out."""

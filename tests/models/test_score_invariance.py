@@ -62,7 +62,7 @@ def test_half_precision_to_its_own_rounding(
 ) -> None:
     """What company changes of a score is less than what the dtype changes of it."""
     exact = alone(scorer(tiny(kind), dtype="float32"))
-    monkeypatch.setattr(loading, "pick_attention", lambda _device, **_: attention)
+    monkeypatch.setattr(loading, "pick_attention", lambda _device: attention)
     model = scorer(tiny(kind), 10**6, dtype=dtype)
     assert model.contract.dtype == dtype
     assert model.model.model.config._attn_implementation == attention

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any, cast
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import nn
 
 from dear.errors import BackendError, ConfigError
+from dear.models.attending import attending
 from dear.models.batching import collate
 from dear.models.encoding import Encoded
 from dear.models.engines.one_position import read_positions, reading, reads_one
@@ -18,9 +19,6 @@ from dear.models.engines.openvino import OpenVINOEngine
 from dear.models.engines.packed import REFUSED
 from dear.models.engines.padded import PaddedEngine
 from dear.models.loading import ScoringModel
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 FAR = -30_000.0
 """Added to the attention logits of what is not seen; a bfloat16 holds it, and half of it, too."""
@@ -121,18 +119,8 @@ def grouped_attention(
     return found.reshape(count, heads, width, size).transpose(1, 2).contiguous(), None
 
 
-@contextmanager
-def _grouped(module: _Graph) -> Iterator[None]:
-    from transformers import AttentionInterface
-
-    AttentionInterface.register(GROUPED, grouped_attention)
-    config = module.model.config
-    before = config._attn_implementation
-    config._attn_implementation = GROUPED
-    try:
-        yield
-    finally:
-        config._attn_implementation = before
+def _grouped(module: _Graph) -> AbstractContextManager[None]:
+    return attending(module.model.config, GROUPED, grouped_attention)
 
 
 def _groups(model: ScoringModel, module: _Graph) -> bool:

@@ -15,6 +15,7 @@ from dear.errors import MissingExtra
 from dear.models.batching import collate
 from dear.models.encoding import Encoded, Pair, PairEncoder
 from dear.models.heads import HEAD_PARTS
+from dear.models.layers import has_weights
 from dear.models.loading import ScoringModel
 
 OUTLIER_PAIRS = 64
@@ -81,7 +82,7 @@ def outlying(model: ScoringModel, encoded: Sequence[Encoded]) -> list[str]:
 
     with ExitStack() as stack:
         for name, module in model.model.named_modules():
-            if isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D":
+            if has_weights(module):
                 stack.callback(module.register_forward_pre_hook(watch(name)).remove)
         stack.enter_context(torch.inference_mode())
         for one in encoded:

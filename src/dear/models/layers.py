@@ -60,6 +60,11 @@ def pick_layers(model: Any, layers: Sequence[int]) -> None:
         config.layer_types = [config.layer_types[i] for i in layers]
 
 
+def has_weights(module: nn.Module) -> bool:
+    """True for a module that multiplies its input with weights, as GPT-2's own kind does."""
+    return isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
+
+
 def find_layers(model: nn.Module, count: int) -> tuple[nn.Module, str]:
     """(the module that holds the list of `count` layers, the list's name in it)."""
     for parent in model.modules():

@@ -157,15 +157,12 @@ def load_weights(
     merge: bool = True,
     device: torch.device | None = None,
     sharded: bool = False,
-    training: bool = False,
 ) -> tuple[Any, Any, set[str]]:
     """(model, tokenizer, names of head weights that were newly made) for a sequence classifier.
 
     The head of a base model is made new with one output, from torch's current seed. The weights
     are on the CPU; `device` only says where they will be used. Weights of 8 and 4 bits go there,
     and `sharded` ones to all GPUs, while they are read.
-
-    training: it will be trained; another attention may then be the faster one.
     """
     from transformers import AutoModelForSequenceClassification
 
@@ -178,7 +175,7 @@ def load_weights(
     model, info = _read(
         AutoModelForSequenceClassification,
         base,
-        attn_implementation=pick_attention(device, training=training),
+        attn_implementation=pick_attention(device),
         **weight_options(dtype, device or torch.device("cpu"), sharded=sharded),
         **overrides,
     )

@@ -40,7 +40,6 @@ def start_model(recipe: ModelRecipe) -> tuple[Any, Any]:
         locate(recipe.base),
         dtype=QUANTISED.get(recipe.quantise, recipe.dtype),
         device=local_device() if recipe.quantise in QUANTISED else None,
-        training=True,
     )
     if model.config.num_labels != 1:
         raise ConfigError(f"{recipe.base}: {model.config.num_labels} outputs; a reranker has one")

@@ -24,7 +24,7 @@ from torch import nn
 from dear.models.batching import collate
 from dear.models.encoding import Encoded
 from dear.models.heads import bare_model, pooled_logits, pools_by_mask
-from dear.models.layers import find_layers
+from dear.models.layers import find_layers, has_weights
 
 if TYPE_CHECKING:
     from dear.models.loading import ScoringModel
@@ -168,8 +168,7 @@ class _Probe:
             hooks = [
                 module.register_forward_pre_hook(read)
                 for module in self.layer.modules()
-                # GPT-2's products are transformers' own
-                if isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
+                if has_weights(module)
             ]
             hooks.append(self.layer.register_forward_hook(leave))
             if how == "disturbed":

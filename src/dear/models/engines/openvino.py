@@ -15,11 +15,16 @@ from numpy.typing import NDArray
 from dear.errors import DataError, MissingExtra
 from dear.models.batching import Grid, Progress, collate, token_batches
 from dear.models.encoding import Encoded
+from dear.models.hardware import cpu_has_tiles
 
 GRAPH = "openvino_model.xml"
 WEIGHTS = "openvino_model.bin"
 
 BATCH_TOKENS = 2048
+
+TILE = 16
+"""Rows of a matrix tile (AMX). MiniLM's attention to 104 tokens takes 1.5 times as long as to 112
+(benchmarks/inside.py, `graph`)."""
 
 
 def load_openvino() -> Any:
@@ -57,8 +62,9 @@ class OpenVINOEngine:
             threads = torch.get_num_threads()
         self.pad_id = pad_id
         self.batch_tokens = batch_tokens
-        # a new shape costs some planning
-        self.grid = Grid(width=8, rows=1, longest=longest)
+        # a new shape costs some planning; of other widths, attention cannot fill AMX's tiles
+        width = TILE if cpu_has_tiles() else 8
+        self.grid = Grid(width=width, rows=1, longest=longest)
         core = ov.Core()
         settings: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": precision,

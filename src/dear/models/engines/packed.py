@@ -7,7 +7,6 @@ Attention is ours, registered in transformers' attention interface: on a GPU
 
 from __future__ import annotations
 
-import functools
 import itertools
 import logging
 from collections.abc import Iterator, Sequence
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from dear.errors import ConfigError
+from dear.models.attending import attending
 from dear.models.batching import Progress
 from dear.models.encoding import Encoded
 from dear.models.engines.padded import PaddedEngine
@@ -191,23 +191,12 @@ def _row(values: list[int]) -> torch.Tensor:
 @contextmanager
 def _packed(body: Any, layout: Layout) -> Iterator[None]:
     """Inside, the body's attention is ours and stays within the sequences of `layout`."""
-    _register()
-    config = body.config
-    before = config._attn_implementation
     token = _layout.set(layout)
-    config._attn_implementation = ATTENTION
     try:
-        yield
+        with attending(body.config, ATTENTION, packed_attention):
+            yield
     finally:
-        config._attn_implementation = before
         _layout.reset(token)
-
-
-@functools.cache
-def _register() -> None:
-    from transformers import AttentionInterface
-
-    AttentionInterface.register(ATTENTION, packed_attention)
 
 
 def packed_attention(

@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from dear.models.attending import attending
+
 SHORT = 16
 """Queries of a step. Up to so many, the grouped heads are multiplied as they are."""
 
@@ -82,17 +84,13 @@ def window_attention(
 
     attention: another function of the same arguments, known to transformers by `name`.
     """
-    config = model.config.get_text_config()
     if not takes_attention(model):
         yield
         return
-    _register(name, attention)
-    before = config._attn_implementation
-    config._attn_implementation = name
-    try:
+    from transformers.masking_utils import sdpa_mask
+
+    with attending(model.config.get_text_config(), name, attention, sdpa_mask):
         yield
-    finally:
-        config._attn_implementation = before
 
 
 def takes_attention(model: Any) -> bool:
@@ -101,11 +99,3 @@ def takes_attention(model: Any) -> bool:
         getattr(model, "_supports_sdpa", False)
         and getattr(model, "_supports_attention_backend", False)
     )
-
-
-def _register(name: str, attention: Callable[..., Any]) -> None:
-    from transformers import AttentionInterface, AttentionMaskInterface
-    from transformers.masking_utils import sdpa_mask
-
-    AttentionInterface.register(name, attention)
-    AttentionMaskInterface.register(name, sdpa_mask)
