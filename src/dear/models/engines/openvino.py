@@ -22,9 +22,10 @@ WEIGHTS = "openvino_model.bin"
 
 BATCH_TOKENS = 2048
 
-TILE = 16
-"""Rows of a matrix tile (AMX). MiniLM's attention to 104 tokens takes 1.5 times as long as to 112
-(benchmarks/inside.py, `graph`)."""
+WIDTH = 8
+TILED_WIDTH = 16
+"""Widths of batches are multiples of it, on AMX of the second: a new shape costs planning, which
+counts for one query at a time (docs/LOG.md)."""
 
 
 def load_openvino() -> Any:
@@ -62,8 +63,7 @@ class OpenVINOEngine:
             threads = torch.get_num_threads()
         self.pad_id = pad_id
         self.batch_tokens = batch_tokens
-        # a new shape costs some planning; of other widths, attention cannot fill AMX's tiles
-        width = TILE if cpu_has_tiles() else 8
+        width = TILED_WIDTH if cpu_has_tiles() else WIDTH
         self.grid = Grid(width=width, rows=1, longest=longest)
         core = ov.Core()
         settings: dict[str, Any] = {
