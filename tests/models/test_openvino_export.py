@@ -148,6 +148,20 @@ def test_a_product_that_reads_outliers_stays_out_of_int8(tmp_path: Path) -> None
     }
 
 
+def test_a_norms_output_is_rounded_in_one_pass(tiny: Callable[[str], Path], tmp_path: Path) -> None:
+    """What smooths outliers stands apart from the norm, whose part it would become."""
+    pytest.importorskip("nncf", reason="the extra `openvino` is not installed")
+    graph = read_graph(exported(tiny("llama"), tmp_path / "export", "int8"))
+    smoothing = [
+        product
+        for product in of_type(graph, "Multiply")
+        if re.search(r"norm.*nncf_smooth_quant", product.get_friendly_name())
+    ]
+    # two norms a layer; behind the last of them one token is taken first
+    assert len(smoothing) == 5
+    assert all("Reshape" in fed_by(product) for product in smoothing)
+
+
 def test_keys_that_heads_share_are_not_copied(tiny: Callable[[str], Path], tmp_path: Path) -> None:
     graph = read_graph(exported(tiny("llama"), tmp_path / "export"))
     attention = of_type(graph, "ScaledDotProductAttention")
