@@ -120,13 +120,14 @@ def _fuse_rounding(graph: Any) -> None:
 
 
 def _scales(node: Any) -> bool:
-    """True for a product with constants: a norm's last operation."""
+    """True for a norm's last operation: a product with its weights, or with one over the size."""
     if node.get_type_name() != "Multiply":
         return False
     for value in node.input_values():
         inner = value.get_node()
         while inner.get_type_name() == "Convert":
             inner = inner.input_value(0).get_node()
-        if inner.get_type_name() == "Constant":
+        # weights that are all 1 are left out of a graph
+        if inner.get_type_name() in ("Constant", "Divide"):
             return True
     return False
