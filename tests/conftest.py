@@ -21,5 +21,7 @@ def shared_data() -> Path:
     beside = Path(__file__).resolve().parents[2] / "shared" / "data"
     folder = Path(os.environ.get("DEAR_SHARED_DATA") or beside)
     if not folder.is_dir():
+        if os.environ.get("DEAR_SHARED_DATA"):
+            pytest.fail(f"DEAR_SHARED_DATA: {folder} is no folder", pytrace=False)
         pytest.skip(f"no test collections: {folder} is no folder; set DEAR_SHARED_DATA")
     return folder

@@ -119,7 +119,7 @@ def test_a_counter_without_an_end_never_runs_backwards() -> None:
 def test_no_gpu_needs_no_excuse() -> None:
     torch = pytest.importorskip("torch")
     if torch.cuda.is_available():
-        pytest.skip("there is one")
+        pytest.skip("a GPU is here: its energy is counted, or NVML says why not")
     assert nvml() == ([], None)
 
 

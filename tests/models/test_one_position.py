@@ -13,9 +13,10 @@ import torch
 from tiny_models import CONFIGS, checkpoint, pairs
 
 from dear.models.encoding import Encoded, PairEncoder
-from dear.models.engines.one_position import read_positions, reading, reads_one
+from dear.models.engines.one_position import reading, reads_one
 from dear.models.engines.padded import PaddedEngine
 from dear.models.engines.prefix import PrefixEngine
+from dear.models.heads import read_positions
 from dear.models.loading import ScoringModel, load_scoring_model
 
 # transformers has no granite classifier

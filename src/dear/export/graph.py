@@ -14,10 +14,11 @@ from dear.errors import BackendError, ConfigError
 from dear.models.attending import attending
 from dear.models.batching import collate
 from dear.models.encoding import Encoded
-from dear.models.engines.one_position import read_positions, reading, reads_one
+from dear.models.engines.one_position import reading, reads_one
 from dear.models.engines.openvino import OpenVINOEngine
 from dear.models.engines.packed import REFUSED
 from dear.models.engines.padded import PaddedEngine
+from dear.models.heads import read_positions
 from dear.models.loading import ScoringModel
 
 FAR = -30_000.0
@@ -52,7 +53,7 @@ class _Graph(nn.Module):
         token_type_ids: torch.Tensor | None = None,
     ) -> torch.Tensor:
         last = read_positions(self.model, attention_mask)
-        with reading(last) if self.reads_one else nullcontext():
+        with reading(last if self.reads_one else None):
             if self.is_decoder:
                 return self._decoder(input_ids, attention_mask, last)
             return self._encoder(input_ids, attention_mask, token_type_ids)

@@ -63,10 +63,17 @@ def _forward_by_mask(
     hidden = body(
         input_ids=input_ids, attention_mask=mask, use_cache=False, **extra
     ).last_hidden_state
-    last = (mask * torch.arange(mask.shape[1], device=mask.device)).argmax(-1)
-    last = last.to(hidden.device)  # of a sharded model, the last GPU
+    last = read_positions(self, mask).to(hidden.device)  # of a sharded model, the last GPU
     pooled = hidden[torch.arange(len(last), device=last.device), last]
     return SequenceClassifierOutput(logits=self.score(pooled))
+
+
+def read_positions(model: Any, mask: torch.Tensor) -> torch.Tensor:
+    """int64 (B,): the positions of `mask` (B, T), int64, that the head reads: the last that is
+    shown, or the first of an encoder."""
+    if not pools_by_mask(model):
+        return torch.zeros_like(mask[:, 0])
+    return (mask * torch.arange(mask.shape[1], device=mask.device)).argmax(-1)
 
 
 def pooled_logits(

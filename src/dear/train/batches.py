@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -11,8 +10,8 @@ import torch
 from dear.losses import Objective
 from dear.models.batching import collate, token_batches
 from dear.models.encoding import PairEncoder
-from dear.models.engines.one_position import read_positions, reading
-from dear.models.heads import pooled_logits
+from dear.models.engines.one_position import reading
+from dear.models.heads import pooled_logits, read_positions
 from dear.train.examples import Example
 
 
@@ -105,7 +104,7 @@ def flat_logits(
 def _logits(
     model: Any, ids: torch.Tensor, mask: torch.Tensor, types: torch.Tensor, alone: bool
 ) -> torch.Tensor:
-    with reading(read_positions(model, mask)) if alone else nullcontext():
+    with reading(read_positions(model, mask) if alone else None):
         return pooled_logits(model, ids, mask, types)
 
 

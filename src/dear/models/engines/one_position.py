@@ -23,7 +23,7 @@ from torch import nn
 
 from dear.models.batching import collate
 from dear.models.encoding import Encoded
-from dear.models.heads import bare_model, pooled_logits, pools_by_mask
+from dear.models.heads import bare_model, pooled_logits, read_positions
 from dear.models.layers import find_layers, has_weights
 
 if TYPE_CHECKING:
@@ -34,16 +34,9 @@ _positions: ContextVar[torch.Tensor | None] = ContextVar("positions", default=No
 logger = logging.getLogger(__name__)
 
 
-def read_positions(model: Any, mask: torch.Tensor) -> torch.Tensor:
-    """int64 (B,): the positions of `mask` (B, T), int64, that the model's head reads."""
-    if not pools_by_mask(model):
-        return torch.zeros_like(mask[:, 0])
-    return (mask * torch.arange(mask.shape[1], device=mask.device)).argmax(-1)
-
-
 @contextmanager
-def reading(positions: torch.Tensor) -> Iterator[None]:
-    """Inside, hooked products compute for `positions` (B,) alone."""
+def reading(positions: torch.Tensor | None) -> Iterator[None]:
+    """Inside, hooked products compute for `positions` (B,) alone; for all where None."""
     token = _positions.set(positions)
     try:
         yield
@@ -175,8 +168,7 @@ class _Probe:
                 hooks.append(self.layer.register_forward_pre_hook(disturb, with_kwargs=True))
             for hook in hooks:
                 stack.callback(hook.remove)
-            if how == "alone":
-                stack.enter_context(reading(self.positions))
+            stack.enter_context(reading(self.positions if how == "alone" else None))
             stack.enter_context(torch.inference_mode())
             logits = pooled_logits(self.model.model, *self.inputs)
         return _Pass(torch.cat(output), logits, reads)

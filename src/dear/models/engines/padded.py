@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 
 import numpy as np
 import torch
@@ -11,8 +10,8 @@ from numpy.typing import NDArray
 
 from dear.models.batching import Grid, Progress, collate, grid_for, in_batches
 from dear.models.encoding import Encoded
-from dear.models.engines.one_position import read_positions, reading, reads_one
-from dear.models.heads import pooled_logits
+from dear.models.engines.one_position import reading, reads_one
+from dear.models.heads import pooled_logits, read_positions
 from dear.models.loading import ScoringModel
 
 
@@ -62,7 +61,7 @@ class PaddedEngine:
         )
         ids, mask, types = ids.to(device), mask.to(device), types.to(device)
         model = self.model.model
-        alone = nullcontext() if self.whole else reading(read_positions(model, mask))
-        with torch.inference_mode(), alone:
+        alone = None if self.whole else read_positions(model, mask)
+        with torch.inference_mode(), reading(alone):
             logits = pooled_logits(model, ids, mask, types)
         return logits.cpu().numpy().astype(np.float32, copy=False)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -187,7 +186,7 @@ class _Shared:
         rows = torch.tensor([rest.row for rest in rests], device=self.model.device)
         cache = Cache(layers=[_FrozenLayer(*both, rows) for both in self.kept])
         last = mask.sum(-1) - 1
-        with nullcontext() if self.whole else reading(last):
+        with reading(None if self.whole else last):
             hidden = self._hidden(ids, torch.cat([self.mask[rows], mask], dim=1), cache)
         return hidden[torch.arange(len(rests), device=self.model.device), last]
 
