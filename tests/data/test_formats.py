@@ -336,7 +336,8 @@ def test_run_is_read_by_score_not_by_rank(tmp_path: Path) -> None:
 @given(
     st.dictionaries(
         st.text("abcxyzABC019é", min_size=1, max_size=3),
-        st.sampled_from([0.0, 0.25, 1.0, -3.0]),
+        # the last three are one number as float32, which trec_eval reads scores as
+        st.sampled_from([0.0, 0.25, -3.0, 1.0, 1.0 + 1e-9, 1.0 - 1e-9]),
         min_size=2,
         max_size=8,
     ),
@@ -350,6 +351,19 @@ def test_ties_stand_as_trec_eval_puts_them(scores: dict[str, float], data: st.Da
     run = [ir_measures.ScoredDoc("q", d, s) for d, s in scores.items()]
     oracle = ir_measures.pytrec_eval.calc_aggregate([ir_measures.RR], qrels, run)[ir_measures.RR]
     assert 1 / ours == pytest.approx(oracle)
+
+
+@given(st.permutations("abcdefgh"), st.lists(st.sampled_from([1.0, 1.0 + 1e-9, 3.0]), min_size=8))
+def test_ties_may_stand_as_they_are_written(ids: list[str], scores: list[float]) -> None:
+    lines = "".join(f"q Q0 {d} 1 {s!r} t\n" for d, s in zip(ids, scores, strict=False))
+    read = f.read_run(io.StringIO(lines), ties="written")["q"]
+    expected = sorted(zip(ids, scores, strict=False), key=lambda pair: -pair[1])  # stable
+    assert list(zip(read.passage_ids, read.scores, strict=True)) == expected
+
+
+def test_scores_beyond_float32_are_told_apart() -> None:
+    lines = "q Q0 a 1 1e300 t\nq Q0 b 2 2e300 t\nq Q0 c 3 1e300 t\n"
+    assert f.read_run(io.StringIO(lines))["q"].passage_ids == ("b", "c", "a")
 
 
 def test_qrels_layouts(tmp_path: Path) -> None:

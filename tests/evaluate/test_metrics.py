@@ -277,11 +277,6 @@ def test_a_wrong_name_is_an_error_of_one_line(name, message):
     assert "\n" not in str(caught.value)
 
 
-def test_a_measure_that_nothing_here_computes_is_an_error():
-    with pytest.raises(ConfigError, match="Unsupported measures"):
-        evaluate(run_of(q="a"), {"q": {"a": 1}}, ["NumRel(rel=3)"])
-
-
 def test_grades_far_below_zero_are_not_relevant_and_crash_nothing():
     # in a process of its own: unguarded, they end pytrec_eval with a segmentation fault
     program = (

@@ -86,6 +86,31 @@ def test_the_best_of_the_own_first_stage_is_compared_with_it_alone() -> None:
     assert of(source("bm25", FIRST), source("top", TOP)).comparisons == ()
 
 
+def test_runs_without_a_common_query_are_refused() -> None:
+    one = {q: r for q, r in FIRST.items() if q < "q3"}
+    other = {q: r for q, r in BACK.items() if q >= "q3"}
+    found = of(source("one", one), source("other", other))
+    assert pairs(found) == []
+    (refusal,) = found.refusals
+    assert (refusal.shared, refusal.reason) == (0, "no query in common")
+    # one query is enough to be compared by
+    assert pairs(of(source("one", one), source("other", other | {"q0": BACK["q0"]})))
+    assert pairs(of(source("one", one), source("other", other), across_candidates=True))
+
+
+@given(st.permutations("2345"), st.integers(1, 5))
+def test_any_of_equal_candidates_may_be_cut(tied: list[str], depth: int) -> None:
+    ids = ("d0", "d1", *(f"d{i}" for i in tied))
+    scores = (9.0, 8.0, 5.0, 5.0, 5.0, 5.0)
+    first = {"q0": Ranking(query_id="q0", passage_ids=ids, scores=scores)}
+    other = Ranking.sorted("q0", ids, scores)
+    part = {"q0": other.top(depth)}
+    assert other_candidates(source("a", part, "b"), source("b", first)) is None
+    # but not one that scores less than one that was left out
+    wrong = {"q0": Ranking(query_id="q0", passage_ids=("d0", "d5"), scores=(2.0, 1.0))}
+    assert other_candidates(source("a", wrong, "b"), source("b", first)) is not None
+
+
 def test_a_part_that_is_not_the_first_stages_best_is_refused() -> None:
     odd = run_of(*["01237"] * 6)
     found = of(source("bm25", FIRST), source("odd", odd, "bm25"))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from dear.errors import ParseError
@@ -63,6 +63,94 @@ def test_an_order_that_is_written_is_read(order: tuple[int, ...], form: str) -> 
     assert parsed.order == order
     assert parsed.complete
     assert parsed.mends == {}
+
+
+# what chat models write that were asked for brackets, and for JSON
+BARE_FORMS = {
+    "chain": lambda order: " > ".join(str(i + 1) for i in order),
+    "arrows": lambda order: "Ranking: " + " -> ".join(str(i + 1) for i in order),
+    "parentheses": lambda order: " > ".join(f"({i + 1})" for i in order),
+    "nouns": lambda order: ", ".join(f"Document {i + 1}" for i in order),
+    "ids": lambda order: " > ".join(f"ID {i + 1}" for i in order),
+    "JSON": lambda order: json.dumps([i + 1 for i in order]),
+    "JSON of text": lambda order: json.dumps([str(i + 1) for i in order]),
+    "JSON, indented": lambda order: json.dumps({"ranking": [i + 1 for i in order]}, indent=2),
+    "JSON, fenced": lambda order: f"```json\n{json.dumps([i + 1 for i in order])}\n```",
+    "objects": lambda order: json.dumps(
+        {"results": [{"passage_id": i + 1, "score": 9 - n / 5} for n, i in enumerate(order)]}
+    ),
+    "objects, indented": lambda order: json.dumps(
+        [{"rank": n, "id": str(i + 1)} for n, i in enumerate(order, 1)], indent=1
+    ),
+    "a line each": lambda order: "\n".join(str(i + 1) for i in order),
+    "bullets": lambda order: "\n".join(f"- {i + 1}" for i in order),
+    "listed": lambda order: "\n".join(f"{n}. Passage {i + 1}" for n, i in enumerate(order, 1)),
+    "listed, why": lambda order: "\n".join(
+        f"{n}. Document #{i + 1}: it is from 1998" for n, i in enumerate(order, 1)
+    ),
+    "listed numbers": lambda order: "\n".join(f"{n}. {i + 1}" for n, i in enumerate(order, 1)),
+    "relevance": lambda order: "\n".join(
+        f"Doc: {i + 1}, Relevance: {10 - n}" for n, i in enumerate(order)
+    ),
+}
+
+
+@given(
+    st.integers(3, 20).flatmap(lambda n: st.permutations(range(n)).map(tuple)),
+    st.sampled_from(sorted(BARE_FORMS)),
+    st.sampled_from(["", "Here is the ranking of the 20 passages:\n\n"]),
+)
+def test_an_order_without_brackets_is_read(order: tuple[int, ...], form: str, head: str) -> None:
+    parsed = parse_permutation(head + BARE_FORMS[form](order), len(order))
+    assert parsed.order == order
+    assert parsed.complete
+    assert parsed.mends == {"no brackets": 1}
+
+
+CHAINS = ("chain", "wide", "tight", "bold", "full width", "named", "sentence", "tagged")
+
+
+@given(
+    st.integers(3, 20).flatmap(lambda n: st.tuples(*[st.permutations(range(n)).map(tuple)] * 3)),
+    st.integers(1, 19),
+    st.sampled_from(CHAINS),
+)
+def test_the_last_complete_chain_wins_over_a_draft_and_a_remark(
+    orders: tuple[tuple[int, ...], ...], shown: int, form: str
+) -> None:
+    order, draft, other = orders
+    part = other[: min(shown, len(order) - 1)]
+    text = f"At first {chain(draft)}, but:\n\n{FORMS[form](order)}\n\nNote {chain(part)}."
+    assert parse_permutation(text, len(order)).order == order
+
+
+@given(
+    st.integers(4, 20).flatmap(lambda n: st.tuples(*[st.permutations(range(n)).map(tuple)] * 2)),
+    st.sampled_from(sorted(FORMS.keys() - set(CHAINS)) + sorted(BARE_FORMS)),
+)
+def test_a_complete_list_wins_over_a_remark(orders: tuple[tuple[int, ...], ...], form: str) -> None:
+    order, other = orders
+    assume(list(order) != sorted(order))  # what was given, gone through
+    part = chain(other[: len(order) // 2])
+    if form in BARE_FORMS:
+        part = re.sub(r"[\[\]]", "", part)
+    text = f"{(FORMS | BARE_FORMS)[form](order)}\n\nNote that {part} was close."
+    assert parse_permutation(text, len(order)).order == order
+
+
+def test_a_list_of_what_was_given_is_no_ranking() -> None:
+    text = "[1] is about otters.\n[2] is about fish.\n[3] is about both.\n\n[3] > [1]"
+    assert parse_permutation(text, 3).order == (2, 0, 1)
+    text = "Passage 1 is about otters.\nPassage 2 is about fish.\nPassage 3: both.\n\n3 > 1 > 2"
+    assert parse_permutation(text, 3).order == (2, 0, 1)
+
+
+@pytest.mark.parametrize(
+    "text", ["In 2019, 3 of 4 agree.", '{"year": 2019, "pages": 3}', "2019\n\n1998", "[2019, 1998]"]
+)
+def test_other_numbers_are_no_ranking(text: str) -> None:
+    with pytest.raises(ParseError, match="no identifier"):
+        parse_permutation(text, 4)
 
 
 THOUGHTS = (
@@ -131,10 +219,11 @@ def test_the_rule_for_mends(ids: list[int], count: int) -> None:
 @pytest.mark.parametrize(
     ("text", "count", "order", "mends"),
     [
-        # the last chain counts, a remark behind it does not
+        # the last complete chain counts, a remark behind it does not
         ("[1] > [2] > [3]. On second thought, [3] > [1] > [2]", 3, [3, 1, 2], {}),
         ("[4] > [2] > [1] > [3]. In short, [4] > [3].", 4, [4, 2, 1, 3], {}),
-        ("First [1] > [2] > [3]. Better: [3] > [1]", 3, [3, 1, 2], {"missing": 1}),
+        ("[2] > [1] > [4] > [3]. Mind that [4] > [3].", 4, [2, 1, 4, 3], {}),
+        ("First [1] > [2]. Better: [3] > [1]", 3, [3, 1, 2], {"missing": 1}),
         # candidates that are only listed are no ranking where a chain follows
         ("[1], [2], [3], [4], [5] are on the topic. Best: [5] > [2]", 5, [5, 2, 1, 3, 4], 3),
         ("[1] a\n[2] b\n[3] c\n[4] d\nso [4] > [2]", 4, [4, 2, 1, 3], 2),

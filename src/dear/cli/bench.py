@@ -97,7 +97,7 @@ def _candidates(
 
     judgements = collection.judgements(split) if collection.has_judgements(split) else None
     if run in collection.runs(split) or Path(run).exists():
-        found: Run = read_run(find_run(collection, run, split))
+        found: Run = read_run(find_run(collection, run, split), ties="written")
     elif run == "bm25":
         found = _search(collection, split, top_k)
     else:

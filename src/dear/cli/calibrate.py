@@ -224,7 +224,7 @@ def _probabilities(
         policy = policy | {"min_grade": opened.min_grade}
     path = find_run(opened, run, split)
     judgements = opened.judgements(split)
-    whole = read_run(path)
+    whole = read_run(path, ties="written")
     asked = every_nth((q for q in whole if q in judgements), queries)
     first = {q: whole[q].top(TOP_K) for q in asked}
     # before the model is read: what is relevant does not depend on its scores

@@ -164,7 +164,7 @@ def _candidates(
     from dear.records import every_nth
 
     opened = open_collection(collection)
-    found = read_run(find_run(opened, run, split))
+    found = read_run(find_run(opened, run, split), ties="written")
     judgements = opened.judgements(split) if opened.has_judgements(split) else {}
     judged = [q for q in found if any(grade > 0 for grade in judgements.get(q, {}).values())]
     asked = every_nth(judged or found, queries)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from dear.data.collections import Collection
     from dear.evaluate.compare import PairwiseComparison
     from dear.evaluate.published import PublishedRow
-    from dear.evaluate.study import Entry, Study
+    from dear.evaluate.study import Entry, Refusal, Study
     from dear.records import Query
 
 RIGHT: Align = "right"
@@ -166,10 +166,7 @@ def _show_comparisons(found: Study, all_pairs: bool) -> None:
             for pair in pairs
             for c in (pair.comparison,)
         ]
-        + [
-            (f"{r.a} − {r.b}", "not compared", f"in {r.queries} of {r.shared}", "", "", "", "")
-            for r in refusals
-        ],
+        + [(f"{r.a} − {r.b}", "not compared", _why(r), "", "", "", "") for r in refusals],
         align=("left", *[RIGHT] * 6),
         wrap=(measure,),
     )
@@ -185,11 +182,18 @@ def _show_comparisons(found: Study, all_pairs: bool) -> None:
         )
     if refusals:
         print(
-            "not compared: other candidates, in so many queries; --across-candidates compares them"
+            "not compared: other candidates in so many queries, or no query in common; "
+            "--across-candidates compares them"
         )
     hidden = many + len(found.refusals) - len(pairs) - len(refusals)
     if hidden:
         print(f"{count(hidden, 'pair')} without a first stage: --all-pairs shows them")
+
+
+def _why(refusal: Refusal) -> str:
+    if not refusal.shared:
+        return "no common query"
+    return f"in {refusal.queries} of {refusal.shared}"
 
 
 def _p(value: float) -> str:

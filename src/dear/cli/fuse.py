@@ -82,11 +82,11 @@ def _dev_run(collection: Collection, run: str, fuse_run: str | None, split: str,
     from dear.data.formats import read_run
 
     if fuse_run is not None:
-        return read_run(find_run(collection, fuse_run, split))
+        return read_run(find_run(collection, fuse_run, split), ties="written")
     own = collection.runs(split)
     for name in (run, "bm25"):
         if name in own:
-            return read_run(own[name])
+            return read_run(own[name], ties="written")
     note(f"--fuse auto: no run for split {split!r}; searching it with BM25")
     with progress("searching", "queries") as report:
         return retrieve(

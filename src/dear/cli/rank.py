@@ -149,7 +149,7 @@ def rank(
     check_output(output)
     opened = open_collection(collection)
     path = find_run(opened, run, split)
-    first = limit_run(read_run(path), top_k=top_k)
+    first = limit_run(read_run(path, ties="written"), top_k=top_k)
     candidates = gathered(opened, first)
     reranker = None
     if lists is not None:

@@ -287,7 +287,7 @@ def _open(collection: str) -> Collection:
 def _run(opened: Collection, run: str, split: str) -> Mapping[str, Ranking]:
     from dear.data.formats import read_run
 
-    return read_run(find_run(opened, run, split))
+    return read_run(find_run(opened, run, split), ties="written")
 
 
 def _held_out(

@@ -75,7 +75,7 @@ def read_runs(collection: Collection, runs: list[str], split: str) -> list[Run]:
     return [
         collection.run(run, split)
         if not Path(run).exists() and collection.makes_run(run)
-        else read_run(find_run(collection, run, split))
+        else read_run(find_run(collection, run, split), ties="written")
         for run in runs
     ]
 
@@ -90,7 +90,7 @@ def candidates_of(
     from dear.records import gather
 
     opened = open_collection(collection)
-    found = read_run(find_run(opened, run, split))
+    found = read_run(find_run(opened, run, split), ties="written")
     judgements = opened.judgements(split) if opened.has_judgements(split) else None
     asked = [q for q in found if judgements is None or q in judgements] or list(found)
     queries, corpus = opened.queries(), opened.corpus

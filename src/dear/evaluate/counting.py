@@ -1,6 +1,7 @@
-"""nDCG, MRR, MAP, recall, precision and judged@k by counting, for all queries at once.
+"""Measures computed from grades by rank, for all queries at once.
 
-trec_eval's definitions, in float64; tests hold them to it on every collection at hand.
+The definitions of trec_eval, and of gdeval for ERR and exponential gains, in float64; tests hold
+them to both on every collection at hand. The table is FORMULAS.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class Lists:
     ranks: Integers
 
     @classmethod
-    def of(cls, grades: Integers, lengths: Sequence[int]) -> Lists:
+    def of(cls, grades: Integers, lengths: Sequence[int] | Integers) -> Lists:
         sizes = np.asarray(lengths, dtype=np.int64)
         starts = np.cumsum(sizes) - sizes
         return cls(grades, starts, np.arange(len(grades)) - np.repeat(starts, sizes))
@@ -49,9 +50,28 @@ class Lists:
         kept = values if cutoff is None else np.where(self.ranks < cutoff, values, 0)
         return np.add.reduceat(kept, self.starts, dtype=np.float64)
 
-    def dcg(self, cutoff: int | None) -> Floats:
-        """(Q,); a grade of 0 and below gains nothing."""
-        return self.sums(np.maximum(self.grades, 0) / np.log2(self.ranks + 2), cutoff)
+    def before(self, flags: NDArray[np.bool_]) -> Integers:
+        """(N,) how many of the flagged stand above each position, within its query."""
+        above: Integers = np.cumsum(flags) - flags
+        return above - np.repeat(above[self.starts], self.lengths)
+
+    def matrix(self, cutoff: int | None) -> Integers:
+        """(Q, K) grades, padded with UNJUDGED; K: the longest list, at most `cutoff`."""
+        longest = int(self.lengths.max())
+        width = longest if cutoff is None else min(cutoff, longest)
+        table = np.full((len(self.starts), width), UNJUDGED)
+        query = np.repeat(np.arange(len(self.starts)), self.lengths)
+        kept = self.ranks < width
+        table[query[kept], self.ranks[kept]] = self.grades[kept]
+        return table
+
+    def judged(self) -> Lists:
+        """Without the passages that nobody judged; a list of nothing else keeps one of them."""
+        kept = self.grades != UNJUDGED
+        none_left = np.add.reduceat(kept, self.starts, dtype=np.int64) == 0
+        kept[self.starts[none_left]] = True
+        lengths = np.add.reduceat(kept, self.starts, dtype=np.int64)
+        return Lists.of(self.grades[kept], lengths)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,27 +102,49 @@ class Counted:
             raise DataError(f"a grade of {max(best)} is beyond 64 bits") from error
 
     def values(self, definition: Any) -> Floats:
-        """(Q,) of a measure that `counts` accepts, in the order of the rankings."""
+        """(Q,) of one of ir-measures' measures that FORMULAS names, in the order of the rankings.
+
+        DataError: grades that the measure is not defined for.
+        """
         parameters = definition.params
-        return _FORMULAS[definition.NAME](self, parameters.get("cutoff"), parameters.get("rel", 1))
+        if parameters.get("judged_only", False):
+            self = Counted(self.ranked.judged(), self.ideal)
+        level = parameters.get("rel", 1)
+        return FORMULAS[definition.NAME](self, parameters.get("cutoff"), level, parameters)
+
+    def relevant(self, level: int) -> Floats:
+        """(Q,) how many passages are judged relevant, retrieved or not."""
+        return _relevant(self.ideal, None, level)
 
 
-def counts(definition: Any) -> bool:
-    """Whether this measure of ir-measures is computed here: known, and with no other parameter
-    than a cutoff and a lowest relevant grade above 0."""
-    parameters = definition.params
-    return (
-        definition.NAME in _FORMULAS
-        and parameters.keys() <= {"cutoff", "rel"}
-        and parameters.get("rel", 1) > 0
-    )
+Parameters: TypeAlias = Mapping[str, Any]
+"""Of a measure, as ir-measures has them; absent where they are not given."""
 
 
-def _ndcg(found: Counted, cutoff: int | None, _level: int) -> Floats:
-    return _share(found.ranked.dcg(cutoff), found.ideal.dcg(cutoff))
+def _ndcg(found: Counted, cutoff: int | None, _level: int, parameters: Parameters) -> Floats:
+    gain = _gain(parameters.get("gains", {}), exponential=parameters.get("dcg") == "exp-log2")
+    ranked, ideal = found.ranked, found.ideal
+    best = gain(ideal.grades)
+    if "gains" in parameters:  # they may turn the order of the grades around
+        query = np.repeat(np.arange(len(ideal.starts)), ideal.lengths)
+        best = best[np.lexsort((-best, query))]
+    dcg = ranked.sums(gain(ranked.grades) / np.log2(ranked.ranks + 2), cutoff)
+    return _share(dcg, ideal.sums(best / np.log2(ideal.ranks + 2), cutoff))
 
 
-def _rr(found: Counted, cutoff: int | None, level: int) -> Floats:
+def _gain(gains: Mapping[int, int], *, exponential: bool) -> Callable[[Integers], Floats]:
+    """What grades gain: `gains` where it names them, else themselves; unjudged ones nothing."""
+
+    def gain(grades: Integers) -> Floats:
+        found = np.maximum(grades, 0).astype(np.float64)
+        for grade, value in gains.items():
+            found[grades == grade] = value
+        return np.exp2(found) - 1 if exponential else found
+
+    return gain
+
+
+def _rr(found: Counted, cutoff: int | None, level: int, _parameters: Parameters) -> Floats:
     ranked = found.ranked
     reciprocal = np.where(ranked.grades >= level, 1 / (ranked.ranks + 1), 0.0)
     if cutoff is not None:
@@ -110,27 +152,125 @@ def _rr(found: Counted, cutoff: int | None, level: int) -> Floats:
     return np.maximum.reduceat(reciprocal, ranked.starts)
 
 
-def _ap(found: Counted, cutoff: int | None, level: int) -> Floats:
+def _ap(found: Counted, cutoff: int | None, level: int, _parameters: Parameters) -> Floats:
     ranked = found.ranked
     relevant = ranked.grades >= level
-    # over all queries, then over this one
-    before: Integers = np.cumsum(relevant) - relevant
-    before = before - np.repeat(before[ranked.starts], ranked.lengths)
-    precision = np.where(relevant, (before + 1) / (ranked.ranks + 1), 0.0)
-    return _share(ranked.sums(precision, cutoff), _relevant(found.ideal, None, level))
+    precision = np.where(relevant, (ranked.before(relevant) + 1) / (ranked.ranks + 1), 0.0)
+    return _share(ranked.sums(precision, cutoff), found.relevant(level))
 
 
-def _recall(found: Counted, cutoff: int | None, level: int) -> Floats:
-    relevant = _relevant(found.ideal, None, level)
-    return _share(_relevant(found.ranked, cutoff, level), relevant)
+def _recall(found: Counted, cutoff: int | None, level: int, _parameters: Parameters) -> Floats:
+    return _share(_relevant(found.ranked, cutoff, level), found.relevant(level))
 
 
-def _precision(found: Counted, cutoff: int | None, level: int) -> Floats:
+def _precision(found: Counted, cutoff: int | None, level: int, _parameters: Parameters) -> Floats:
     sizes = found.ranked.lengths if cutoff is None else cutoff
     return _relevant(found.ranked, cutoff, level) / sizes
 
 
-def _judged(found: Counted, cutoff: int | None, _level: int) -> Floats:
+def _success(found: Counted, cutoff: int | None, level: int, _parameters: Parameters) -> Floats:
+    return (_relevant(found.ranked, cutoff, level) > 0).astype(np.float64)
+
+
+def _rprec(found: Counted, _cutoff: int | None, level: int, _parameters: Parameters) -> Floats:
+    """Precision among as many passages as there are relevant ones."""
+    ranked, total = found.ranked, found.relevant(level)
+    inside = ranked.ranks < np.repeat(total, ranked.lengths)
+    return _share(ranked.sums((ranked.grades >= level) & inside, None), total)
+
+
+def _set(found: Counted, level: int) -> tuple[Floats, Floats]:
+    """Precision and recall of all that was retrieved."""
+    hits = _relevant(found.ranked, None, level)
+    return hits / found.ranked.lengths, _share(hits, found.relevant(level))
+
+
+def _set_precision(
+    found: Counted, _cutoff: int | None, level: int, parameters: Parameters
+) -> Floats:
+    if not parameters.get("relative", False):
+        return _set(found, level)[0]
+    most = np.minimum(found.ranked.lengths, found.relevant(level))
+    return _share(_relevant(found.ranked, None, level), most)
+
+
+def _set_recall(found: Counted, _cutoff: int | None, level: int, _parameters: Parameters) -> Floats:
+    return _set(found, level)[1]
+
+
+def _set_ap(found: Counted, _cutoff: int | None, level: int, _parameters: Parameters) -> Floats:
+    precision, recall = _set(found, level)
+    return precision * recall
+
+
+def _set_f(found: Counted, _cutoff: int | None, level: int, parameters: Parameters) -> Floats:
+    precision, recall = _set(found, level)
+    weight = float(parameters.get("beta", 1.0)) ** 2
+    return _share((1 + weight) * precision * recall, weight * precision + recall)
+
+
+def _interpolated_precision(
+    found: Counted, _cutoff: int | None, level: int, parameters: Parameters
+) -> Floats:
+    """The best precision at any rank from the one on that reaches the recall."""
+    ranked = found.ranked
+    relevant = ranked.grades >= level
+    hits = ranked.before(relevant) + relevant
+    total = found.relevant(level)
+    # trec_eval's way to round up
+    needed = np.floor(float(parameters["recall"]) * total + 0.9)
+    precision = np.where(hits >= np.repeat(needed, ranked.lengths), hits / (ranked.ranks + 1), 0.0)
+    return np.where(total > 0, np.maximum.reduceat(precision, ranked.starts), 0.0)
+
+
+def _bpref(found: Counted, _cutoff: int | None, level: int, _parameters: Parameters) -> Floats:
+    """Buckley and Voorhees 2004: how seldom judged non-relevant passages stand above relevant
+    ones."""
+    ranked, total = found.ranked, found.relevant(level)
+    others = found.ideal.lengths - total
+    relevant = ranked.grades >= level
+    wrong = ranked.before((ranked.grades != UNJUDGED) & ~relevant)
+    most = np.repeat(np.minimum(total, others), ranked.lengths)
+    bounded = np.minimum(wrong, np.repeat(total, ranked.lengths))
+    preferred = np.where(relevant, 1 - _share(bounded.astype(np.float64), most), 0.0)
+    return _share(ranked.sums(preferred, None), total)
+
+
+def _err(found: Counted, cutoff: int | None, _level: int, _parameters: Parameters) -> Floats:
+    """Chapelle et al. 2009, as gdeval has it: a grade g satisfies with (2^g - 1) / 2^4."""
+    highest = int(found.ideal.grades.max())
+    if highest > HIGHEST_OF_ERR:
+        raise DataError(
+            f"a grade of {highest}: ERR is defined for grades up to {HIGHEST_OF_ERR}; "
+            "nDCG takes any"
+        )
+    grades = np.maximum(found.ranked.matrix(cutoff), 0)
+    stops = (np.exp2(grades) - 1) / 2**HIGHEST_OF_ERR
+    reached = np.cumprod(1 - stops, axis=1)
+    reached = np.concatenate([np.ones((len(stops), 1)), reached[:, :-1]], axis=1)
+    value: Floats = np.sum(stops * reached / np.arange(1, stops.shape[1] + 1), axis=1)
+    return value
+
+
+def _rbp(found: Counted, cutoff: int | None, level: int, parameters: Parameters) -> Floats:
+    """Moffat and Zobel 2008, over relevant or not."""
+    patience = float(parameters.get("p", 0.8))
+    ranked = found.ranked
+    gains = (ranked.grades >= level) * patience ** ranked.ranks.astype(np.float64)
+    return ranked.sums((1 - patience) * gains, cutoff)
+
+
+def _accuracy(found: Counted, cutoff: int | None, level: int, _parameters: Parameters) -> Floats:
+    """The share of retrieved (relevant, not relevant) pairs in the right order; 1 where all that
+    was retrieved is relevant."""
+    ranked = found.ranked
+    relevant = ranked.grades >= level
+    hits = ranked.sums(relevant, cutoff)
+    wrong = ranked.sums(np.where(relevant, ranked.before(~relevant), 0), cutoff)
+    return np.where(hits > 0, 1 - _share(wrong, hits * ranked.sums(~relevant, cutoff)), 0.0)
+
+
+def _judged(found: Counted, cutoff: int | None, _level: int, _parameters: Parameters) -> Floats:
     """Of a ranking shorter than the cutoff, the share of what there is."""
     sizes = found.ranked.lengths
     judged = _relevant(found.ranked, cutoff, UNJUDGED + 1)
@@ -141,17 +281,31 @@ def _relevant(lists: Lists, cutoff: int | None, level: int) -> Floats:
     return lists.sums(lists.grades >= level, cutoff)
 
 
-def _share(part: Floats, whole: Floats) -> Floats:
+def _share(part: Floats, whole: Floats | Integers) -> Floats:
     """0 where there is no whole: no relevant passage."""
     return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
 
 
-# by ir-measures' name
-_FORMULAS: dict[str, Callable[[Counted, int | None, int], Floats]] = {
+HIGHEST_OF_ERR = 4
+"""gdeval's highest grade."""
+
+FORMULAS: dict[str, Callable[[Counted, int | None, int, Parameters], Floats]] = {
     "nDCG": _ndcg,
     "RR": _rr,
     "AP": _ap,
     "R": _recall,
     "P": _precision,
+    "Success": _success,
+    "Rprec": _rprec,
+    "SetP": _set_precision,
+    "SetR": _set_recall,
+    "SetAP": _set_ap,
+    "SetF": _set_f,
+    "IPrec": _interpolated_precision,
+    "Bpref": _bpref,
+    "ERR": _err,
+    "RBP": _rbp,
+    "Accuracy": _accuracy,
     "Judged": _judged,
 }
+"""By ir-measures' name: (rankings, cutoff, lowest relevant grade, parameters) → (Q,)."""

@@ -1,6 +1,7 @@
 """Retrieval measures over a run: what they are called, and what is averaged.
 
-dear.evaluate.counting computes those that are asked for every day, ir-measures all others.
+ir-measures gives names and parameters, dear.evaluate.counting the values. What is not computed
+(REFUSED) is refused by name before anything is read.
 
 Every judged query counts. One that the run lacks counts as zero, as trec_eval's `-c` does; one
 without a relevant passage is zero too, whatever the run holds, as trec_eval has it.
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dear.errors import ConfigError, DataError
-from dear.evaluate.counting import Counted, counts
+from dear.evaluate.counting import FORMULAS, Counted
 from dear.records import Judgements, Run
 
 logger = logging.getLogger(__name__)
@@ -33,6 +34,24 @@ COMPARED = "nDCG@10"
 
 # how our tables spell what ir-measures calls otherwise
 _SPELLINGS = {"RR": "MRR", "AP": "MAP", "Judged": "judged"}
+
+BY_IR_MEASURES = ("Compat",)
+"""Computed by ir-measures itself: its code is right for any ids, and needs them."""
+
+_SUBTOPICS = "it needs judgements of subtopics, which no format read here holds"
+_CWL = "it needs cwl_eval's model of a user, which is not part of DeAR"
+_SUM = "it is a count to be summed, not a value to be averaged and compared"
+REFUSED: dict[str, str] = {
+    **dict.fromkeys(
+        ("ERR_IA", "nERR_IA", "alpha_DCG", "alpha_nDCG", "NRBP", "nNRBP", "AP_IA", "P_IA"),
+        _SUBTOPICS,
+    ),
+    "StRecall": _SUBTOPICS,
+    **dict.fromkeys(("BPM", "SDCG", "INST", "INSQ", "NERR8", "NERR9", "NERR10", "NERR11"), _CWL),
+    **dict.fromkeys(("NumQ", "NumRel", "NumRet"), _SUM),
+    "infAP": "it needs sampled judgements, whose grade of -1 counts as not relevant here",
+}
+"""By ir-measures' name: why."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,8 +96,9 @@ class Evaluation:
 def parse_measures(names: Iterable[str]) -> list[Measure]:
     """Names, in any case, to measures; the second of two equal ones is dropped.
 
-    Known are nDCG@k, MRR@k, MAP, R@k (or recall@k), judged@k, and whatever else ir-measures
-    knows, its parameters included: `P(rel=2)@5`. ConfigError names the nearest known measure.
+    Known are the measures of ir-measures with their parameters, as in `P(rel=2)@5`, but for those
+    in REFUSED; docs/measures.md lists all. ConfigError: a measure that is refused or unknown
+    (the nearest known one is named), a parameter out of range.
     """
     measures = [_parse_measure(name) for name in names]
     return list({measure.name: measure for measure in measures}.values())
@@ -134,40 +154,30 @@ def _values(
     if not scored:
         return
     counted = Counted.of(scored, grades)
-    others: dict[Any, list[str]] = {}
     for measure in measures:
         definition = _at_grade(measure.definition, min_grade)
-        if counts(definition):
+        if definition.NAME in FORMULAS:
             found = counted.values(definition).tolist()
             yield measure.name, zip(scored, found, strict=True)
         else:
-            others.setdefault(definition, []).append(measure.name)
-    if others:
-        yield from _values_by_ir_measures(others, grades, scored)
+            yield measure.name, _by_ir_measures(definition, grades, scored)
 
 
-def _values_by_ir_measures(
-    names: Mapping[Any, Sequence[str]],
+def _by_ir_measures(
+    definition: Any,
     grades: Mapping[str, Mapping[str, int]],
     scored: Mapping[str, Sequence[str]],
-) -> Iterator[tuple[str, Iterable[tuple[str, float]]]]:
-    """names: definition → names of the measure."""
+) -> Iterator[tuple[str, float]]:
     import ir_measures
 
-    # n, n - 1, …, 1: trec_eval holds scores as float32, where close ones collapse into ties;
-    # whole numbers up to 2**24 survive, so the order evaluated is the order written
+    # n, n - 1, …, 1: the order evaluated is the order written, whatever breaks ties
     scores = {
         q: dict(zip(ids, map(float, range(len(ids), 0, -1)), strict=True))
         for q, ids in scored.items()
     }
-    try:
-        metrics = ir_measures.iter_calc(list(names), grades, scores)
-    except ValueError as error:  # no provider of ir-measures computes it here
-        raise ConfigError(" ".join(str(error).split())) from error
-    for metric in metrics:
+    for metric in ir_measures.iter_calc([definition], grades, scores):
         if metric.query_id in scored:
-            for name in names[metric.measure]:
-                yield name, [(metric.query_id, float(metric.value))]
+            yield metric.query_id, float(metric.value)
 
 
 def _at_grade(definition: Any, min_grade: int) -> Any:
@@ -188,24 +198,46 @@ def _parse_measure(name: str) -> Measure:
     except (SyntaxError, ValueError) as error:
         raise ConfigError(f"measure {name!r} does not read like nDCG@10 or P(rel=2)@5") from error
     definition = _look_up(base)
+    if definition.NAME in REFUSED:
+        raise ConfigError(f"measure {name!r} is not computed: {REFUSED[definition.NAME]}")
     at = definition.AT_PARAM
     if cutoff is not None:
         parameters[at] = cutoff
     elif definition.SUPPORTED_PARAMS.get(at) and definition.SUPPORTED_PARAMS[at].required:
         raise ConfigError(f"measure {name!r} needs a {at}, as in {name}@10")
+    for key, value in parameters.items():
+        known = definition.SUPPORTED_PARAMS.get(key)
+        if known is not None and known.dtype is float and type(value) is int:
+            parameters[key] = float(value)
     definition = definition(**parameters)
     try:
         definition.validate_params()
     except AssertionError as error:
         raise ConfigError(f"measure {name!r}: {error}") from error
-    if parameters.get("cutoff", 1) < 1:
-        raise ConfigError(f"measure {name!r}: the cutoff must be 1 or more")
-    gains = parameters.get("gains", {}).values()
-    if not all(isinstance(gain, int) and gain >= 0 for gain in gains):
-        raise ConfigError(f"measure {name!r}: gains must be whole numbers, 0 or more")
+    _check_values(name, definition)
     official: str = definition.NAME
     spelled = repr(definition).replace(official, _SPELLINGS.get(official, official), 1)
     return Measure(name=spelled, definition=definition)
+
+
+def _check_values(name: str, definition: Any) -> None:
+    """ConfigError for a parameter outside of its range; types are ir-measures' to check."""
+    parameters = definition.params
+    if parameters.get("cutoff", 1) < 1:
+        raise ConfigError(f"measure {name!r}: the cutoff must be 1 or more")
+    if parameters.get("rel", 1) < 1:
+        raise ConfigError(f"measure {name!r}: grades below 1 are never relevant")
+    if definition.NAME == "RBP" and "rel" not in parameters:
+        raise ConfigError(f"measure {name!r} needs a lowest relevant grade, as in RBP(rel=1)")
+    if not 0 < parameters.get("p", 0.5) < 1:
+        raise ConfigError(f"measure {name!r}: p must lie between 0 and 1")
+    if not 0 <= parameters.get("recall", 0) <= 1:
+        raise ConfigError(f"measure {name!r}: the recall must lie between 0 and 1")
+    if not 0 <= parameters.get("beta", 1) < math.inf:
+        raise ConfigError(f"measure {name!r}: beta must be 0 or more")
+    gains = parameters.get("gains", {})
+    if not all(isinstance(gain, int) and gain >= 0 for gain in gains.values()):
+        raise ConfigError(f"measure {name!r}: gains must be whole numbers, 0 or more")
 
 
 def _look_up(base: str) -> Any:
@@ -221,7 +253,7 @@ def _look_up(base: str) -> Any:
     if close:
         raise ConfigError(f"unknown measure {base!r}; did you mean {known[close[0]]!r}?")
     raise ConfigError(
-        f"unknown measure {base!r}; known: {', '.join(MEASURES)} and what ir-measures knows"
+        f"unknown measure {base!r}; known: {', '.join(MEASURES)}; docs/measures.md lists all"
     )
 
 

@@ -13,7 +13,7 @@ from dear.errors import ConfigError
 from dear.evaluate.compare import PairwiseComparison, compare_pairs
 from dear.evaluate.metrics import COMPARED, MEASURES, Evaluation, evaluate, parse_measures
 from dear.evaluate.paired import bootstrap_interval
-from dear.records import Judgements, Run
+from dear.records import Judgements, Ranking, Run
 
 MeasureRun = Callable[[Run], Evaluation]
 
@@ -68,7 +68,7 @@ class Change:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Refusal:
-    """Two runs that are not compared, because they rank different candidates.
+    """Two runs that are not compared: they rank different candidates, or no query in common.
 
     queries: those with other candidates.  shared: those that both rank.
     """
@@ -80,6 +80,8 @@ class Refusal:
 
     @property
     def reason(self) -> str:
+        if not self.shared:
+            return "no query in common"
         return f"other candidates for {self.queries} of {self.shared} queries"
 
 
@@ -229,20 +231,34 @@ def other_candidates(a: Source, b: Source) -> Refusal | None:
 
     They do where, for every query that both rank, the passages are the same, or where one is the
     other's first stage and its best passages are what the other ranked: a first stage that was
-    reranked to some depth may be compared with the result.
+    reranked to some depth may be compared with the result. Runs without a common query cannot be
+    compared.
     """
     shared = [q for q in a.run if q in b.run]
     other = sum(not _same_candidates(a, b, q) for q in shared)
-    return Refusal(a=a.name, b=b.name, queries=other, shared=len(shared)) if other else None
+    if shared and not other:
+        return None
+    return Refusal(a=a.name, b=b.name, queries=other, shared=len(shared))
 
 
 def _same_candidates(a: Source, b: Source, query_id: str) -> bool:
-    mine, theirs = a.run[query_id].passage_ids, b.run[query_id].passage_ids
+    mine, theirs = a.run[query_id], b.run[query_id]
     if a.first_stage == b.name:
-        theirs = theirs[: len(mine)]
-    elif b.first_stage == a.name:
-        mine = mine[: len(theirs)]
-    return len(mine) == len(theirs) and set(mine) == set(theirs)
+        return _are_best(mine.passage_ids, theirs)
+    if b.first_stage == a.name:
+        return _are_best(theirs.passage_ids, mine)
+    return len(mine) == len(theirs) and set(mine.passage_ids) == set(theirs.passage_ids)
+
+
+def _are_best(passage_ids: Sequence[str], first: Ranking) -> bool:
+    """Whether these can be the best of `first`, whichever of equal scores were taken at the cut."""
+    if not 0 < len(passage_ids) <= len(first):
+        return len(passage_ids) == len(first)
+    taken = set(passage_ids)
+    cut = first.scores[len(passage_ids) - 1]
+    scored = zip(first.passage_ids, first.scores, strict=True)
+    allowed = {p: s for p, s in scored if s >= cut}
+    return taken <= allowed.keys() and all(p in taken for p, s in allowed.items() if s > cut)
 
 
 def _in_order(pair: tuple[Entry, Entry]) -> tuple[Entry, Entry]:

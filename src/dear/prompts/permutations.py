@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -77,14 +77,19 @@ def parse_permutation(text: str, count: int, kind: Identifiers = "numbers") -> P
     or a line that begins with "Final Reranking" or the like, what stands in them or behind it is
     read, and the rest only if no identifier is there. Then the first of these that is found:
 
-    1. the last chain `[a] > [b] > …` that names more than half of the passages;
-    2. the last run of identifiers with nothing but separators and list numbers between them
+    1. the last chain `[a] > [b] > …` that names every passage; a run or list (3, 4) that does, in
+       another order than they have in the prompt;
+    2. the last chain that names more than half of the passages;
+    3. the last run of identifiers with nothing but separators and list numbers between them
        (`1. [a] 2. [b]`, `[a], [b]`) that names more than half;
-    3. identifiers at the starts of lines, if they name more than half (neither 2 nor 3 counts
+    4. identifiers at the starts of lines, if they name more than half (neither 3 nor 4 counts
        where a chain comes behind it);
-    4. the chain that names most, the last of equals;  5. such a run;
-    6. a line of bare numbers, `3 > 1 > 2` or `3, 1, 2` ("no brackets"), most of them in range;
-    7. every identifier in brackets, in order.
+    5. without brackets, if it names more than half: a line `3 > 1 > 2`, `(3) > (1)`, `ID 3, ID 1`;
+       a JSON list of numbers or of objects with an id; lines `1. Passage 3`, `Doc: 3, …`; a
+       number a line;
+    6. the chain that names most, the last of equals;  7. such a run;
+    8. a line of bare numbers, most of them in range;
+    9. every identifier in brackets, in order.
 
     Bare numbers in prose are never identifiers. Duplicates and identifiers that are not 1 … count
     are dropped, missing ones appended in the window's order; `mends` counts all of it.
@@ -95,9 +100,10 @@ def parse_permutation(text: str, count: int, kind: Identifiers = "numbers") -> P
     if kind == "letters":
         plain = _letters_to_numbers(plain)
     for region in _regions(plain):
-        for read in _READINGS:
-            named, bare = read(region, count), read is _bare_line
-            if named:
+        for read, bare in _READINGS:
+            if bare and kind == "letters":
+                continue
+            if named := read(region, count):
                 return _mend(named, count, plain, thought=thought, bare=bare)
     raise ParseError(f"no identifier of 1 to {count} in the answer {excerpt(text.strip())}")
 
@@ -115,19 +121,32 @@ _CHAIN = re.compile(rf"{_ID}(?:\s*[>=]+\s*(?:[0-9]{{1,3}}[.)]\s*)?{_ID})+", re.I
 _RUN = re.compile(rf"{_ID}(?:(?:[\s>=,;|-]|[0-9]{{1,3}}[.)])*{_ID})+", re.IGNORECASE)
 _LINE = re.compile(rf"^[ \t]*(?:[0-9]{{1,3}}[.):]|[-•+])?[ \t]*{_ID}", re.IGNORECASE | re.MULTILINE)
 _EACH = re.compile(_ID, re.IGNORECASE)
-_WORD = r"(?:passage |document |doc )?#?[0-9]{1,6}"
+_NOUN = r"(?:passage|document|doc|text|id)"
+_WORD = rf"\(?(?:{_NOUN}[ \t]?)?#?[0-9]{{1,6}}\)?"
 _BARE = re.compile(
-    rf"^[^\n:0-9]*?(?::[ \t]*)?\[?({_WORD}(?:[ \t]*[>,][ \t]*{_WORD})+)\]?[ \t.>,]*$",
+    rf"^[^\n:0-9(]*?(?::[ \t]*)?\[?({_WORD}(?:[ \t]*(?:-?>|[=,])[ \t]*{_WORD})+)\]?[ \t.>,]*$",
     re.IGNORECASE | re.MULTILINE,
 )
+_JSON_LIST = re.compile(r'\[\s*"?[0-9]{1,6}"?(?:\s*,\s*"?[0-9]{1,6}"?)+\s*,?\s*\]')
+_JSON_ID = re.compile(rf'"{_NOUN}(?:[_ ]?(?:id|number))?"\s*:\s*"?([0-9]{{1,6}})\b', re.IGNORECASE)
+# "1. Passage 3", "Doc: 3, Relevance: 7", "1. 3"
+_NAMED_LINE = re.compile(
+    rf"^[ \t]*(?:(?:[0-9]{{1,3}}[.):]|[-•+])[ \t]*)?{_NOUN}[ \t]?[:#]?[ \t]?([0-9]{{1,6}})\b"
+    r"|^[ \t]*[0-9]{1,3}[.)][ \t]+([0-9]{1,6})[ \t]*$",
+    re.IGNORECASE | re.MULTILINE,
+)
+_NUMBER_LINE = re.compile(r"^[ \t]*(?:[-•+][ \t]*)?([0-9]{1,6})[ \t]*[,;]?[ \t]*$", re.MULTILINE)
 _FINAL = re.compile(
     r"^[# \t]*final(?:[ \t]+(?:re-?)?(?:rank|answer|order|list|result)\w*)?[ \t]*(?::|$)",
     re.IGNORECASE | re.MULTILINE,
 )
 _ANSWER = re.compile(r"<answer>(.*?)(?:</answer>|\Z)", re.IGNORECASE | re.DOTALL)
 _ANSWER_TAG = re.compile(r"</?answer>", re.IGNORECASE)
-_CUT_BARE = re.compile(r"[>,]\s*\Z")
-_CUT = re.compile(r"(?:>\s*(?:[0-9]+[.)]?)?|\[[ \t]?[0-9]*|\]\s+[0-9]+[.)]?)\s*\Z")
+# at the end of the answer, white space stripped
+_CUT_BARE = re.compile(r"[>,]\Z")
+_CUT = re.compile(r"(?:>\s{0,9}(?:[0-9]{1,6}[.)]?)?|\[[ \t]?[0-9]{0,6}|\]\s{1,9}[0-9]{1,6}[.)]?)\Z")
+_END = 40
+"""Characters that say whether an answer was cut off."""
 
 
 def _letters_to_numbers(text: str) -> str:
@@ -169,26 +188,48 @@ def _named(ids: Sequence[int], count: int) -> int:
     return len({i for i in ids if 1 <= i <= count})
 
 
-def _most(
-    pattern: re.Pattern[str], text: str, count: int, *, half: bool, start: int = 0
+def _last(
+    pattern: re.Pattern[str], text: str, count: int, *, least: int, start: int = 0
 ) -> list[int]:
-    """The last match that names more than half of the candidates, or the one that names most.
-
-    Only matches that end at `start` or behind it.
-    """
+    """The last match that names at least `least` passages and ends at `start` or behind it."""
     best: list[int] = []
     for match in pattern.finditer(text):
-        if match.end() < start:
-            continue
-        ids = _ids(match[0])
-        enough = 2 * _named(ids, count) > count if half else _named(ids, count) > 0
-        if enough and (half or _named(ids, count) >= _named(best, count)):
-            best = ids
+        if match.end() >= start:
+            ids = _ids(match[0])
+            if _named(ids, count) >= least:
+                best = ids
     return best
+
+
+def _most(pattern: re.Pattern[str], text: str, count: int) -> list[int]:
+    """The match that names most passages, the last of equals."""
+    best: list[int] = []
+    most = 1
+    for match in pattern.finditer(text):
+        ids = _ids(match[0])
+        named = _named(ids, count)
+        if named >= most:
+            best, most = ids, named
+    return best
+
+
+def _more_than_half(count: int) -> int:
+    return count // 2 + 1
 
 
 def _chains_end(text: str) -> int:
     return max((m.end() for m in _CHAIN.finditer(text)), default=0)
+
+
+def _complete_list(text: str, count: int) -> list[int]:
+    """A run or list that names every passage; not one that goes through them as they were given."""
+    runs = [_ids(m[0]) for m in _RUN.finditer(text)]
+    lines = [int(m[1]) for m in _LINE.finditer(text)]
+    for ids in (*reversed(runs), lines):
+        order = list(dict.fromkeys(ids))
+        if _named(order, count) == count and order != sorted(order):
+            return ids
+    return []
 
 
 def _line_starts(text: str, count: int) -> list[int]:
@@ -196,17 +237,35 @@ def _line_starts(text: str, count: int) -> list[int]:
     if not found or found[-1].end() < _chains_end(text):
         return []
     ids = [int(m[1]) for m in found]
-    return ids if 2 * _named(ids, count) > count else []
+    return ids if _named(ids, count) >= _more_than_half(count) else []
 
 
-def _bare_line(text: str, count: int) -> list[int]:
+def _bare_line(text: str, count: int, least: int = 2) -> list[int]:
+    """The line of numbers that names most, the last of equals; most of them must be in range."""
     best: list[int] = []
+    most = least
     for match in _BARE.finditer(text):
         ids = [int(n) for n in re.findall(r"[0-9]+", match[1])]
         inside = sum(1 <= i <= count for i in ids)
-        if inside > 1 and 2 * inside > len(ids) and _named(ids, count) >= _named(best, count):
-            best = ids
+        named = _named(ids, count)
+        if inside > 1 and 2 * inside > len(ids) and named >= most:
+            best, most = ids, named
     return best
+
+
+def _json(text: str, count: int) -> list[int]:
+    best: list[int] = []
+    for match in _JSON_LIST.finditer(text):
+        ids = [int(n) for n in re.findall(r"[0-9]+", match[0])]
+        if _named(ids, count) >= _more_than_half(count):
+            best = ids
+    return best or _together(_JSON_ID, text, count)
+
+
+def _together(pattern: re.Pattern[str], text: str, count: int) -> list[int]:
+    """The number of each match, if all name more than half."""
+    ids = [int(m[m.lastindex or 0]) for m in pattern.finditer(text)]
+    return ids if len(ids) > 1 and _named(ids, count) >= _more_than_half(count) else []
 
 
 def _anything(text: str, count: int) -> list[int]:
@@ -214,27 +273,41 @@ def _anything(text: str, count: int) -> list[int]:
     return ids if _named(ids, count) else []
 
 
-_READINGS = (
-    lambda text, count: _most(_CHAIN, text, count, half=True),
-    lambda text, count: _most(_RUN, text, count, half=True, start=_chains_end(text)),
-    _line_starts,
-    lambda text, count: _most(_CHAIN, text, count, half=False),
-    lambda text, count: _most(_RUN, text, count, half=False),
-    _bare_line,
-    _anything,
+_READINGS: tuple[tuple[Callable[[str, int], list[int]], bool], ...] = (
+    (lambda text, count: _last(_CHAIN, text, count, least=count), False),
+    (_complete_list, False),
+    (lambda text, count: _last(_CHAIN, text, count, least=_more_than_half(count)), False),
+    (
+        lambda text, count: _last(
+            _RUN, text, count, least=_more_than_half(count), start=_chains_end(text)
+        ),
+        False,
+    ),
+    (_line_starts, False),
+    (lambda text, count: _bare_line(text, count, max(2, _more_than_half(count))), True),
+    (_json, True),
+    (lambda text, count: _together(_NAMED_LINE, text, count), True),
+    (lambda text, count: _together(_NUMBER_LINE, text, count), True),
+    (lambda text, count: _most(_CHAIN, text, count), False),
+    (lambda text, count: _most(_RUN, text, count), False),
+    (_bare_line, True),
+    (_anything, False),
 )
+"""(text, how many passages) → the identifiers, none where it does not apply; whether they stand
+without brackets. The first that finds any is taken."""
 
 
 def _mend(named: Sequence[int], count: int, answer: str, *, thought: bool, bare: bool) -> Parsed:
     inside = [i - 1 for i in named if 1 <= i <= count]
     order = list(dict.fromkeys(inside))
     missing = [i for i in range(count) if i not in set(order)]
+    end = _ANSWER_TAG.sub("", answer).rstrip()
     mends: dict[Mend, int] = {
         "missing": len(missing),
         "duplicate": len(inside) - len(order),
         "out of range": len(named) - len(inside),
         "no brackets": int(bare),
-        "cut off": int(bool((_CUT_BARE if bare else _CUT).search(_ANSWER_TAG.sub("", answer)))),
+        "cut off": int(bool((_CUT_BARE if bare else _CUT).search(end[-_END:]))),
         "thought stripped": int(thought),
     }
     return Parsed(

@@ -6,34 +6,43 @@ import math
 import re
 import struct
 from collections.abc import Iterable, Iterator
-from itertools import islice
-from operator import gt
 from pathlib import Path
+from typing import Literal, TypeAlias
+
+import numpy as np
 
 from dear.data.formats.lines import Source, numbered_lines, source_name, write_lines
 from dear.errors import DataError, excerpt
 from dear.records import Judgements, Ranking, Run
 
+Ties: TypeAlias = Literal["id", "written"]
+"""How equal scores of a run are ordered: as trec_eval does it, or as the file has them."""
+
 _GRADE = re.compile(r"[+-]?[0-9]+")
 _HEADER = {"query-id", "query_id", "queryid", "qid"}
 
 
-def read_run(path: Source) -> dict[str, Ranking]:
+def read_run(path: Source, *, ties: Ties = "id") -> dict[str, Ranking]:
     """`qid Q0 docid rank score tag` lines → query id → ranking.
 
-    The score decides, not the rank column; ties go by docid descending (trec_eval's order).
+    The score decides, not the rank column. ties: "id" is trec_eval's order, what evaluation needs:
+    scores are read as float32, equal ones go by docid descending. "written" keeps scores as they
+    are and equal ones in the order of the file, what reranking needs: a recorded listwise run
+    comes out again only from the order that it started from.
     Queries stand in the order of their first line. DataError: not six columns, a score that is
     no finite number, a passage twice for one query.
     """
-    return _rankings(path, columns=6, passage=2, score=4)
+    return _rankings(path, ties, columns=6, passage=2, score=4)
 
 
 def read_tevatron_result(path: Source) -> dict[str, Ranking]:
     """`qid docid score` lines, what Tevatron's reranker writes; order and errors as `read_run`."""
-    return _rankings(path, columns=3, passage=1, score=2)
+    return _rankings(path, "id", columns=3, passage=1, score=2)
 
 
-def _rankings(path: Source, *, columns: int, passage: int, score: int) -> dict[str, Ranking]:
+def _rankings(
+    path: Source, ties: Ties, *, columns: int, passage: int, score: int
+) -> dict[str, Ranking]:
     scored: dict[str, dict[str, float]] = {}
     for number, line in numbered_lines(path):
         fields = line.split()
@@ -54,14 +63,23 @@ def _rankings(path: Source, *, columns: int, passage: int, score: int) -> dict[s
             problem = f"the score must be a finite number, got {excerpt(text)}"
             raise DataError.at(source_name(path), number, problem)
         of_query[identifier] = value
-    return {query: _ranking(query, of_query) for query, of_query in scored.items()}
+    return {query: _ranking(query, of_query, ties) for query, of_query in scored.items()}
 
 
-def _ranking(query: str, scored: dict[str, float]) -> Ranking:
-    scores = tuple(scored.values())
-    if all(map(gt, scores, islice(scores, 1, None))):  # as most files are: nothing to sort
-        return Ranking(query_id=query, passage_ids=tuple(scored), scores=scores)
-    return Ranking.sorted(query, scored, scores)
+def _ranking(query: str, scored: dict[str, float], ties: Ties) -> Ranking:
+    if ties == "id":
+        with np.errstate(over="ignore"):
+            read = np.fromiter(scored.values(), np.float64, len(scored)).astype(np.float32)
+        if not (read[1:] < read[:-1]).all():
+            as_read = read.tolist() if np.isfinite(read).all() else scored.values()
+            return Ranking.sorted(query, scored, as_read)
+    # most files are sorted already, and Python's sort then only looks
+    order = sorted(scored, key=scored.__getitem__, reverse=True)
+    return Ranking(
+        query_id=query,
+        passage_ids=tuple(order),
+        scores=tuple(map(scored.__getitem__, order)),
+    )
 
 
 def write_run(path: Path | str, run: Run, tag: str) -> None:

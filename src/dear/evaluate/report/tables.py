@@ -23,7 +23,7 @@ MARKS: dict[Verdict, tuple[str, str]] = {
     "better": ("▲", "significantly better than its first stage"),
     "worse": ("▼", "significantly worse than its first stage"),
     "unsure": ("≈", "no significant difference to its first stage"),
-    "refused": ("⊘", "not compared: it ranks other candidates"),
+    "refused": ("⊘", "not compared: other candidates, or no query in common"),
     "first": ("", "first stage"),
     "alone": ("", ""),
 }
