@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
+from pathlib import Path
 
 import ir_measures
 import pytest
@@ -232,3 +233,14 @@ def test_a_grade_beyond_the_scale_of_err_is_named():
     with pytest.raises(DataError, match="a grade of 5: ERR is defined for grades up to 4"):
         evaluate(run, {"q": {"a": 5}}, ["ERR@10"])
     assert evaluate(run, {"q": {"a": 5}}, ["nDCG@10"]).means["nDCG@10"] == 1
+
+
+def test_the_table_in_the_documents_names_every_measure():
+    page = Path(__file__).parents[2] / "docs" / "measures.md"
+    rows = [row.split(" | ") for row in page.read_text(encoding="utf-8").splitlines()]
+    listed = {row[0].removeprefix("| "): row[1:] for row in rows if len(row) == 5}
+    assert listed.keys() - {"measure"} == {measure.NAME for measure in registry.values()}
+    refused = {
+        name: row[3].removesuffix(" |") for name, row in listed.items() if row[1] == "refused"
+    }
+    assert refused == REFUSED
