@@ -33,15 +33,22 @@ ASKED = {
     "IPrec": ("IPrec@0.2",),
     "SetP": ("SetP", "SetP(relative=True)"),
 }
-HEAD = """# Measures
-
-Every measure that [ir-measures](https://ir-measur.es) knows is either computed, for any query ids, or refused by name before anything is read. Made by `benchmarks/measure_table.py`; values are means over the 323 judged queries of nfcorpus for its BM25 run, queries that it lacks counted as zero. Names are read in any case, parameters included: `P(rel=2)@5`. Binary measures take `rel` from `--min-grade` or the collection where the name sets none. `judged_only=True` leaves out passages that nobody judged, where a measure has it.
-
-Not as in ir-measures: `Accuracy` counts a query that retrieves nothing relevant as zero (ir-measures leaves it out); `ERR` and `nDCG(dcg='exp-log2')` take any query id (gdeval reads numbers alone); grades below zero are judged and not relevant.
-
-| measure | parameters | as | nfcorpus, BM25 | checked against |
-|---|---|---|---|---|
-"""
+HEAD = "\n\n".join(
+    (
+        "# Measures",
+        "Every measure that [ir-measures](https://ir-measur.es) knows is either computed, for any "
+        "query ids, or refused by name before anything is read. Made by "
+        "`benchmarks/measure_table.py`; values are means over the 323 judged queries of nfcorpus "
+        "for its BM25 run, queries that it lacks counted as zero. Names are read in any case, "
+        "parameters included: `P(rel=2)@5`. Binary measures take `rel` from `--min-grade` or the "
+        "collection where the name sets none. `judged_only=True` leaves out passages that nobody "
+        "judged, where a measure has it.",
+        "Not as in ir-measures: `Accuracy` counts a query that retrieves nothing relevant as zero "
+        "(ir-measures leaves it out); `ERR` and `nDCG(dcg='exp-log2')` take any query id (gdeval "
+        "reads numbers alone); grades below zero are judged and not relevant.",
+        "| measure | parameters | as | nfcorpus, BM25 | checked against |\n|---|---|---|---|---|",
+    )
+)
 
 
 def main() -> None:
@@ -49,10 +56,10 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     collection = open_collection(str(parser.parse_args().data / "nfcorpus"))
     run, judgements = collection.run("bm25", "test"), collection.judgements("test")
-    print(HEAD, end="")
+    print(HEAD)
     for name, definition in sorted({m.NAME: m for m in registry.values()}.items()):
         if name in REFUSED:
-            print(f"| {name} | {parameters(definition)} | refused | | {REFUSED[name]} |")
+            print(f"| {name} | {parameters(definition)} | refused | – | {REFUSED[name]} |")
             continue
         assert name in FORMULAS or name in BY_IR_MEASURES
         cutoff = "cutoff" in definition.SUPPORTED_PARAMS
