@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dear.errors import ConfigError
+from dear.rank.arguments import Text, as_pairs, as_passages, as_query, names_ours
 from dear.records import Candidates, Passage, Query, Ranking
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from dear.models.contract import DType, ScoringContract
     from dear.models.opening import PairModel
 
-Text = str | Passage
 Progress = Callable[[int, int], None]
 
 _RankEarly = Callable[[Sequence[Candidates], int | None, Progress | None], Iterator[Ranking]]
@@ -50,6 +50,7 @@ class Reranker:
     _early: _RankEarly | None = None
     _calibration: Calibration | None = None
 
+    @names_ours
     def __init__(
         self,
         model: str | Path | PairModel,
@@ -73,15 +74,17 @@ class Reranker:
         self._early = None if early is None else _early_exit(self.model, Path(early))
         self._calibration = None if calibration is None else _loaded(self.model, Path(calibration))
 
+    @names_ours
     def score(
-        self, pairs: Sequence[tuple[str, Text]], *, progress: Progress | None = None
+        self, pairs: Iterable[tuple[str, Text]], *, progress: Progress | None = None
     ) -> NDArray[np.float32]:
         """float32 (n,) logits, one for each (query, passage), in the order given.
 
-        A passage is a string, or a Passage whose title goes in front of its text. Identical pairs
-        are scored once. Raises BackendError for a score that is not finite.
+        A passage is a string, or a Passage whose title goes in front of its text, or what `rank`
+        takes for one. Identical pairs are scored once. Raises BackendError for a score that is not
+        finite, DataError that names the pair that is none.
         """
-        return self.model.score([(q, _text(p)) for q, p in pairs], progress)
+        return self.model.score(as_pairs(pairs), progress)
 
     @property
     def calibration(self) -> Calibration:
@@ -93,8 +96,9 @@ class Reranker:
             self._calibration = _loaded(self.model, None)
         return self._calibration
 
+    @names_ours
     def probability(
-        self, pairs: Sequence[tuple[str, Text]], *, progress: Progress | None = None
+        self, pairs: Iterable[tuple[str, Text]], *, progress: Progress | None = None
     ) -> NDArray[np.float64]:
         """float64 (n,): how likely each passage is relevant to its query, in the order given.
 
@@ -104,23 +108,30 @@ class Reranker:
         calibration = self.calibration
         return calibration.probability(self.score(pairs, progress=progress))
 
-    def rank(self, query: str, passages: Sequence[Text], *, top_k: int | None = None) -> Ranking:
+    @names_ours
+    def rank(self, query: str, passages: Iterable[Text], *, top_k: int | None = None) -> Ranking:
         """The passages, best first.
 
-        Ids are those of Passage objects, and the position in `passages`, counted from 0, for
-        strings. Equal scores keep the order given. No passages give an empty Ranking.
+        passages: strings, Passages, dicts with a `text`, or documents of other libraries (objects
+            with `page_content`, `text` or `content`), from any iterable: a list, a generator, a
+            column of NumPy or pandas.
+        Ids are those that passages bring, else the position in `passages`, counted from 0. Equal
+        scores keep the order given. No passages give an empty Ranking. DataError names the
+        position of what is no text: None, NaN, half a character.
         """
         _check_top_k(top_k)
-        ids = [p.id if isinstance(p, Passage) else str(i) for i, p in enumerate(passages)]
+        query = as_query(query)
+        ids, texts = as_passages(passages)
         if self._early is not None and ids:
-            only = _candidates(query, passages, ids)
+            only = _candidates(query, texts, ids)
             return replace(next(self.rank_candidates([only], top_k=top_k)), query_id="")
-        scores = self.score([(query, p) for p in passages])
+        scores = self.score([(query, p) for p in texts])
         return _ranking("", ids, scores, top_k)
 
+    @names_ours
     def rank_candidates(
         self,
-        candidates: Sequence[Candidates],
+        candidates: Iterable[Candidates],
         *,
         top_k: int | None = None,
         progress: Progress | None = None,
@@ -131,6 +142,7 @@ class Reranker:
         progress: called with (pairs done, pairs in all).
         """
         _check_top_k(top_k)  # now, not when the first ranking is asked for
+        candidates = list(candidates)
         if self._early is not None:
             return self._early(candidates, top_k, progress)
         return self._rank_chunks(candidates, top_k, progress)
@@ -141,13 +153,13 @@ class Reranker:
         total = sum(len(c.passages) for c in candidates)
         done = 0
         for chunk in _chunks(candidates, CHUNK_PAIRS):
-            pairs = [(c.query.text, p) for c in chunk for p in c.passages]
+            pairs = [(c.query.text, p.full_text) for c in chunk for p in c.passages]
 
             def report(now: int, _all: int, base: int = done) -> None:
                 if progress is not None:
                     progress(base + now, total)
 
-            scores = self.score(pairs, progress=report)
+            scores = self.model.score(pairs, report)
             first = 0
             for c in chunk:
                 mine = scores[first : first + len(c.passages)]
