@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,6 +28,7 @@ from dear.data.bm25 import (
     options_for,
     retrieve,
     split_identifiers,
+    words_of,
 )
 from dear.data.collections import open_collection
 from dear.data.pydocs import SPLITS, build_pydocs
@@ -233,7 +235,7 @@ def test_a_query_without_a_match_has_no_entry_and_is_counted(
         run = retrieve(corpus_of("red", ""), queries)
     assert list(run) == ["q0"]
     assert [record.getMessage() for record in caplog.records] == [
-        "bm25: 3 of 4 queries match no passage"
+        "bm25: 3 of 4 queries match no passage, such as q1: 'nowhere'"
     ]
 
 
@@ -376,3 +378,63 @@ def test_the_runs_of_the_collections_come_out_again(name: str, shared_data: Path
     for query_id, given_ranking in given_run.items():
         # places tied at the cut may hold other passages, and the files round their scores
         assert run[query_id].scores == pytest.approx(given_ranking.scores, abs=0.0051)
+
+
+# scripts of the world
+
+
+@pytest.mark.parametrize(
+    ("texts", "query", "found"),
+    [
+        (["नई दिल्ली भारत की राजधानी है", "मुंबई एक बड़ा शहर है"], "दिल्ली", "p0"),
+        (["தமிழ்நாடு ஒரு மாநிலம்", "கேரளா ஒரு மாநிலம்"], "கேரளா", "p1"),
+        (["重庆火锅是一种菜肴", "北京烤鸭"], "烤鸭", "p1"),
+        (["小猫在家", "狗在外面"], "猫", "p0"),
+        (["東京タワーは赤い", "大阪城は大きい"], "タワー", "p0"),
+        (["กรุงเทพเป็นเมืองหลวง", "เชียงใหม่อยู่ทางเหนือ"], "เมืองหลวง", "p0"),
+        (["Python3でファイルを読む", "Rubyで書く"], "python3", "p0"),
+        (["서울은 수도이다", "부산은 항구이다"], "부산은", "p1"),
+        (["می‌روم به خانه", "کتاب را خواند"], "میروم", "p0"),
+        (["the ﬁle is open", "the door is shut"], "file", "p0"),
+        (["ＡＢＣ　ｃｏｒｐ", "xyz corp"], "abc", "p0"),
+        (["a super\u00adcalifragilistic word", "a word"], "supercalifragilistic", "p0"),
+    ],
+)
+def test_words_of_other_scripts_are_found(texts: list[str], query: str, found: str) -> None:
+    ranking = rank(corpus_of(*texts), query, options=PLAIN)
+    assert ranking is not None
+    assert ranking.passage_ids[0] == found
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD", "NFKC", "NFKD"])
+@pytest.mark.parametrize("other", ["NFC", "NFD"])
+def test_the_normal_form_of_accents_does_not_matter(form: str, other: str) -> None:
+    corpus = corpus_of(unicodedata.normalize(form, "café in Zürich, smörgåsbord"), "nothing here")
+    for word in ("café", "Zürich", "SMÖRGÅSBORD"):
+        ranking = rank(corpus, unicodedata.normalize(other, word))
+        assert ranking is not None, word
+        assert ranking.passage_ids == ("p0",)
+
+
+def test_single_letters_count_if_asked_for() -> None:
+    corpus = corpus_of("programming in C and R", "vitamin D", "Größe ß")
+    single = dataclasses.replace(PLAIN, single_letters=True)
+    for query, found in (("C", "p0"), ("r", "p0"), ("D", "p1"), ("ß", "p2")):
+        assert rank(corpus, query, options=PLAIN) is None
+        ranking = rank(corpus, query, options=single)
+        assert ranking is not None, query
+        assert ranking.passage_ids == (found,)
+
+
+@given(st.text(max_size=40))
+def test_any_text_gives_words_without_white_space(text: str) -> None:
+    words = words_of()(text.lower())
+    assert all(word.split() == [word] for word in words)
+    assert words == words_of()(unicodedata.normalize("NFD", text.lower()))
+
+
+def test_a_query_that_finds_nothing_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        run = retrieve(corpus_of("red", "green"), queries_of("red", "unseen words"))
+    assert list(run) == ["q0"]
+    assert "1 of 2 queries match no passage, such as q1: 'unseen words'" in caplog.text

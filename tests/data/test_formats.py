@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import io
 import json
@@ -21,6 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dear.data import formats as f
+from dear.data.formats.lines import numbered_lines
 from dear.data.formats.rows import json_rows
 from dear.errors import DataError
 from dear.records import Candidates, Passage, Query, Ranking
@@ -324,6 +326,90 @@ def test_crlf_mark_and_blank_lines(tmp_path: Path) -> None:
 def test_gzip_is_known_by_its_bytes_too(tmp_path: Path) -> None:
     path = written(tmp_path, gzip.compress(b"q Q0 a 1 1.0 t\n"), "run.trec")
     assert f.read_run(path)["q"].passage_ids == ("a",)
+
+
+@pytest.mark.parametrize(
+    "header", ["qid Q0 docid rank score tag", "query_id\tQ0\tdoc_id\tr\ts\trun"]
+)
+def test_a_run_may_begin_with_names_of_columns(header: str) -> None:
+    assert f.read_run(io.StringIO(f"{header}\nq Q0 a 1 1.0 t\n"))["q"].passage_ids == ("a",)
+
+
+@pytest.mark.parametrize("space", ["\u00a0", "\u3000", "\u2003"])
+def test_white_space_beyond_ascii_parts_no_ids(tmp_path: Path, space: str) -> None:
+    identifier = f"doc{space}1"
+    path = tmp_path / "run.trec"
+    f.write_run(path, {"q": Ranking(query_id="q", passage_ids=(identifier,), scores=(1.0,))}, "t")
+    assert f.read_run(path)["q"].passage_ids == (identifier,)
+    assert f.read_qrels(io.StringIO(f"q 0 {identifier} 1\n")) == {"q": {identifier: 1}}
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "query-id\tcorpus-id\tscore",
+        "qid\tpid\trelevance",
+        "topic\tdocno\tlabel",
+        "QueryID\tDID\tGrade",
+    ],
+)
+def test_qrels_may_begin_with_any_usual_names(header: str) -> None:
+    assert f.read_qrels(io.StringIO(f"{header}\nq\ta\t2\n")) == {"q": {"a": 2}}
+    assert f.read_qrels(io.StringIO("qid iter docno rel\nq 0 a 2\n")) == {"q": {"a": 2}}
+
+
+@pytest.mark.parametrize("quoting", [csv.QUOTE_ALL, csv.QUOTE_MINIMAL, csv.QUOTE_NONNUMERIC])
+def test_tables_of_csv_writers_are_read(quoting: Any) -> None:
+    texts = ['paris is the "capital" of france', "plain", 'the end "']
+    if quoting != csv.QUOTE_MINIMAL:
+        texts += ["a\ttab", "two\nlines"]
+    out = io.StringIO()
+    csv.writer(out, delimiter="\t", quoting=quoting).writerows(
+        [("docid", "text"), *((f"d{i}", text) for i, text in enumerate(texts))]
+    )
+    corpus = f.read_corpus_tsv(io.StringIO(out.getvalue()))
+    assert {p.id: p.text for p in corpus.values()} == {f"d{i}": t for i, t in enumerate(texts)}
+
+
+def test_quotes_that_belong_to_the_text_stay() -> None:
+    text = 'd1\t"To be or not to be"\nd2\t"A" and "B"\nd3\t"\n'
+    corpus = f.read_corpus_tsv(io.StringIO(text))
+    assert [p.text for p in corpus.values()] == ['"To be or not to be"', '"A" and "B"', '"']
+
+
+def test_broken_quotes_name_their_line(tmp_path: Path) -> None:
+    path = written(tmp_path, '"d1"\t"one"\n"d2"\t"two" words\n')
+    with pytest.raises(DataError, match=r":2: broken quotes: "):
+        f.read_corpus_tsv(path)
+
+
+def test_lines_may_end_with_carriage_returns(tmp_path: Path) -> None:
+    path = written(tmp_path, "q1\tone\rq2\ttwo\r")
+    assert {q.id: q.text for q in f.read_queries_tsv(path).values()} == {"q1": "one", "q2": "two"}
+    path = written(tmp_path, "one\rstill one\nthree\n")
+    assert [number for number, _ in numbered_lines(path)] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '["paris", "berlin"]',
+        '[{"text": "paris"}, {"text": "berlin"}]',
+        '[\n "paris",\n "berlin"\n]\n',
+    ],
+)
+def test_an_array_is_many_passages(content: str) -> None:
+    found = f.read_passages(io.StringIO(content))
+    assert [(p.id, p.text) for p in found] == [("1", "paris"), ("2", "berlin")]
+
+
+def test_a_text_may_begin_with_a_bracket(tmp_path: Path) -> None:
+    found = f.read_passages(io.StringIO("[1] paris is the capital\n[2] berlin\n"))
+    assert [p.text for p in found] == ["[1] paris is the capital", "[2] berlin"]
+    with pytest.raises(DataError, match=r"a\.json: broken JSON"):
+        f.read_passages(written(tmp_path, '["paris", ', "a.json"))
+    with pytest.raises(DataError, match="item 2 of the array is neither a text nor an object"):
+        f.read_passages(io.StringIO('["paris", 3]'))
 
 
 def test_run_is_read_by_score_not_by_rank(tmp_path: Path) -> None:
@@ -830,7 +916,7 @@ REFUSED: list[tuple[Callable[[Path], None], str]] = [
         lambda p: f.write_run(p, ranking("q", "a b"), "t"),
         "passage id 'a b' is empty or holds white",
     ),
-    (lambda p: f.write_run(p, ranking("q\u00a0", "a"), "t"), "query id"),
+    (lambda p: f.write_run(p, ranking("q\x0b", "a"), "t"), "query id"),
     (lambda p: f.write_run(p, ranking("q", ""), "t"), "passage id '' is empty"),
     (lambda p: f.write_run(p, ranking("q", "a"), "my tag"), "tag 'my tag'"),
     (lambda p: f.write_run(p, ranking("\ufeffq", "a"), "t"), "query id"),

@@ -245,3 +245,28 @@ def test_the_order_of_rows_changes_no_group(tmp_path: Path) -> None:
     two, _ = sampled(jsonl(tmp_path / "b.jsonl", ROWS[::-1]), plan)
     assert len(one) == 14
     assert sorted(one, key=repr) == sorted(two, key=repr)
+
+
+def test_rows_of_flag_embedding_give_the_same_examples(tmp_path: Path) -> None:
+    rows = [row(i) for i in range(3)]
+    flag = [
+        {
+            "query": r["query"],
+            "pos": [p["text"] for p in r["positive_passages"]],
+            "neg": [p["text"] for p in r["negative_passages"]],
+        }
+        for r in rows
+    ]
+    ours, counts = sampled(jsonl(tmp_path / "rows.jsonl", rows))
+    theirs, others = sampled(jsonl(tmp_path / "flag.jsonl", flag))
+    assert counts["groups"] == others["groups"] == 3
+    # they have no ids: which negatives are drawn is another draw, the positives are the same
+    assert [(e.query, e.passages[0]) for e in ours] == [(e.query, e.passages[0]) for e in theirs]
+    scored = [
+        {**r, "pos_scores": [2.5], "neg_scores": [float(-i) for i in range(len(r["neg"]))]}
+        for r in flag
+    ]
+    found, _ = sampled(jsonl(tmp_path / "scored.jsonl", scored), needs_teacher=True)
+    for example, r in zip(found, scored, strict=True):
+        teacher = dict(zip(r["pos"] + r["neg"], r["pos_scores"] + r["neg_scores"], strict=True))
+        assert list(example.group.teacher) == [teacher[p] for p in example.passages]

@@ -11,6 +11,7 @@ from dear.cli.output import count, duration, rate, summary
 from dear.cli.progress import progress
 from dear.cli.runs import TOP_K, check_output
 from dear.data.origins import write_origin
+from dear.errors import DataError
 
 if TYPE_CHECKING:
     from dear.data.bm25 import Bm25Options
@@ -48,6 +49,14 @@ def retrieve(
             show_default="on for pydocs",
         ),
     ] = None,
+    single_letters: Annotated[
+        bool | None,
+        typer.Option(
+            "--single-letters/--no-single-letters",
+            help='Count words of one letter, such as "C" and "R".',
+            show_default="off",
+        ),
+    ] = None,
 ) -> None:
     """Find candidates with BM25: a collection to a run."""
     from dear.data.bm25 import retrieve as search
@@ -66,9 +75,16 @@ def retrieve(
         stemmer=stemmer,
         stopwords=stopwords,
         split_identifiers=split_identifiers,
+        single_letters=single_letters,
     )
     with Meter() as meter, progress("searching", "queries") as report:
         run = search(opened.corpus, queries, top_k=top_k, options=options, progress=report)
+    if not run:
+        raise DataError(
+            f"{opened.name}: none of the {count(len(queries), 'query')} of split {split!r} shares "
+            "a word with a passage; look at the texts of both, or try --stemmer none, --stopwords "
+            "none or --single-letters"
+        )
     spent = meter.spent
     write_run(output, run, "bm25")
     write_origin(

@@ -1,18 +1,26 @@
 """The first stage: BM25 over title and text, by bm25s with PyStemmer's stems.
 
 The defaults are those of the runs that come with the test collections: Lucene's variant, k1 = 0.9,
-b = 0.4, English stop words and stems, documents with score 0 left out.
+b = 0.4, English stop words and stems, documents with score 0 left out. Terms are words in the
+sense of Unicode, combining marks included, in composed form (NFC; ligatures and full-width forms
+become plain ones). Scripts that are written without spaces (Chinese, Japanese, Thai, Lao, Khmer,
+Burmese) give single characters and pairs of neighbours, as Lucene's CJKAnalyzer does with
+outputUnigrams.
 """
 
 from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from dear.errors import ConfigError, DataError, nearest
+import regex
+
+from dear.errors import ConfigError, DataError, excerpt, nearest
 from dear.records import Passage, Query, Ranking
 
 if TYPE_CHECKING:
@@ -55,6 +63,7 @@ class Bm25Options:
     k1: how fast repeats of a term saturate, 0 or more. b: how much length counts, in [0, 1].
     stemmer: a Snowball language, None for none. stopwords: one of STOPWORDS, None for none.
     split_identifiers: `snake_case`, `camelCase` and `HTTPServer` count as their parts, too.
+    single_letters: words of one letter or digit are terms, too ("C", "R", "vitamin D").
     ConfigError names the option that is out of range.
     """
 
@@ -64,6 +73,7 @@ class Bm25Options:
     stemmer: str | None = "english"
     stopwords: str | None = "english"
     split_identifiers: bool = False
+    single_letters: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.k1 < float("inf"):
@@ -104,6 +114,7 @@ class Bm25Index:
         self.options = options
         self.passage_ids: tuple[str, ...] = tuple(corpus)
         self._stemmer = _load_stemmer(options.stemmer)
+        self._words = words_of(single_letters=options.single_letters)
         self._index: Any = None
         tokens = self._tokenize(passage.full_text for passage in corpus.values())
         if tokens.vocab:  # bm25s cannot index a corpus without a single term
@@ -120,7 +131,8 @@ class Bm25Index:
     ) -> dict[str, Ranking]:
         """Query id → the best `top_k` passages with a score above 0, in the order of `queries`.
 
-        A query that shares no term with the corpus has no entry; their number is logged.
+        A query that shares no term with the corpus has no entry; their number is logged, with one
+        of them.
         progress: called with (queries done, queries in all) after each query.
         ConfigError if top_k is below 1; more than there are passages is fine.
         """
@@ -134,8 +146,10 @@ class Bm25Index:
             if progress is not None:
                 progress(done, len(queries))
         if len(run) < len(queries):
+            without = next(q for q in queries.values() if q.id not in run)
             logger.warning(
-                "bm25: %d of %d queries match no passage", len(queries) - len(run), len(queries)
+                "bm25: %d of %d queries match no passage, such as %s: %s",
+                *(len(queries) - len(run), len(queries), without.id, excerpt(without.text)),
             )
         return run
 
@@ -145,11 +159,11 @@ class Bm25Index:
 
         if self.options.split_identifiers:
             texts = map(split_identifiers, texts)
-        return bm25s.tokenize(
-            texts,
-            stopwords=self.options.stopwords,
-            stemmer=self._stemmer,
-            show_progress=False,
+        tokenizer = bm25s.tokenization.Tokenizer(
+            splitter=self._words, stopwords=self.options.stopwords, stemmer=self._stemmer
+        )
+        return tokenizer.tokenize(
+            texts, length=0, return_as="tuple", show_progress=False, allow_empty=False
         )
 
     def _terms(self, text: str) -> list[str]:
@@ -194,6 +208,55 @@ def retrieve(
     if top_k < 1:  # before the index, which may take a minute
         raise ConfigError(f"bm25 top_k = {top_k}: must be 1 or more")
     return Bm25Index(corpus, options=options).search(queries, top_k, progress=progress)
+
+
+Words = Callable[[str], list[str]]
+"""Text → words, in its order."""
+
+# characters that are written but not read: they neither part words nor make others of them
+_INVISIBLE = dict.fromkeys((0x00AD, 0x200C, 0x200D, 0x2060, 0xFEFF))
+# stdlib's \w has no combining marks, which are vowels in Hindi, Thai and many others
+_ANY_WORD = regex.compile(r"[\w\p{No}]+")
+_UNSPACED = regex.compile(
+    r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\u30FC]+"
+)
+_CHARACTER = regex.compile(r"\X")
+# other shapes of the same letters; not superscripts and the like, which NFKC would change as well
+_PRESENTATION = re.compile("[\ufb00-\ufb4f\ufb50-\ufdff\ufe70-\ufefc\uff00-\uffef]+")
+
+
+def words_of(*, single_letters: bool = False) -> Words:
+    """What texts become before stop words and stems; `single_letters` as in Bm25Options."""
+    shortest = 1 if single_letters else 2
+    ascii_words = re.compile(rf"\w{{{shortest},}}").findall
+
+    def words(text: str) -> list[str]:
+        if text.isascii():
+            return ascii_words(text)
+        plain = _PRESENTATION.sub(_compatible, text.translate(_INVISIBLE))
+        normal = unicodedata.normalize("NFC", plain)
+        return [part for word in _ANY_WORD.findall(normal) for part in _parts(word, shortest)]
+
+    return words
+
+
+def _compatible(found: re.Match[str]) -> str:
+    # full-width letters had no lower case to be found with; bm25s lowers before it splits
+    return unicodedata.normalize("NFKC", found[0]).lower()
+
+
+def _parts(word: str, shortest: int) -> Iterator[str]:
+    """The word itself, or, of its runs without spaces, characters and pairs of neighbours."""
+    end = 0
+    for run in _UNSPACED.finditer(word):
+        if run.start() - end >= shortest:
+            yield word[end : run.start()]
+        characters = _CHARACTER.findall(run[0])
+        yield from characters
+        yield from map("".join, pairwise(characters))
+        end = run.end()
+    if len(word) - end >= shortest:
+        yield word[end:]
 
 
 _WORD = re.compile(r"\w+")

@@ -22,24 +22,29 @@ def read_flag(path: Source) -> Iterator[TrainingRow]:
     DataError: no `pos`, lists of different lengths, the same text twice in a row.
     """
     for place, row in enumerate(json_rows(path), 1):
-        positives, negatives = _texts(row, "pos"), _texts(row, "neg", default=())
-        if not positives:
-            raise row.error("'pos' is empty")
-        query = Query(id=str(place), text=row.filled("query"))
-        scores = [
-            row.numbers(name, len(side)) if row.fields.get(name) else None
-            for name, side in (("pos_scores", positives), ("neg_scores", negatives))
-        ]
-        try:
-            yield TrainingRow(
-                query=query,
-                positives=positives,
-                negatives=negatives,
-                positive_scores=scores[0],
-                negative_scores=scores[1],
-            )
-        except DataError as problem:
-            raise in_place(row, problem) from problem
+        yield flag_record(row, str(place))
+
+
+def flag_record(row: Row, query_id: str | None = None) -> TrainingRow:
+    """One such row. query_id: without one, `text_id` of the query. Errors as `read_flag`."""
+    positives, negatives = _texts(row, "pos"), _texts(row, "neg", default=())
+    if not positives:
+        raise row.error("'pos' is empty")
+    text = row.filled("query")
+    scores = [
+        row.numbers(name, len(side)) if row.fields.get(name) else None
+        for name, side in (("pos_scores", positives), ("neg_scores", negatives))
+    ]
+    try:
+        return TrainingRow(
+            query=Query(id=query_id or text_id(text), text=text),
+            positives=positives,
+            negatives=negatives,
+            positive_scores=scores[0],
+            negative_scores=scores[1],
+        )
+    except DataError as problem:
+        raise in_place(row, problem) from problem
 
 
 def _texts(

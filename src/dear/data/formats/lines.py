@@ -21,13 +21,14 @@ Source: TypeAlias = Path | str | IO[str] | IO[bytes]
 def numbered_lines(source: Source) -> Iterator[tuple[int, str]]:
     """(line number from 1, text without line ending) for each line that is not blank.
 
-    Plain or gzip, known by its first bytes or by `.gz`; LF or CRLF; a byte order mark is dropped.
+    Plain or gzip, known by its first bytes or by `.gz`; LF, CRLF or, in the whole file, CR; a byte
+    order mark is dropped.
     DataError: no such file, not UTF-8, a gzip stream cut short, nothing but blank lines.
     """
     name, number, empty = source_name(source), 0, True
     try:
         with _byte_stream(source) as stream:
-            for number, raw in enumerate(stream, 1):
+            for number, raw in enumerate(_lines(stream), 1):
                 try:
                     text = raw.decode("utf-8")
                 except UnicodeDecodeError as error:
@@ -46,6 +47,17 @@ def numbered_lines(source: Source) -> Iterator[tuple[int, str]]:
         raise DataError.at(name, None, f"cannot be read: {error.strerror or error}") from error
     if empty:
         raise DataError.at(name, None, "is empty")
+
+
+def _lines(stream: Iterable[bytes]) -> Iterator[bytes]:
+    """The stream's lines; where the first one holds CR and no LF, the file has no other ends."""
+    lines = iter(stream)
+    first = next(lines, b"")
+    if b"\r" in first and not first.endswith(b"\n"):
+        yield from first.split(b"\r")
+    elif first:
+        yield first
+    yield from lines
 
 
 def source_name(source: Source) -> str:

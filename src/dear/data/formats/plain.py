@@ -2,44 +2,74 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import re
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
-from dear.data.formats.beir import PASSAGE_ID, PASSAGE_TEXT, QUERY_ID, QUERY_TEXT, passage_of
+from dear.data.formats.beir import passage_of
+from dear.data.formats.headers import is_header
 from dear.data.formats.lines import Source, numbered_lines, once, source_name
-from dear.data.formats.rows import JSON_LINES, row_of
+from dear.data.formats.rows import JSON_LINES, Row, row_of
 from dear.errors import DataError, excerpt
 from dear.records import Passage, Query
 
 _OBJECT = re.compile(r'\s*\{\s*"')
 _HEADING = re.compile(r"#{1,6}\s+(.*?)\s*#*\s*")
 _TITLE_CHARS = 120
-_HEADER_IDS = {*PASSAGE_ID, *QUERY_ID, "query-id", "corpus-id"}
-_HEADER_TEXTS = {*PASSAGE_TEXT, *QUERY_TEXT}
 
 
 def read_passages(path_or_stream: Source) -> list[Passage]:
-    """A passage a line, as text or as JSON `{"text", "title", "_id"}`; `-` is standard input.
+    """A passage a line, as text or as JSON `{"text", "title", "_id"}`, or a JSON array of texts or
+    such objects; `-` is standard input.
 
-    JSON when the name ends in .jsonl or the first line begins with `{"`; then every line must
-    be. Keys as `iter_corpus` understands them. Ids default to the line number, from 1; blank
-    lines are skipped and counted. DataError: as `numbered_lines` and `iter_corpus`.
+    JSON when the name ends in .jsonl, the first line begins with `{"`, or the whole is one array;
+    then all of it must be. Keys as `iter_corpus` understands them. Ids default to the line number,
+    or the place in the array, from 1; blank lines are skipped and counted. DataError: as
+    `numbered_lines` and `iter_corpus`.
     """
     name, seen, passages = source_name(path_or_stream), set[str](), []
-    as_json = name.removesuffix(".gz").endswith(JSON_LINES)
-    for place, (number, line) in enumerate(numbered_lines(path_or_stream)):
-        if place == 0 and _OBJECT.match(line):
-            as_json = True
-        if as_json:
-            passage = passage_of(row_of(line, name, number), default_id=str(number))
+    lines = list(numbered_lines(path_or_stream))
+    as_json = name.removesuffix(".gz").endswith(JSON_LINES) or bool(_OBJECT.match(lines[0][1]))
+    array = None if as_json else _array(name, [line for _, line in lines])
+    for number, value in enumerate(array, 1) if array is not None else lines:
+        if array is not None:
+            passage = _item(name, number, value)
+        elif as_json:
+            passage = passage_of(row_of(value, name, number), default_id=str(number))
         else:
-            passage = Passage(id=str(number), text=line.strip())
+            passage = Passage(id=str(number), text=value.strip())
         once(seen, passage.id, name, number, "passage id")
         passages.append(passage)
     return passages
+
+
+def _array(name: str, lines: list[str]) -> list[Any] | None:
+    """The JSON array that a whole file holds; None where it holds something else."""
+    if not lines[0].lstrip().startswith("["):
+        return None
+    try:
+        found = json.loads("\n".join(lines))
+    except (ValueError, RecursionError) as error:
+        if name.removesuffix(".gz").endswith(".json"):
+            raise DataError.at(name, None, f"broken JSON: {error}") from error
+        return None  # a text may begin with a bracket, too
+    if not found:
+        raise DataError.at(name, None, "is an empty list")
+    return list(found)
+
+
+def _item(name: str, place: int, value: object) -> Passage:
+    if isinstance(value, str):
+        value = {"text": value}
+    if not isinstance(value, dict):
+        problem = f"item {place} of the array is neither a text nor an object"
+        raise DataError.at(name, None, problem)
+    return passage_of(Row(value, name, place), default_id=str(place))
 
 
 def read_queries_tsv(path: Source) -> dict[str, Query]:
@@ -64,26 +94,56 @@ def read_corpus_tsv(path: Source) -> dict[str, Passage]:
 
 
 def _table(path: Source, columns: tuple[int, ...]) -> Iterator[tuple[int, list[str]]]:
+    """(line number, cells) of a table with tabs; quoted as csv writers do it, or not."""
     name, rows = source_name(path), 0
-    for place, (number, line) in enumerate(numbered_lines(path)):
-        cells = line.split("\t")
-        if place == 0 and _is_header(cells):
+    for place, (number, cells) in enumerate(_cells(path)):
+        if place == 0 and is_header(cells):
             continue
         if len(cells) not in columns:
             wanted = " or ".join(map(str, columns))
-            problem = f"expected {wanted} fields between tabs, got {len(cells)}: {excerpt(line)}"
+            shown = excerpt("\t".join(cells))
+            problem = f"expected {wanted} fields between tabs, got {len(cells)}: {shown}"
             raise DataError.at(name, number, problem)
         if not cells[0].strip():
-            raise DataError.at(name, number, f"an empty id: {excerpt(line)}")
+            raise DataError.at(name, number, f"an empty id: {excerpt(' '.join(cells))}")
         rows += 1
         yield number, cells
     if not rows:
         raise DataError.at(name, None, "holds a header and nothing else")
 
 
-def _is_header(cells: list[str]) -> bool:
-    first, last = cells[0].strip().lower(), cells[-1].strip().lower()
-    return first in _HEADER_IDS and last in _HEADER_TEXTS
+def _cells(path: Source) -> Iterator[tuple[int, list[str]]]:
+    lines = numbered_lines(path)
+    number, first = next(lines)
+    if not _QUOTED_FIRST.match(first):
+        for at, line in chain([(number, first)], lines):
+            yield at, [_unquoted(cell) for cell in line.split("\t")]
+        return
+    # every cell is quoted, so that a cell may hold tabs and line ends
+
+    def text() -> Iterator[str]:
+        nonlocal number
+        yield first + "\n"
+        for at, line in lines:
+            number = at
+            yield line + "\n"
+
+    try:
+        for cells in csv.reader(text(), delimiter="\t", strict=True):
+            yield number, cells
+    except csv.Error as error:
+        raise DataError.at(source_name(path), number, f"broken quotes: {error}") from error
+
+
+_QUOTED_FIRST = re.compile(r'"(?:[^"]|"")*"(?:\t|$)')
+
+
+def _unquoted(cell: str) -> str:
+    """A cell that was quoted because it holds quotes, which are doubled then; others as they are:
+    a text may stand in quotes."""
+    inside = cell[1:-1]
+    quoted = len(cell) > 3 and cell[0] == cell[-1] == '"' and '""' in inside
+    return inside.replace('""', '"') if quoted and '"' not in inside.replace('""', "") else cell
 
 
 def once_in(

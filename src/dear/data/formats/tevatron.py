@@ -14,6 +14,7 @@ from dear.data.formats.beir import (
     passage_of,
 )
 from dear.data.formats.candidates import by_rank, scores_of
+from dear.data.formats.flag import flag_record
 from dear.data.formats.lines import Source, once, write_lines
 from dear.data.formats.rows import Row, json_line, json_rows
 from dear.data.formats.training import (
@@ -48,7 +49,10 @@ def read_tevatron(path: Source) -> Iterator[TrainingRow]:
 
 
 def training_record(row: Row) -> TrainingRow | TrainingIds:
-    """One row of any of the three layouts, told apart by its keys; errors name its place."""
+    """One row of any of the three layouts, or of FlagEmbedding's, told apart by its keys; errors
+    name its place."""
+    if row.find("pos") and not row.find("positive_passages", "passages"):
+        return flag_record(row)
     query = _query(row)
     if row.find("positive_document_ids"):
         build: Callable[[Row, Query], TrainingRow | TrainingIds] = _by_id

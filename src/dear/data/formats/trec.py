@@ -11,6 +11,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
+from dear.data.formats.headers import is_header
 from dear.data.formats.lines import Source, numbered_lines, source_name, write_lines
 from dear.errors import DataError, excerpt
 from dear.records import Judgements, Ranking, Run
@@ -19,7 +20,7 @@ Ties: TypeAlias = Literal["id", "written"]
 """How equal scores of a run are ordered: as trec_eval does it, or as the file has them."""
 
 _GRADE = re.compile(r"[+-]?[0-9]+")
-_HEADER = {"query-id", "query_id", "queryid", "qid"}
+_SPACE = re.compile(r"[ \t\r\f\v]+")
 
 
 def read_run(path: Source, *, ties: Ties = "id") -> dict[str, Ranking]:
@@ -44,8 +45,10 @@ def _rankings(
     path: Source, ties: Ties, *, columns: int, passage: int, score: int
 ) -> dict[str, Ranking]:
     scored: dict[str, dict[str, float]] = {}
-    for number, line in numbered_lines(path):
-        fields = line.split()
+    for place, (number, line) in enumerate(numbered_lines(path)):
+        fields = _fields(line)
+        if place == 0 and len(fields) == columns and is_header(fields):
+            continue
         if len(fields) != columns:
             problem = f"expected {columns} fields, got {len(fields)}: {excerpt(line)}"
             raise DataError.at(source_name(path), number, problem)
@@ -166,7 +169,7 @@ def read_qrels(path: Source) -> dict[str, dict[str, int]]:
         if place == 0:
             cells = line.split("\t")
             three = len(cells) == 3
-            if three and cells[0].strip().lower() in _HEADER:
+            if is_header(cells if three else _fields(line)):
                 continue
         query, passage, grade = _judgement(line, path, number, three=three)
         of_query = judgements.setdefault(query, {})
@@ -180,7 +183,7 @@ def read_qrels(path: Source) -> dict[str, dict[str, int]]:
 
 
 def _judgement(line: str, path: Source, number: int, *, three: bool) -> tuple[str, str, int]:
-    fields = line.split("\t") if three else line.split()
+    fields = list(map(_unquoted, line.split("\t"))) if three else _fields(line)
     if len(fields) != (3 if three else 4):
         expected = "3 fields between tabs" if three else "4 fields, or 3 between tabs"
         problem = f"expected {expected}, got {len(fields)}: {excerpt(line)}"
@@ -192,6 +195,15 @@ def _judgement(line: str, path: Source, number: int, *, three: bool) -> tuple[st
         problem = f"the grade must be a whole number, got {excerpt(grade)}"
         raise DataError.at(source_name(path), number, problem)
     return query, passage, int(grade)
+
+
+def _fields(line: str) -> list[str]:
+    """What stands between spaces and tabs; an id may hold other white space (U+00A0, U+3000)."""
+    return line.split() if line.isascii() else _SPACE.split(line.strip(" \t\r\f\v"))
+
+
+def _unquoted(cell: str) -> str:
+    return cell[1:-1] if len(cell) > 2 and cell[0] == cell[-1] == '"' else cell
 
 
 def write_qrels(path: Path | str, judgements: Judgements) -> None:
@@ -232,7 +244,8 @@ def _beir_lines(path: Path | str, judgements: Judgements) -> Iterator[str]:
 
 
 def _check_token(path: Path | str, token: str, what: str) -> None:
-    # a byte order mark in front would be dropped as one when the file is read
-    if token.split() != [token] or token[0] == "\ufeff":
+    # a byte order mark in front would be dropped as one when the file is read; white space beyond
+    # ASCII parts no fields, neither here nor in trec_eval
+    if not token or _SPACE.search(token) or "\n" in token or token[0] == "\ufeff":
         problem = f"{what} {token!r} is empty or holds white space, which a TREC file cannot hold"
         raise DataError.at(path, None, problem)
