@@ -5,11 +5,11 @@
 
 Every fault that the operators below can make in a room's modules is listed; the sample is drawn
 with the seed, the same number from each room, at most one from each function. A fault is put into
-a copy of the tree, and tests run until one fails: first the test files that import the module
-itself, then all others whose imports reach it in two steps, and the room's own. Test files are
-ordered by that distance, the room's own before others. So a fault survives after several minutes
-of tests, and is noticed after seconds. The test that noticed must pass without the fault; one that
-does not is left out of the run. A test that does not end counts as one that noticed.
+a copy of the tree, and tests run until one fails: first the room's test files that import the
+module itself, then others that do, then all whose imports reach it in two steps and the rest of
+the room's. So a fault survives after several minutes of tests, and is noticed after seconds. In
+the end the tests that noticed run without a fault: those that fail then are left out, and what
+they noticed runs again. A test that does not end counts as one that noticed.
 
 The output holds each fault with its outcome; a run that was ended goes on where it was. A
 survivor is examined by hand: write `"equivalent": "why"` or `"mended": "which test"` into its
@@ -202,7 +202,7 @@ def imports() -> dict[Path, set[Path]]:
 
 
 def tests_of(module: Path, room: str) -> list[list[str]]:
-    """Test files to run, in two lots: those that import the module, and the others."""
+    """Test files to run, in lots: the room's that import the module, others that do, the rest."""
     importers: dict[Path, set[Path]] = {}
     for path, used in imports().items():
         for one in used:
@@ -219,14 +219,12 @@ def tests_of(module: Path, room: str) -> list[list[str]]:
     ours = ROOT / "tests" / room
     tests = sorted((ROOT / "tests").rglob("test_*.py"))
     chosen = [t for t in tests if distance.get(t, 99) <= DISTANCE or ours in t.parents]
-    chosen.sort(
-        key=lambda t: (module.stem not in t.stem, distance.get(t, 99), ours not in t.parents)
-    )
-    lots = (
-        [t for t in chosen if distance.get(t, 99) <= 1],
-        [t for t in chosen if distance.get(t, 99) > 1],
-    )
-    return [[str(t.relative_to(ROOT)) for t in lot] for lot in lots if lot]
+    chosen.sort(key=lambda t: (module.stem not in t.stem, distance.get(t, 99), t))
+    lots: dict[int, list[str]] = {0: [], 1: [], 2: []}
+    for test in chosen:
+        lot = 2 if distance.get(test, 99) > 1 else int(ours not in test.parents)
+        lots[lot].append(str(test.relative_to(ROOT)))
+    return [lot for lot in lots.values() if lot]
 
 
 class Tree:
@@ -252,21 +250,26 @@ class Tree:
         lots = tests_of(ROOT / fault["file"], room)
         original, times = path.read_text(encoding="utf-8"), path.stat()
         started = time.perf_counter()
-        while True:
-            if not put_in(fault, path):
-                return {"outcome": "stale"}
-            try:
-                found = next(filter(None, map(self._first_failure, lots)), None)
-            finally:
-                path.write_text(original, encoding="utf-8")
-                os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
-            seconds = round(time.perf_counter() - started)
-            if found is None:
-                return {"outcome": "survived", "seconds": seconds}
-            outcome, test = found
-            if test is None or outcome == "timeout" or not self._first_failure([test]):
-                return {"outcome": outcome, "by": test, "seconds": seconds}
-            self.broken.append(test)  # it fails in the copy without a fault, too
+        if not put_in(fault, path):
+            return {"outcome": "stale"}
+        try:
+            found = next(filter(None, map(self._first_failure, lots)), ("survived", None))
+        finally:
+            path.write_text(original, encoding="utf-8")
+            os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+        seconds = round(time.perf_counter() - started)
+        outcome, test = found
+        return {"outcome": outcome, **({"by": test} if test else {}), "seconds": seconds}
+
+    def failing_anyway(self, tests: list[str]) -> list[str]:
+        """Those of these tests that fail without a fault, too."""
+        found = []
+        while left := [test for test in tests if test not in found]:
+            failure = self._first_failure(left)
+            if failure is None or failure[1] is None:
+                break
+            found.append(failure[1])
+        return found
 
     def _first_failure(self, tests: list[str]) -> tuple[str, str | None] | None:
         data = os.environ.get("DEAR_SHARED_DATA") or ROOT.parent / "shared" / "data"
@@ -352,17 +355,26 @@ def main() -> int:
         return 0
     with tempfile.TemporaryDirectory(prefix="dear-mutants-") as place:
         tree = Tree(Path(place), test_timeout_s=options.test_timeout, broken=report["fail_anyway"])
-        for fault in report["faults"]:
-            if "outcome" not in fault:
-                fault |= tree.run(fault)
-            elif options.again and "mended" in fault and fault.get("again") != "killed":
-                fault["again"] = tree.run(fault)["outcome"]
-            else:
-                continue
-            print(
-                f"{fault['file']}:{fault['line']} {fault['kind']}: {fault['outcome']}", flush=True
-            )
-            write(options.output, report)
+        while True:
+            for fault in report["faults"]:
+                if "outcome" not in fault:
+                    fault |= tree.run(fault)
+                elif options.again and "mended" in fault and fault.get("again") != "killed":
+                    fault["again"] = tree.run(fault)["outcome"]
+                else:
+                    continue
+                outcome = fault.get("again", fault["outcome"])
+                print(f"{fault['file']}:{fault['line']} {fault['kind']}: {outcome}", flush=True)
+                write(options.output, report)
+            # a test that fails without a fault has noticed nothing
+            by = {fault["by"] for fault in report["faults"] if "by" in fault}
+            wrong = tree.failing_anyway(sorted(by))
+            tree.broken += wrong
+            for fault in report["faults"]:
+                if fault.get("by") in wrong:
+                    del fault["outcome"], fault["by"]
+            if not wrong:
+                break
     write(options.output, report)
     print(json.dumps(report["summary"]))
     return 0
