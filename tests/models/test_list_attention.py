@@ -300,6 +300,9 @@ def test_heads_of_another_model_are_refused() -> None:
     for bad in (math.nan, math.inf, -math.inf):
         with pytest.raises(ConfigError, match="finite"):
             HeadWeights(((0.0, bad),))
+    for strength in (0.0, -1.0, math.nan, math.inf):
+        with pytest.raises(ConfigError, match="strength must be above 0"):
+            fit_heads([np.ones((2, 1, 1), np.float32)], [(1.0, 2.0)], strength=strength)
     with pytest.raises(ConfigError, match="nothing to fit"):
         fit_heads([np.ones((2, 1, 1), np.float32)], [(1.0, 1.0)])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import json
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import replace
@@ -357,3 +358,9 @@ def test_what_does_not_change_an_answer_is_not_in_the_identity() -> None:
     assert ListReader(another()).identity != ListReader(tiny("llama")).identity
     half = replace(tiny("llama"), dtype="bfloat16")
     assert ListReader(half).identity != ListReader(tiny("llama")).identity
+
+
+@pytest.mark.parametrize("temperature", [-0.1, math.nan, math.inf])
+def test_a_temperature_is_a_number_from_0_on(temperature: float) -> None:
+    with pytest.raises(ConfigError, match="temperature 0 or more"):
+        ListReader(tiny("llama"), reading="text", temperature=temperature)
