@@ -11,9 +11,11 @@ import shows (a command in another process) is not run: the whole suite may noti
 end the tests that noticed run without a fault: those that fail then are left out, and what they
 noticed runs again. A test that does not end counts as one that noticed.
 
-The output holds each fault with its outcome; a run that was ended goes on where it was. A
-survivor is examined by hand: write `"equivalent": "why"` or `"mended": "which test"` into its
-entry, and `--again` runs the mended ones once more and keeps the first outcome beside it.
+The output holds each fault with its outcome; a run that was ended goes on where it was. Faults
+that were written into such a file by hand run, too (results/faults.json); "tests" in an entry says
+which tests, as arguments of pytest. A survivor is examined by hand: write `"equivalent": "why"` or
+`"mended": "which test"` into its entry, and `--again` runs the mended ones once more and keeps the
+first outcome beside it.
 
 Needs the development environment; DEAR_SHARED_DATA, or shared/data beside the repository, for the
 tests that read collections.
@@ -261,7 +263,7 @@ class Tree:
         """Its outcome (killed, timeout, survived, stale), by which test, in how many seconds."""
         path = self.root / fault["file"]
         room = Path(fault["file"]).relative_to("src/dear").parts[0].removesuffix(".py")
-        lots = tests_of(ROOT / fault["file"], room)
+        lots = [fault["tests"]] if "tests" in fault else tests_of(ROOT / fault["file"], room)
         original, times = path.read_text(encoding="utf-8"), path.stat()
         started = time.perf_counter()
         if not put_in(fault, path):
