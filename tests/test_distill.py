@@ -7,21 +7,27 @@ import random
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+import dear.train.pointwise
 from dear.data.collections import Collection
+from dear.data.example_table import Example
 from dear.data.formats import read_run
+from dear.data.labels import read_labels, z_scores
 from dear.distill import CONTROL, FIRST, STUDENT, TEACHER, Distilled, agreement, distill
 from dear.errors import ConfigError, DataError
 from dear.evaluate.metrics import evaluate
+from dear.rank.fusion import fuse_runs
 from dear.rank.reranker import Reranker
-from dear.recipes import DistillRecipe, load_distill_recipe
+from dear.recipes import DistillRecipe, LossRecipe, Recipe, load_distill_recipe
 from dear.records import Passage, Query, Ranking
+from dear.train.pointwise import Trained
 from tiny_training import save_bert
 
 
@@ -173,6 +179,41 @@ def test_the_student_may_start_from_the_teacher_and_the_control_never_does(
     torch.testing.assert_close(words(tmp_path / "d/student"), words(tmp_path / "d/teacher"))
     torch.testing.assert_close(words(tmp_path / "d/control"), words(base))
     assert not torch.equal(words(tmp_path / "d/student"), words(base))
+
+
+def test_the_student_learns_the_teachers_scores_times_the_scale(
+    base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """z-scores alone would be flat logits; the first stage is in them with its weight, as it is in
+    the order that the student is compared with."""
+    taught: dict[str, tuple[Recipe, Sequence[Example]]] = {}
+    inner = dear.train.pointwise.train
+
+    def watched(made: Recipe, folder: Path, *, examples: Sequence[Example], **rest: Any) -> Trained:
+        taught[folder.name] = made, examples
+        return inner(made, folder, examples=examples, **rest)
+
+    monkeypatch.setattr(dear.train.pointwise, "train", watched)
+    recipe = tiny(
+        base, "teacher.scale=7.5", "teacher.first_stage=0.5", "student.loss.temperature=1.5"
+    )
+    found = distill(collection(judged=()), recipe, tmp_path / "d")
+    made, examples = taught["student"]
+    assert made.loss == LossRecipe(main=(), alpha=1.0, temperature=1.5)
+    stores = [read_labels(tmp_path / "d" / "labels" / name) for name in ("teacher", "first-stage")]
+    groups = [example.group for example in examples]
+    assert len(groups) > 10
+    for group in groups:
+        ids = list(stores[0].scores[group.query_id])
+        z = [z_scores(store.of(group.query_id, ids)) for store in stores]
+        wanted = dict(zip(ids, 7.5 * (z[0] + 0.5 * z[1]), strict=True))
+        assert group.teacher == pytest.approx([wanted[p] for p in group.passage_ids], abs=1e-4)
+    first, teacher = (
+        read_run(tmp_path / "d" / f"{name}.trec") for name in ("first-stage/test", "ranked/teacher")
+    )
+    fused = fuse_runs(teacher, first, 0.5)
+    assert found.rows[0].score == pytest.approx(agreement(first, fused))
+    assert found.rows[0].score != pytest.approx(agreement(first, teacher))
 
 
 def test_training_queries_never_test(recipe: DistillRecipe, tmp_path: Path) -> None:

@@ -157,8 +157,8 @@ class TinyCollection(Collection):
         return dict(self.tiny_runs[split])
 
 
-def write_labels(folder: Path, tiny: Collection, *, leave_out: int = 0) -> str:
-    """Scores of a teacher that is not there: word overlap, and noise."""
+def write_labels(folder: Path, tiny: Collection, *, leave_out: int = 0, factor: float = 1.0) -> str:
+    """Scores of a teacher that is not there: word overlap, and noise, times `factor`."""
     dice = random.Random(5)
     queries, corpus = tiny.queries(), tiny.corpus
     grades = tiny.judgements("train")
@@ -174,7 +174,7 @@ def write_labels(folder: Path, tiny: Collection, *, leave_out: int = 0) -> str:
     stamp = Stamp(collection="tiny", teacher=NO_MODEL, revision="1", fingerprint="f")
     with open_store(folder, stamp) as store:
         kept = len(pairs) - leave_out
-        store.append(pairs[:kept], np.array(scores[:kept], dtype=np.float32))
+        store.append(pairs[:kept], factor * np.array(scores[:kept], dtype=np.float32))
     return str(folder)
 
 

@@ -44,13 +44,13 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         temporary = real.with_name(f".{real.name[:100]}.{secrets.token_hex(6)}.tmp")
         try:
             yield temporary
-            _to_disk(temporary)
+            file_to_disk(temporary)
             os.replace(temporary, real)
         except BaseException:
             with contextlib.suppress(OSError):
                 temporary.unlink()
             raise
-        _folder_to_disk(real.parent)
+        folder_to_disk(real.parent)
     except OSError as error:
         raise DataError.at(target, None, _reason(error, target)) from error
 
@@ -104,13 +104,14 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _to_disk(path: Path) -> None:
+def file_to_disk(path: Path) -> None:
+    """Wait until a file's bytes are on the disk (fsync); its name is its folder's affair."""
     with path.open("rb+") as stream:
         os.fsync(stream.fileno())
 
 
-def _folder_to_disk(folder: Path) -> None:
-    # the rename itself; some file systems do not sync folders, and then nothing is lost by it
+def folder_to_disk(folder: Path) -> None:
+    """Wait until the names in a folder are on the disk, where its file system can sync folders."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:

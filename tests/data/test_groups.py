@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dear.data.groups import NEGATIVES, Group, sample_groups
+from dear.data.groups import NEGATIVES, Group, Tally, sample_groups
 from dear.data.labels import Labels
 from dear.errors import ConfigError, DataError
 from dear.records import Judgements, Ranking, Run
@@ -250,6 +250,50 @@ def test_spread_takes_the_few_high_scores_that_random_would_miss() -> None:
         (group,) = sample_groups(run, labels=Labels({"q": scores}), size=8, seed=seed)
         assert group.teacher is not None
         assert max(group.teacher) == 10.0
+
+
+@given(
+    world=worlds(),
+    positives=st.integers(1, 3),
+    margin=st.integers(0, 60),
+    negatives=kinds,
+    seed=st.integers(0, 3),
+)
+def test_a_negative_scores_the_margin_below_every_positive(
+    world: tuple[dict[str, Ranking], dict[str, dict[str, int]]],
+    positives: int,
+    margin: int,
+    negatives: str,
+    seed: int,
+) -> None:
+    run, judgements = world
+    labels = labels_for(run, judgements)
+    size, tally = 6, Tally()
+    groups = sample_groups(
+        run,
+        judgements=judgements,
+        labels=labels,
+        size=size,
+        positives=positives,
+        min_margin=float(margin),
+        negatives=negatives,
+        seed=seed,
+        tally=tally,
+    )
+    close = 0
+    for group in groups:
+        assert group.teacher is not None
+        count = sum(grade > 0 for grade in group.grades)
+        lowest = min(group.teacher[:count])
+        pool = [
+            p for p in run[group.query_id].passage_ids if judgements[group.query_id].get(p, 0) <= 0
+        ]
+        far = [p for p in pool if labels.scores[group.query_id][p] <= lowest - margin]
+        assert all(score <= lowest - margin for score in group.teacher[count:])
+        # and what is far enough is not left out
+        assert len(group) - count == min(size - count, len(far))
+        close += len(pool) - len(far)
+    assert tally.too_close >= close
 
 
 def test_equal_scores_are_no_trouble() -> None:

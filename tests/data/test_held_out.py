@@ -57,6 +57,18 @@ def test_test_queries_by_name_alias_and_split(data: Path) -> None:
     assert held_out_queries([]) == {}
 
 
+def test_dev_queries_are_held_out_only_where_there_are_no_test_queries(data: Path) -> None:
+    write_beir(
+        data / "own",
+        corpus=[Passage(id="p", text="a passage")],
+        queries=[Query(id=split, text=f"asked in {split}") for split in ("train", "dev", "test")],
+        judgements={split: {split: {"p": 1}} for split in ("train", "dev", "test")},
+    )
+    name = str(data / "own")
+    assert list(held_out_queries([name])) == ["asked in test"]
+    assert list(held_out_queries([f"{name}@dev"])) == ["asked in dev"]
+
+
 def test_a_name_that_holds_nothing_out_is_an_error(data: Path) -> None:
     with pytest.raises(ConfigError, match="dl91"):
         held_out_queries(["dl91"])

@@ -23,6 +23,7 @@ from dear.data.labels import (
     PairId,
     Stamp,
     ensemble,
+    labels_identity,
     open_store,
     read_labels,
     write_ensemble,
@@ -44,6 +45,13 @@ def write(folder: Path, rows: dict[PairId, float], stamp: Stamp = STAMP) -> Path
     with open_store(folder, stamp) as store:
         store.append(list(rows), np.array(list(rows.values()), dtype=np.float32))
     return folder
+
+
+def one_second_later(folder: Path) -> None:
+    """The labels were written then: two changes within a clock's tick would have one time."""
+    for path in folder.glob("*.parquet"):
+        about = path.stat()
+        os.utime(path, ns=(about.st_atime_ns, about.st_mtime_ns + 10**9))
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -108,7 +116,11 @@ def test_a_shard_says_whose_it_is(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("scores", "problem"),
-    [([1.0, np.nan], "query 'q', passage 'b': nan"), ([np.inf, 0.0], "passage 'a': inf")],
+    [
+        ([1.0, np.nan], "query 'q', passage 'b': nan"),
+        ([np.inf, 0.0], "passage 'a': inf"),
+        ([0.0, -np.inf], "passage 'b': -inf"),
+    ],
 )
 def test_a_score_that_is_not_finite_is_refused_whole(
     tmp_path: Path, scores: list[float], problem: str
@@ -234,6 +246,50 @@ def test_no_flipped_byte_changes_a_score_unseen(tmp_path: Path) -> None:
         except (DataError, ContractMismatch):
             refused += 1
     assert refused > len(data) // 7 // 2
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_damaged_shard_is_deleted_and_labelled_again(tmp_path: Path, place: int) -> None:
+    """As the error advises: nothing but that shard's labels is lost, wherever it stands."""
+    rows: dict[PairId, float] = {("q", f"p{i}"): float(i) for i in range(6)}
+    folder = tmp_path / "l"
+    for first in (0, 2, 4):
+        write(folder, dict(list(rows.items())[first : first + 2]))
+    shards = sorted(folder.glob("*.parquet"))
+    assert len(shards) == 3
+    shards[place].write_bytes(shards[place].read_bytes()[:-9])
+    with pytest.raises(DataError, match=rf"{shards[place].name}: .*delete it and label again"):
+        read_labels(folder)
+    shards[place].unlink()
+    with open_store(folder, STAMP) as store:
+        lost = [pair for pair in rows if pair not in store]
+        assert lost == list(rows)[2 * place : 2 * place + 2]
+    kept = files(folder)
+    for pair in lost:  # the second would take the place of what the first left free
+        write(folder, {pair: rows[pair]})
+    assert {name: data for name, data in files(folder).items() if name in kept} == kept
+    labels = read_labels(folder)
+    assert labels.of("q", [p for _, p in rows]).tolist() == list(rows.values())
+
+
+def test_labels_that_changed_have_another_identity(tmp_path: Path) -> None:
+    """Even where the names and sizes of all files stay."""
+    folder = write(tmp_path / "l", {("q", "a"): 1.0})
+    before, sizes = labels_identity(folder), {n: len(d) for n, d in files(folder).items()}
+    assert labels_identity(folder) == before
+    for shard in folder.glob("*.parquet"):
+        shard.unlink()
+    write(folder, {("q", "a"): 2.0})
+    assert {n: len(d) for n, d in files(folder).items()} == sizes
+    one_second_later(folder)
+    assert labels_identity(folder) != before
+    write(folder, {("q", "b"): 2.0})
+    grown = labels_identity(folder)
+    write_ensemble(tmp_path / "both", {"a": 1.0})
+    write(tmp_path / "both" / "a", {("q", "a"): 1.0})
+    alone = labels_identity(tmp_path / "both")
+    write_ensemble(tmp_path / "both", {"a": 2.0})
+    assert len({tuple(i) for i in (before, grown, alone, labels_identity(tmp_path / "both"))}) == 4
 
 
 def test_a_file_of_another_kind_is_no_shard(tmp_path: Path) -> None:

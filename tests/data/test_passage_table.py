@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,12 @@ def test_a_corpus_file_is_read_alike_in_memory_and_on_disk(
     assert sorted((tmp_path / "t").iterdir()) == written
     path.write_text(json.dumps({"docid": "new", "text": "new"}), encoding="utf-8")
     assert list(open_passages(str(path), tmp_path / "t")) == ["new"]
+    # and so is one that has changed and kept its size
+    before = path.stat()
+    path.write_text(json.dumps({"docid": "now", "text": "old"}), encoding="utf-8")
+    assert path.stat().st_size == before.st_size
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 10**9))
+    assert list(open_passages(str(path), tmp_path / "t")) == ["now"]
 
 
 def test_many_labels_are_those_that_were_written(tmp_path: Path) -> None:
@@ -81,3 +88,20 @@ def test_many_labels_are_those_that_were_written(tmp_path: Path) -> None:
         store.append([("q0", "new")], np.array([1.5], dtype=np.float32))
     grown = open_labels(tmp_path / "l", 2.0, tmp_path / "t", small=0)
     assert grown.of("q0", ["new"]).tolist() == [3.0]
+
+
+def test_labels_that_were_made_again_are_read_again(tmp_path: Path) -> None:
+    """By another version of the same teacher, say: every file has its old name and size."""
+    stamp = Stamp(collection="c", teacher="t", revision="1", fingerprint="f")
+    found, sizes = [], []
+    for score in (1.5, -2.5):
+        for shard in tmp_path.glob("l/*.parquet"):
+            shard.unlink()
+        with open_store(tmp_path / "l", stamp) as store:
+            store.append([("q", "p")], np.array([score], dtype=np.float32))
+        for shard in tmp_path.glob("l/*.parquet"):
+            os.utime(shard, ns=(0, 10**18 + len(found)))
+        sizes.append({p.name: p.stat().st_size for p in tmp_path.glob("l/*.parquet")})
+        found += open_labels(tmp_path / "l", 1.0, tmp_path / "t", small=0).of("q", ["p"]).tolist()
+    assert sizes[0] == sizes[1]
+    assert found == [1.5, -2.5]

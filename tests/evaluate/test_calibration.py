@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -285,6 +286,12 @@ def test_a_map_is_for_its_model_alone() -> None:
     [
         ({"format": "dear-calibration/9"}, "not of format"),
         ({"map": {"slope": -1.0, "bias": 0.0}}, "damaged: slope"),
+        ({"map": {"slope": 1.0, "bias": math.nan}}, "damaged: slope 1.0, bias nan"),
+        ({"map": {"slope": math.inf, "bias": 0.0}}, "damaged: slope inf"),
+        ({"map": {"slope": math.nan, "bias": 0.0}}, "damaged: slope nan"),
+        ({"map": {"slope": 1.0, "bias": -math.inf}}, "bias -inf"),
+        ({"map": {"scores": [0, math.nan], "probabilities": [0.1, 0.9]}}, "curve falls"),
+        ({"map": {"scores": [0, 1], "probabilities": [0.1, math.nan]}}, "curve falls"),
         ({"map": {"slope": 1.0}}, "damaged"),
         ({"map": {"scores": [0, 1], "probabilities": [0.9, 0.1]}}, "curve falls"),
         ({"map": {"scores": [1, 0], "probabilities": [0.1, 0.9]}}, "curve falls"),

@@ -193,8 +193,10 @@ def test_an_effect_needs_two_queries():
 def test_values_must_pair_and_be_finite(test):
     with pytest.raises(DataError, match="2 values against 3"):
         test([0.1, 0.2], [0.1, 0.2, 0.3])
-    with pytest.raises(DataError, match="position 1 is nan"):
-        test([0.1, math.nan], [0.1, 0.2])
+    for bad in (math.nan, math.inf, -math.inf):
+        for pair in ([0.1, bad], [0.1, 0.2]), ([0.1, 0.2], [0.1, bad]):
+            with pytest.raises(DataError, match=f"position 1 is {bad}"):
+                test(*pair)
     with pytest.raises(DataError, match="no queries"):
         test([], [])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import math
 import random
 from dataclasses import replace
 from pathlib import Path
@@ -245,6 +246,38 @@ def test_heads_that_a_teacher_follows_are_found_again() -> None:
     assert np.mean(right) > 0.8
 
 
+def lists_of_heads(seed: int) -> tuple[list[Any], list[Any]]:
+    """(attention paid (N, 2, 3) by list, scores (N,) by list); heads of very different size."""
+    draw = np.random.default_rng(seed)
+    sizes = 10.0 ** draw.uniform(-4, 2, size=(2, 3))
+    paid = [draw.normal(size=(n, 2, 3)) * sizes + draw.normal(size=(2, 3)) for n in (4, 7, 5, 6)]
+    return paid, [draw.normal(size=len(one)) * 3 + 5 for one in paid]
+
+
+@pytest.mark.parametrize("strength", [0.1, 50.0, 1000.0])
+def test_heads_are_fitted_by_ridge_regression_on_standardised_attention(strength: float) -> None:
+    """numpy's least squares is the oracle: a penalty is one more row for each head."""
+    paid, scores = lists_of_heads(1)
+    rows = np.concatenate([(one - one.mean(0)).reshape(-1, 6) for one in paid])
+    spread = rows.std(0)
+    wanted = np.concatenate([(s - s.mean()) / s.std() for s in scores])
+    x = np.concatenate([rows / spread, np.sqrt(strength) * np.eye(6)])
+    expected = np.linalg.lstsq(x, np.concatenate([wanted, np.zeros(6)]))[0] / spread
+    found = fit_heads(paid, scores, strength=strength)
+    np.testing.assert_allclose(np.ravel(found.weights), expected, rtol=1e-9)
+    assert np.abs(np.log10(np.abs(expected))).max() > 2
+
+
+@pytest.mark.parametrize("factor", [1e-3, 40.0])
+def test_the_unit_of_a_heads_attention_does_not_matter(factor: float) -> None:
+    """However strong the penalty: what a head adds to a score stays the same."""
+    paid, scores = lists_of_heads(2)
+    factors = np.array([[1.0, factor, 1.0], [factor, 1.0, factor**2]])
+    plain = fit_heads(paid, scores)
+    other = fit_heads([one * factors for one in paid], scores)
+    np.testing.assert_allclose(np.array(other.weights) * factors, plain.weights, rtol=1e-6)
+
+
 def test_heads_stand_beside_a_model(tmp_path: Path) -> None:
     model, asked = tiny("llama"), window(5, 1)
     folder = save(tmp_path, model.model, model.tokenizer)
@@ -264,8 +297,12 @@ def test_heads_of_another_model_are_refused() -> None:
         reader(tiny("llama"), heads=heads_of(tiny("gpt2"))).read([window(3)])
     with pytest.raises(ConfigError, match="`attention` alone"):
         ListReader(tiny("llama"), reading="first", heads=heads_of(tiny("llama")))
-    with pytest.raises(ConfigError, match="finite"):
-        HeadWeights(((float("nan"),),))
+    for bad in (math.nan, math.inf, -math.inf):
+        with pytest.raises(ConfigError, match="finite"):
+            HeadWeights(((0.0, bad),))
+    for strength in (0.0, -1.0, math.nan, math.inf):
+        with pytest.raises(ConfigError, match="strength must be above 0"):
+            fit_heads([np.ones((2, 1, 1), np.float32)], [(1.0, 2.0)], strength=strength)
     with pytest.raises(ConfigError, match="nothing to fit"):
         fit_heads([np.ones((2, 1, 1), np.float32)], [(1.0, 1.0)])
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import functools
+import json
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import replace
@@ -305,3 +307,60 @@ def test_bfloat16_gives_permutations_too() -> None:
         for one, answer in zip(asked, ListReader(half, reading=way).read(asked), strict=True):
             assert answer.order is not None
             assert sorted(answer.order) == list(range(len(one.passages)))
+
+
+@functools.cache
+def another() -> ListModel:
+    return replace(tiny("llama"), revision="1")
+
+
+SAMPLED = {"reading": "text", "temperature": 1.5}
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (SAMPLED, SAMPLED | {"seed": 1}),
+        (SAMPLED, SAMPLED | {"temperature": 0.7}),
+        (SAMPLED, {"reading": "text"}),
+        ({"reading": "first"}, {"reading": "constrained"}),
+        ({"reading": "first"}, {"reading": "attention"}),
+        (
+            {"reading": "constrained", "thought": True, "thought_tokens": 20},
+            {"reading": "constrained", "thought": True, "thought_tokens": 30},
+        ),
+        (
+            {"reading": "constrained", "thought": True, "thought_tokens": 20},
+            {"reading": "constrained"},
+        ),
+    ],
+)
+def test_readers_that_answer_otherwise_have_another_identity(
+    one: dict[str, Any], other: dict[str, Any]
+) -> None:
+    """Answers are kept by it: an answer of another reader must not be taken for this one's."""
+    asked = [window(6, n) for n in range(3)]
+    readers = [ListReader(tiny("llama"), **options) for options in (one, other)]
+    answers = [reader.read(asked) for reader in readers]
+    assert answers[0] != answers[1]
+    assert readers[0].identity != readers[1].identity
+    assert json.loads(json.dumps(readers[0].identity)) == readers[0].identity
+
+
+def test_what_does_not_change_an_answer_is_not_in_the_identity() -> None:
+    """Else answers that are there would be paid for again."""
+    asked = [window(6, n) for n in range(3)]
+    for reading in ("first", "constrained", "text"):
+        plain = ListReader(tiny("llama"), reading=reading)  # type: ignore[arg-type]
+        other = ListReader(tiny("llama"), reading=reading, seed=3, batch_tokens=64)  # type: ignore[arg-type]
+        assert [a.text for a in plain.read(asked)] == [a.text for a in other.read(asked)]
+        assert plain.identity == other.identity
+    assert ListReader(another()).identity != ListReader(tiny("llama")).identity
+    half = replace(tiny("llama"), dtype="bfloat16")
+    assert ListReader(half).identity != ListReader(tiny("llama")).identity
+
+
+@pytest.mark.parametrize("temperature", [-0.1, math.nan, math.inf])
+def test_a_temperature_is_a_number_from_0_on(temperature: float) -> None:
+    with pytest.raises(ConfigError, match="temperature 0 or more"):
+        ListReader(tiny("llama"), reading="text", temperature=temperature)

@@ -232,6 +232,17 @@ def test_what_the_graph_cannot_say_is_refused(
     assert not (tmp_path / "export").exists()
 
 
+def test_a_graph_whose_scores_are_no_numbers_is_refused(tmp_path: Path) -> None:
+    """NaN is within no tolerance of anything, itself included."""
+    model = make("bert")
+    with torch.no_grad():
+        model.classifier.weight.fill_(torch.nan)
+    source = save(tmp_path / "source", model, llama_tokenizer())
+    with pytest.raises(ConfigError, match="off transformers' scores by nan"):
+        exported(source, tmp_path / "export")
+    assert not (tmp_path / "export").exists()
+
+
 def test_the_contract_goes_along_and_is_enforced(tmp_path: Path) -> None:
     source = checkpoint(tmp_path / "source", "bert")
     DEAR.save(source)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -161,6 +162,15 @@ def test_a_score_that_is_no_number_names_its_pair(tiny: Callable[[str], Path]) -
         ] = torch.nan
     with pytest.raises(BackendError, match=r"nan for query 'x', passage '.*bank.*'.*float32"):
         model.score([("x", "y"), ("x", "bank")])
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_whatever_is_not_finite_is_no_score(value: float, tiny: Callable[[str], Path]) -> None:
+    model = scorer(tiny("bert"), dtype="float32")
+    with torch.no_grad():
+        model.model.model.classifier.bias.fill_(value)
+    with pytest.raises(BackendError, match=f"score {value} for query 'x', passage 'y'; try dtype"):
+        model.score([("x", "y"), ("x", "z")])
 
 
 def test_batches_hold_everything_once_within_the_budget() -> None:

@@ -137,15 +137,27 @@ def test_half_precision(prompt: str, llama: Path) -> None:
     assert len(set(half.tolist())) == 8
 
 
-def test_texts_are_cut_at_their_limits(llama: Path) -> None:
-    model = ZeroShot(llama, dtype="float32", max_query_tokens=5, max_passage_tokens=9)
-    query, passage = words(40, 1), words(90, 2) + " é漢字"
-    ask = model._ask([(query, passage)])[0]
-    assert ask.target == 5 + 1 or ask.target == 5  # the space in front may be a token
-    a, b = model.score([(query, passage), (query + " " + words(50, 3), passage + words(99))])
-    assert a == pytest.approx(b, abs=1e-6)
-    shorter = model.score([(words(40, 1)[:6], passage)])[0]
-    assert abs(shorter - a) > 1e-3
+@pytest.mark.parametrize("prompt", ["upr", "yes-no"])
+def test_texts_are_cut_at_their_limits(prompt: str, llama: Path) -> None:
+    """Each at its own: a score is that of the texts up to there, whatever follows."""
+    model = ZeroShot(
+        llama, prompt=prompt, dtype="float32", max_query_tokens=5, max_passage_tokens=9
+    )
+    unlimited = ZeroShot(llama, prompt=prompt, dtype="float32")
+    query, passage = words(40, 1), words(90, 2)
+    tokenizer = llama_tokenizer(BOS_ONCE)
+
+    def start_of(text: str, tokens: int) -> str:
+        spans = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        return text[: spans["offset_mapping"][tokens - 1][1]]
+
+    cut = (start_of(query, 5), start_of(passage, 9))
+    expected = unlimited.score([cut])[0]
+    longer = [(query, passage), (query + " " + words(50, 3), passage + words(99)), cut]
+    assert model.score(longer) == pytest.approx([expected] * 3, abs=1e-6)
+    # and no token earlier
+    for shorter in ((start_of(query, 4), passage), (query, start_of(passage, 8))):
+        assert abs(model.score([shorter])[0] - expected) > 1e-3
 
 
 def test_a_cut_does_not_break_a_letter(llama: Path) -> None:

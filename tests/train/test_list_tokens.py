@@ -152,18 +152,36 @@ def test_identifiers_that_begin_alike_cannot_be_told_apart_at_one_position() -> 
     assert isinstance(tokenizer(prompt="rankvicuna", learnt="text")(example), ListTokens)
 
 
-def test_the_plan_reads_every_example_once_an_epoch_and_like_lengths_together() -> None:
-    epochs, _ = tokenise(lists(10, 5), tokenizer(), epochs=2, seed=1)
-    read = list(plan(epochs, per_step=4, passes=2, seed=1, steps=5))
-    assert read == list(plan(epochs, per_step=4, passes=2, seed=1, steps=5))
-    assert Counter(read[:10]) == Counter(epochs[0]) or Counter(read) == Counter(
-        [*epochs[0], *epochs[1]]
-    )
-    for start in range(0, 20, 4):
-        lengths = [len(t) for t in read[start : start + 4]]
-        assert lengths == sorted(lengths)
-    assert len(list(plan(epochs, per_step=4, passes=2, seed=1, steps=3))) == 12
-    assert read != list(plan(epochs, per_step=4, passes=2, seed=2, steps=5))
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_the_plan_reads_every_example_once_an_epoch(shuffle: bool) -> None:
+    """In another order each time, whether or not the candidates are shuffled."""
+    examples = [*lists(6, 5), *lists(6, 3, seed=1)]
+    epochs, _ = tokenise(examples, tokenizer(), epochs=3, seed=1 if shuffle else None)
+    read = list(plan(epochs, per_step=4, passes=1, seed=1, steps=9))
+    parts = [read[start : start + 12] for start in (0, 12, 24)]
+    places = []
+    for part, epoch in zip(parts, epochs, strict=True):
+        assert Counter(part) == Counter(epoch)
+        places.append(tuple(epoch.index(tokens) for tokens in part))
+    assert len({*places, tuple(range(12))}) == 4
+    assert read == list(plan(epochs, per_step=4, passes=1, seed=1, steps=9))
+    other = list(plan(epochs, per_step=4, passes=1, seed=2, steps=9))
+    assert other[:12] != read[:12]
+    assert Counter(other[:12]) == Counter(read[:12])
+    # steps end it, in the middle of an epoch too
+    assert list(plan(epochs, per_step=4, passes=1, seed=1, steps=4)) == read[:16]
+
+
+def test_lists_of_like_length_go_through_together() -> None:
+    """Sorted within a step that is read in several passes; what a step reads stays the same."""
+    epochs, _ = tokenise([*lists(6, 5), *lists(5, 3, seed=1)], tokenizer(), epochs=2, seed=1)
+    plain = list(plan(epochs, per_step=4, passes=1, seed=1, steps=6))
+    sorted_ = list(plan(epochs, per_step=4, passes=2, seed=1, steps=6))
+    assert len(plain) == 22  # the last step is short
+    for start in range(0, 22, 4):
+        step = sorted_[start : start + 4]
+        assert step == sorted(plain[start : start + 4], key=len)
+    assert plain != sorted_
 
 
 def test_files_and_folders_are_read_in_order(tmp_path: Path) -> None:

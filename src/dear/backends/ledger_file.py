@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dear.artifacts import folder_to_disk
 from dear.backends import Completion
 from dear.errors import DataError, excerpt
 from dear.prompts.listwise import WindowPrompt
@@ -133,6 +134,8 @@ class LedgerFile:
                 raise self._error(f"is no ledger of answers ({FORMAT})", 1)
             os.ftruncate(self._file, 0)
             self._write(_HEADER)
+            if self._sync:  # a file without a name could not be found
+                folder_to_disk(Path(os.path.realpath(self.path)).parent)
             return
         for number, line in enumerate(whole.splitlines(), 1):
             if number > 1 and line.strip():

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from dear.artifacts import folder_to_disk
 from dear.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -38,10 +39,13 @@ class Drafts:
         new = {key: row for key, row in rows.items() if key not in self._rows}
         lines = [json.dumps({"key": k, **r}, ensure_ascii=False) for k, r in new.items()]
         try:
+            is_new = not self.path.exists()
             with self.path.open("ab") as file:
                 file.write("".join(f"{line}\n" for line in lines).encode())
                 file.flush()
                 os.fsync(file.fileno())
+            if is_new:
+                folder_to_disk(self.path.parent)
         except OSError as error:
             problem = f"cannot be written: {error.strerror}; the same command goes on from here"
             raise DataError.at(self.path, None, problem) from None

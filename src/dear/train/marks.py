@@ -7,7 +7,6 @@ on from where `plan.json` is lost.
 
 from __future__ import annotations
 
-import os
 import re
 import zlib
 from collections.abc import Mapping
@@ -15,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from dear.artifacts import read_json, write_json
+from dear.artifacts import file_to_disk, folder_to_disk, read_json, write_json
 from dear.errors import DataError
 
 STEPS = "steps"
@@ -100,11 +99,14 @@ def plan_in(checkpoint: Path) -> Mapping[str, Any] | None:
 
 
 def to_disk(folder: Path) -> None:
-    """Wait until all files below a folder are on the disk, so that power may fail."""
+    """Wait until all files below a folder, and their names, are on the disk: power may fail."""
     for path in folder.rglob("*"):
         if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
+            file_to_disk(path)
+        elif path.is_dir():
+            folder_to_disk(path)
+    folder_to_disk(folder)
+    folder_to_disk(folder.parent)
 
 
 def _mark(checkpoint: Path) -> dict[str, Any] | None:

@@ -76,7 +76,7 @@ def fit_heads(
     paid: (N, layers, heads) for each list, as `InContext.paid` gives it.  scores: (N,) for each.
     ConfigError: nothing to learn from, no positive strength.
     """
-    if strength <= 0:
+    if not 0 < strength < math.inf:
         raise ConfigError("strength must be above 0")
     targets = [np.asarray(given, dtype=np.float64) for given in scores]
     kept = [i for i, given in enumerate(targets) if given.std() > 0]

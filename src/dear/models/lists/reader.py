@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, get_args
@@ -93,7 +94,7 @@ class ListReader:
             reading = _as_taught(contract, thinks)
         if reading not in READINGS:
             raise ConfigError(f"no reading {reading!r}{nearest(reading, READINGS)}")
-        if thought_tokens < 1 or temperature < 0:
+        if thought_tokens < 1 or not 0 <= temperature < math.inf:
             raise ConfigError("thought_tokens must be 1 or more, temperature 0 or more")
         if reading in ONE_PASS and thought:
             raise ConfigError(f"the reading `{reading}` has no thought; use constrained")
