@@ -128,6 +128,35 @@ def test_the_rule_for_mends(ids: list[int], count: int) -> None:
     assert parsed.mends == {kind: number for kind, number in expected.items() if number}
 
 
+SHORT = st.lists(
+    # five at most of ten, so that no chain names more than half
+    st.permutations(range(10)).flatmap(lambda p: st.integers(2, 5).map(lambda n: p[:n])),
+    min_size=1,
+    max_size=5,
+)
+
+
+@given(SHORT, st.sampled_from([" > ", ", ", " "]))
+def test_of_several_short_answers_the_longest_counts_the_last_of_equals(
+    orders: list[list[int]], between: str
+) -> None:
+    said = [between.join(f"[{i + 1}]" for i in order) for order in orders]
+    found = parse_permutation(" and then, which may be, ".join(said), 10).order
+    longest = max(map(len, orders))
+    expected = [order for order in orders if len(order) == longest][-1]
+    assert list(found[:longest]) == expected
+
+
+@given(SHORT)
+def test_of_several_lines_of_bare_numbers_too(orders: list[list[int]]) -> None:
+    said = [" > ".join(str(i + 1) for i in order) for order in orders]
+    parsed = parse_permutation("\n".join(said), 10)
+    longest = max(map(len, orders))
+    expected = [order for order in orders if len(order) == longest][-1]
+    assert list(parsed.order[:longest]) == expected
+    assert parsed.mends["no brackets"] == 1
+
+
 @pytest.mark.parametrize(
     ("text", "count", "order", "mends"),
     [

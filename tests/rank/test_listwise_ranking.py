@@ -223,6 +223,7 @@ def test_the_command_ranks_lists_alone_or_behind_a_model(
 ) -> None:
     lists = ["--listwise", f"replay:{tmp_path / 'answers.jsonl'}"]
     model = ["--model", str(checkpoint(tmp_path / "tiny", "bert"))]
+    backend = open_backend(lists[1])
     output = tmp_path / "out.trec"
     for more in (lists, [*lists, "--strategy", "full"], [*lists, *model]):
         output.unlink(missing_ok=True)
@@ -230,7 +231,13 @@ def test_the_command_ranks_lists_alone_or_behind_a_model(
         assert list(read_run(output)["q"].passage_ids) == ANSWER
         note = json.loads((tmp_path / "out.trec.json").read_text(encoding="utf-8"))
         assert note["listwise"]["windows"] == 1
-        assert ("fingerprint" in note) == (more[-1] == model[-1])
+        behind = more[-1] == model[-1]
+        assert ("fingerprint" in note) == behind
+        # the note and the run's tag name the model that scored the pairs, where there is one
+        assert note["model"] == (model[1] if behind else backend.name)
+        assert note["listwise"]["backend"] == backend.name
+        tag = output.read_text(encoding="utf-8").split()[5]
+        assert tag == ("tiny" if behind else f"listwise-{note['listwise']['strategy']}")
         assert "1 window, 0 of them mended, 0 without a ranking" in capsys.readouterr().out
 
 
