@@ -174,6 +174,34 @@ def test_progress_ends_where_all_is_done() -> None:
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
 
 
+def test_progress_tells_of_every_batch_and_of_every_answer_that_is_told() -> None:
+    class Telling(Sorter):
+        def generate(
+            self, prompts: Sequence[WindowPrompt], on_answer: OnAnswer | None = None
+        ) -> list[Completion]:
+            answers = super().generate(prompts)
+            assert on_answer is not None
+            for place, answer in enumerate(answers):
+                on_answer(place, answer)
+            return answers
+
+    most = 3 * Sliding().calls(40)
+    # three windows a round: a batch of two, and one of one
+    batches = [2, 3, 5, 6, 8, 9, 9]
+    for backend, told in (
+        (Sorter(), batches),
+        (Telling(), [1, 2, 2, 3, 3, 4, 5, 5, 6, 6, 7, 8, 8, 9, 9, 9]),
+    ):
+        seen: list[tuple[int, int]] = []
+        rank_listwise(
+            several([40, 40, 40]),
+            backend,
+            batch_windows=2,
+            progress=lambda done, total, seen=seen: seen.append((done, total)),
+        )
+        assert seen == [(done, most) for done in told]
+
+
 def test_refusals() -> None:
     with pytest.raises(ConfigError, match="did you mean 'rankvicuna'"):
         rank_listwise([], Sorter(), prompt="rankvicunia")

@@ -13,6 +13,8 @@ from scipy.stats import kendalltau
 from dear.evaluate.robustness.subject import pairs_turned
 from dear.evaluate.robustness.texts import (
     ATTACKS,
+    EXTREMES,
+    LONG,
     NEAR_DUPLICATES,
     attacked,
     behind_filler,
@@ -130,6 +132,19 @@ def test_rules_by_example() -> None:
     assert without_question_mark("why ? ") == "why"
     assert without_question_mark("why") == "why?"
     assert len(long_query("a b c").split()) == len(long_query("").split()) == 2000
+
+
+def test_extremes_are_what_they_are_called() -> None:
+    assert {name for name, text in EXTREMES.items() if not text.strip()} == {"empty"}
+    assert EXTREMES["white space"].strip("\u200b \n\t\u00a0") == ""
+    assert {name: len(text) for name, text in EXTREMES.items() if len(text) > 999} == {
+        "very long": LONG,
+        "one long word": LONG,
+    }
+    assert len(EXTREMES["very long"].split()) > LONG / 5
+    assert EXTREMES["one long word"].isalpha()
+    for name in ("control characters", "no words", "emoji"):
+        assert not any(map(str.isalnum, EXTREMES[name])), name
 
 
 @given(st.permutations(range(9)), st.permutations(range(9)))
