@@ -101,7 +101,7 @@ def test_the_most_different_query_is_a_judged_one_and_the_first_of_equals(
     a = {q: ranking(q, one) for q, one in zip(order, lists[:4], strict=True)}
     b = {q: ranking(q, one) for q, one in zip(order[:3], lists[4:], strict=False)}
     shared = {q: len(set(a[q].passage_ids[:3]) & set(b[q].passage_ids[:3])) for q in b}
-    for judgements in (None, dict.fromkeys(judged, {"p1": 1})):
+    for judgements in (None, {q: {"p1": 1} for q in judged}):
         among = [q for q in shared if judgements is None or q in judged] or list(shared)
         expected = min(among, key=lambda q: (shared[q], q))
         assert most_different(a, b, judgements, 3) == expected
