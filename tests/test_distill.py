@@ -108,7 +108,7 @@ def test_a_judged_collection_gives_four_rows_that_its_own_runs_confirm(
 
 
 def test_the_example_shows_what_its_collection_calls_relevant() -> None:
-    texts = {f"p{i}": Passage(id=f"p{i}", text=f"passage {i}") for i in range(4)}
+    texts = {f"p{i}": Passage(id=f"p{i}", title="passage", text=str(i)) for i in range(4)}
     queries = {q: Query(id=q, text=f"a query of a readable length, {q}") for q in ("a", "b")}
     grades = {"a": {"p0": 2, "p1": 1, "p2": 0}, "b": {"p0": 2}}
     first = {q: Ranking.sorted(q, texts, [0, 1, 2, 3]) for q in queries}
