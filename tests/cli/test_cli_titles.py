@@ -120,8 +120,9 @@ def test_training(twice: Callable[[Command], None], reranker: Path) -> None:
         labels = folder / "labels"
         good("label", animals, "--run", "bm25", "--model", "first-stage", "-o", labels)
         recipe = write_recipe(folder / "r.toml", base=reranker, collection=animals, labels=labels)
-        good("train", recipe, "-o", folder / "student")
+        good("train", recipe, "-o", folder / "student", "--set", "train.log_steps=1")
         metrics = read(folder / "student" / "dear_training.json")["metrics"]
+        assert metrics["loss_curve"]
         return metrics["loss_curve"], metrics["dev_curve"]
 
     twice(command)
