@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from report_cases import judgements, run, small_study
 
-from dear.evaluate.report import Report, ReportPart
+from dear.evaluate.report import (
+    Report,
+    ReportPart,
+    write_latex,
+    write_markdown,
+    write_report,
+)
 from dear.evaluate.report.figures import collection_figures
-from dear.evaluate.report.rows import ALPHA, headline, verdict
+from dear.evaluate.report.rows import ALPHA, headline, lead, p_value, verdict
+from dear.evaluate.report.words import summary
 from dear.evaluate.study import Source, Study, study
 
 NAMES = ("first", "helps", "hurts", "other <b>")
@@ -39,6 +48,37 @@ def test_marks_are_by_the_p_that_is_corrected(rerankers: int, queries: int, expe
         assert verdict(made, entry) == (expected, "")
     figures = "".join(map(str, collection_figures(ReportPart(study=made), "f")))
     assert figures.count(", not significant") == (rerankers if expected == "unsure" else 0)
+
+
+def test_tables_and_words_hold_the_corrected_p(tmp_path: Path) -> None:
+    sources = [Source(name="first", run=run(6, 5, flaw=10**9))]
+    for name, flaw in (("r6", 6), ("r3", 3), ("r2", 2)):
+        sources.append(Source(name=name, run=run(6, 0, flaw=flaw), first_stage="first"))
+    made = study("animals", "test", judgements(6), sources)
+    report = Report(parts=[ReportPart(study=made)])
+    texts = {}
+    for write in (write_report, write_markdown, write_latex):
+        write(tmp_path / "r", report)
+        texts[write] = (tmp_path / "r").read_text(encoding="utf-8")
+    html, markdown, latex = texts.values()
+    differ = 0
+    for pair in made.comparisons:
+        a, b, c = pair.a, pair.b, pair.comparison
+        expected = [p_value(pair.holm_randomisation), p_value(pair.holm_t)]
+        plain = [p_value(c.p_randomisation), p_value(c.p_t)]
+        differ += sum(x != y for x, y in zip(expected, plain, strict=True))
+        (row,) = re.findall(rf"<th[^>]*>{a} − {b}</th>(.*?)</tr>", html)
+        assert re.findall(r"<td[^>]*>(.*?)</td>", row)[2:4] == expected
+        (row,) = re.findall(rf"^\| {a} − {b} \|(.*)\|$", markdown, re.MULTILINE)
+        assert [cell.strip() for cell in row.split("|")][2:4] == expected
+        (row,) = re.findall(rf"^ *{a} \$-\$ {b} &(.*) \\\\$", latex, re.MULTILINE)
+        assert [cell.strip() for cell in row.split("&")][2:4] == expected
+    assert differ > 4
+    best = lead(report.parts[0])
+    assert best is not None
+    pair = made.against_first_stage(best)
+    assert pair is not None
+    assert f", p = {pair.holm_randomisation:.4f})" in summary(report)
 
 
 @given(st.lists(st.sets(st.sampled_from(NAMES[1:])), min_size=1, max_size=3))
