@@ -416,6 +416,21 @@ def test_rankings_begin_with_the_full_models(tiny: Callable[[str], Path]) -> Non
         rank_early(model, exit, candidates, top_k=5)
 
 
+def test_equal_scores_keep_the_order_that_came(
+    tiny: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def rank_scores(_: EarlyEngine, encoded: Sequence[Encoded]) -> Any:
+        scores = np.array([i % 2 for i in range(len(encoded))], dtype=np.float32)
+        return scores, np.ones(len(encoded), dtype=np.bool_)
+
+    monkeypatch.setattr(EarlyEngine, "rank_scores", rank_scores)
+    model = load(tiny("bert"))
+    passages = tuple(Passage(id=f"p{i}", text="river") for i in range(6))
+    c = Candidates(query=Query(id="q", text="bank"), passages=passages, scores=(0.0,) * 6)
+    (ranking,) = rank_early(model, an_exit(model), [c])
+    assert ranking.passage_ids == ("p1", "p3", "p5", "p0", "p2", "p4")
+
+
 def test_the_contract_travels_as_it_is(tiny: Callable[[str], Path], tmp_path: Path) -> None:
     model = load(tiny("bert"))
     given = an_exit(model)

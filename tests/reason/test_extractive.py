@@ -85,6 +85,10 @@ def test_the_evidence_is_the_sentence_that_the_teacher_scores_highest(tmp_path: 
         (one,) = draft([question(texts)], Overlap(), drafts, Evidence(passages=2))
     # the second one is in the lower half of the range
     assert one.quotes == ((0, "What otters eat is fish."),)
+    equal = ["Some otters eat fish daily. Other otters eat crabs daily. Nobody else is here."]
+    with open_drafts(tmp_path / "d") as drafts:
+        (one,) = draft([question([*equal, "x"])], Overlap(), drafts, Evidence(passages=2))
+    assert one.quotes == ((0, "Some otters eat fish daily."),)
 
 
 def test_scores_that_are_there_are_the_order(tmp_path: Path) -> None:
