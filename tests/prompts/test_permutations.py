@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dear.errors import ParseError
@@ -97,7 +97,21 @@ def test_reasoning_without_tags_never_counts_as_ranks(
     assert parsed.mends == {}
 
 
-@given(st.text(alphabet="[]0123456789> ,.\nab<>/think-", max_size=80), st.integers(0, 30))
+# letters alone hardly ever make an identifier
+ANY_TEXT = st.lists(
+    st.sampled_from(
+        [
+            *("[1]", "[2]", "[3]", "[17]", "[31]", "[Passage 2]", " > ", ">", ", ", "\n", "1. "),
+            *("2 > 1", "3, 1", "<think>", "</think>", "<answer>", "Final answer: ", "as in ", "."),
+        ]
+    )
+    | st.text(alphabet="[]0123456789> ,.\nab<>/think-", max_size=6),
+    max_size=14,
+).map("".join)
+
+
+@given(ANY_TEXT, st.integers(0, 30))
+@example("[2] > [1]", 2)
 def test_any_text_gives_a_permutation_or_a_parse_error(text: str, count: int) -> None:
     try:
         parsed = parse_permutation(text, count)
