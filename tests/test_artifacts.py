@@ -50,11 +50,11 @@ needs_full_device = pytest.mark.skipif(not FULL.exists(), reason="needs Linux's 
 
 def test_success_replaces_and_leaves_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "new" / "folder" / "file.txt"
-    for content in ("first", "second"):
+    for content, before in (("first", None), ("second", "first")):
         with atomic_path(path) as temporary:
             assert temporary.parent == path.parent  # a rename must not cross file systems
             temporary.write_text(content)
-            assert not path.exists() or path.read_text() == "first"
+            assert (path.read_text() if path.exists() else None) == before
         assert path.read_text() == content
     assert os.listdir(path.parent) == ["file.txt"]
 

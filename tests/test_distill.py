@@ -16,12 +16,14 @@ import torch
 from safetensors.torch import load_file
 
 import dear.train.pointwise
+from dear.data.catalogue import COLLECTIONS
 from dear.data.collections import Collection
 from dear.data.example_table import Example
 from dear.data.formats import read_run
 from dear.data.labels import read_labels, z_scores
-from dear.distill import CONTROL, FIRST, STUDENT, TEACHER, Distilled, agreement, distill
+from dear.distill import CONTROL, FIRST, STUDENT, TEACHER, Distilled, _glimpse, agreement, distill
 from dear.errors import ConfigError, DataError
+from dear.evaluate.compare import compare_all
 from dear.evaluate.metrics import evaluate
 from dear.rank.fusion import fuse_runs
 from dear.rank.reranker import Reranker
@@ -84,16 +86,51 @@ def test_a_judged_collection_gives_four_rows_that_its_own_runs_confirm(
     found = distill(tiny_collection, recipe, tmp_path / "d")
     assert [row.system for row in found.rows] == [FIRST, TEACHER, STUDENT, CONTROL]
     judgements = tiny_collection.judgements("test")
-    for row, file in ((found.rows[0], "first-stage/test"), (found.rows[2], "ranked/student")):
-        run = read_run(tmp_path / "d" / f"{file}.trec")
-        judged = {q: judgements[q] for q in run}
-        assert row.score == pytest.approx(evaluate(run, judged, ("nDCG@10",)).means["nDCG@10"])
-    assert found.rows[2].difference == pytest.approx(found.rows[2].score - found.rows[0].score)
+    files = ("first-stage/test", "ranked/teacher", "ranked/student", "ranked/control")
+    runs = [read_run(tmp_path / "d" / f"{file}.trec") for file in files]
+    # as the student knew it
+    runs[1] = fuse_runs(runs[1], runs[0], recipe.teacher.first_stage)
+    measured = {}
+    for row, run in zip(found.rows, runs, strict=True):
+        measured[row.system] = evaluate(run, {q: judgements[q] for q in run}, ("nDCG@10",))
+        assert row.score == pytest.approx(measured[row.system].means["nDCG@10"])
+    # corrected over all pairs
+    corrected = {(c.a, c.b): c.holm_randomisation for c in compare_all(measured, "nDCG@10")}
+    assert (found.rows[0].difference, found.rows[0].p) == (None, None)
+    assert [row.difference for row in found.rows[1:]] == pytest.approx(
+        [row.score - found.rows[0].score for row in found.rows[1:]]
+    )
+    assert [row.p for row in found.rows[1:]] == [
+        corrected[FIRST, row.system] for row in found.rows[1:]
+    ]
     assert found.versus_control is not None
-    assert found.versus_control[0] == pytest.approx(found.rows[2].score - found.rows[3].score)
+    difference, p = found.versus_control
+    assert difference == pytest.approx(found.rows[2].score - found.rows[3].score)
+    assert p == corrected[STUDENT, CONTROL]
     assert found.queries == 10
     assert found.glimpse is not None
     assert len(found.glimpse.after) == 3
+
+
+def test_the_example_shows_what_its_collection_calls_relevant() -> None:
+    texts = {f"p{i}": Passage(id=f"p{i}", title="passage", text=str(i)) for i in range(4)}
+    queries = {q: Query(id=q, text=f"a query of a readable length, {q}") for q in ("a", "b")}
+    grades = {"a": {"p0": 2, "p1": 1, "p2": 0}, "b": {"p0": 2}}
+    first = {q: Ranking.sorted(q, texts, [0, 1, 2, 3]) for q in queries}
+    student = first | {"a": Ranking.sorted("a", texts, [3, 2, 1, 0])}
+    for entry, relevant in (
+        (None, (True, True, False)),
+        (COLLECTIONS["dl19"], (True, False, False)),
+    ):
+        made = Collection("tiny", corpus=lambda: texts, queries=lambda: queries, entry=entry)
+        found = _glimpse(made, grades, {FIRST: first, STUDENT: student})
+        assert found is not None
+        # the query that gained
+        assert found.query == queries["a"].text
+        assert found.after == ("passage 0", "passage 1", "passage 2")
+        assert found.relevant_after == relevant
+        assert found.before == ("passage 3", "passage 2", "passage 1")
+        assert found.relevant_before == (False, False, relevant[1])
 
 
 def test_the_student_is_a_checkpoint_that_ranks(recipe: DistillRecipe, tmp_path: Path) -> None:

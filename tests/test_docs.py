@@ -170,10 +170,20 @@ def test_make_targets_exist() -> None:
 def test_extras_exist() -> None:
     config = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     extras = set(config["project"]["optional-dependencies"])
-    for page in PAGES:
-        text = page.read_text(encoding="utf-8")
-        named = re.findall(r"install '(?:\.|dear-rerank)\[([\w,]+)\]'", text)
-        assert {extra for group in named for extra in group.split(",")} <= extras, page.name
+    text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+    named = re.findall(r"install '(?:\.|dear-rerank)\[([\w,]+)\]'", text)
+    assert named
+    assert {extra for group in named for extra in group.split(",")} <= extras
+
+
+def test_what_is_looked_for_in_the_documents_is_found() -> None:
+    """Were a pattern wrong, the tests below would look at nothing."""
+    links = [target for page in PAGES for target in LINK.findall(prose(page))]
+    codes = [code for page in PAGES for code in inline_code(page)]
+    assert sum("://" not in target for target in links) > 20
+    assert any("#" in target for target in links)
+    assert sum(bool(OUR_FILE.fullmatch(code)) and "/" in code for code in codes) > 20
+    assert sum(bool(DOTTED.fullmatch(code)) for code in codes) > 5
 
 
 def slug(heading: str) -> str:

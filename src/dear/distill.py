@@ -526,7 +526,7 @@ def _glimpse(
         ids = ranking.passage_ids[:3]
         return (
             tuple(corpus[p].full_text for p in ids),
-            tuple(judgements[best].get(p, 0) > 0 for p in ids),
+            tuple(judgements[best].get(p, 0) >= collection.min_grade for p in ids),
         )
 
     texts_before, relevant_before = show(runs[FIRST][best])

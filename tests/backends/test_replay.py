@@ -83,7 +83,7 @@ def test_mended_and_cut_texts_are_known(tmp_path: Path) -> None:
 def test_a_short_passage_is_not_taken_for_the_beginning_of_another(tmp_path: Path) -> None:
     bees = Passage(id="bees", text="Bees. They fly.")
     backend = replay(tmp_path, row(ask(PANDA, BEE), "[2] > [1]"))
-    with pytest.raises(BackendError):
+    with pytest.raises(BackendError, match="no answer was recorded for the window"):
         backend.generate([ask(PANDA, bees)])
 
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dear.data.formats import write_run
-from dear.evaluate.beside import beside, largest_changes
+from dear.evaluate.beside import beside, largest_changes, most_different
 from dear.records import Ranking
 
 
@@ -74,6 +74,38 @@ def test_largest_changes_are_by_size_and_only_real_ones() -> None:
     assert largest_changes(before, after, 5) == ["a", "b"]
     assert largest_changes(before, after, 1) == ["a"]
     assert largest_changes(before, after, 5, gains=True) == ["d"]
+
+
+few = st.permutations("abcdef").flatmap(
+    lambda names: st.tuples(*[st.sampled_from([0.0, 0.5, 1.0])] * 6).map(
+        lambda values: dict(zip(names, values, strict=True))
+    )
+)
+
+
+@given(few, few, st.integers(1, 6), st.booleans())
+def test_of_equal_changes_the_first_by_id_counts(
+    before: dict[str, float], after: dict[str, float], count: int, gains: bool
+) -> None:
+    by = {q: (after[q] - before[q]) * (1 if gains else -1) for q in before}
+    expected = [q for q in sorted(by, key=lambda q: (-by[q], q)) if by[q] > 0]
+    assert largest_changes(before, after, count, gains=gains) == expected[:count]
+
+
+@given(
+    st.permutations("abcd"), st.lists(ids, min_size=8, max_size=8), st.sets(st.sampled_from("abcd"))
+)
+def test_the_most_different_query_is_a_judged_one_and_the_first_of_equals(
+    order: list[str], lists: list[list[str]], judged: set[str]
+) -> None:
+    a = {q: ranking(q, one) for q, one in zip(order, lists[:4], strict=True)}
+    b = {q: ranking(q, one) for q, one in zip(order[:3], lists[4:], strict=False)}
+    shared = {q: len(set(a[q].passage_ids[:3]) & set(b[q].passage_ids[:3])) for q in b}
+    for judgements in (None, {q: {"p1": 1} for q in judged}):
+        among = [q for q in shared if judgements is None or q in judged] or list(shared)
+        expected = min(among, key=lambda q: (shared[q], q))
+        assert most_different(a, b, judgements, 3) == expected
+    assert most_different(a, {}, None, 3) is None
 
 
 # ---- which query ----

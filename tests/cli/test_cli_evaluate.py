@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -95,10 +96,7 @@ def test_the_table_shows_what_the_report_holds(animals: Path, runs: dict[str, Pa
     for pair, line in zip(found["comparisons"], lines[7:10], strict=True):
         assert line.startswith(f"{pair['a']} − {pair['b']} ")
         assert f"{pair['difference']:+.4f}" in line
-        if pair["effect"] is not None:
-            assert re.split("  +", line)[-2] == f"{pair['effect']:+.2f}"
-        assert line.endswith(f"{pair['wins']}/{pair['ties']}/{pair['losses']}")
-        assert f"{pair['holm_randomisation']:.4f}" in line
+        assert re.split("  +", line)[3:] == behind_the_interval(pair)
     assert lines[10] == (
         "8 queries; p: paired randomisation and t test, Holm-corrected over 3 pairs; "
         "effect: difference in standard deviations of it"
@@ -109,6 +107,48 @@ def mark_of(pair: dict[str, Any]) -> str:
     if pair["holm_randomisation"] >= 0.05:
         return ""
     return "▲" if pair["difference"] > 0 else "▼"
+
+
+def behind_the_interval(pair: dict[str, Any]) -> list[str]:
+    """The last cells of a comparison: corrected p values, effect, counts."""
+    by_randomisation, by_t = (
+        "<0.0001" if p < 0.0001 else f"{p:.4f}"
+        for p in (pair["holm_randomisation"], pair["holm_t"])
+    )
+    # there is none where all differ alike
+    effect = [] if pair["effect"] is None else [f"{pair['effect']:+.2f}"]
+    counts = f"{pair['wins']}/{pair['ties']}/{pair['losses']}"
+    return [by_randomisation, by_t, *effect, counts]
+
+
+def test_marks_and_p_values_are_corrected_for_the_number_of_pairs(
+    animals: Path, tmp_path: Path
+) -> None:
+    words: list[object] = [animals]
+    for name, losers in (("a", 0), ("b", 1), ("c", 2)):
+        run = {}
+        for place, (query, ranking) in enumerate(first_stage("test").items()):
+            ids = list(ranking.passage_ids)
+            # up by one or two, or down by two
+            ids.insert(4 if place < losers else place % 2, ids.pop(2))
+            run[query] = replace(ranking, passage_ids=tuple(ids))
+        write_run(tmp_path / f"{name}.trec", run, name)
+        words += ["--run", tmp_path / f"{name}.trec"]
+    found, lines = report_of(*words), good("evaluate", *words).splitlines()
+    against = {p["a"]: p for p in found["comparisons"] if p["b"] == "bm25"}
+    for line in lines[1:5]:
+        name = line.split(" ")[0]
+        assert any(mark in line for mark in "▲▼") == bool(
+            name in against and against[name]["holm_randomisation"] < 0.05
+        )
+    by_name = {f"{p['a']} − {p['b']}": p for p in found["comparisons"]}
+    rows = [re.split("  +", line) for line in lines if line.split("  ")[0] in by_name]
+    assert len(rows) == len(by_name) == 6
+    for row in rows:
+        assert row[3:] == behind_the_interval(by_name[row[0]])
+    # a run that would be marked without correction, and p values that differ by it
+    assert any(p["p_randomisation"] < 0.05 <= p["holm_randomisation"] for p in against.values())
+    assert any(p["p_t"] + 1e-4 < p["holm_t"] < 1 for p in found["comparisons"])
 
 
 def test_the_default_comparison_is_by_ndcg_10(animals: Path, runs: dict[str, Path]) -> None:

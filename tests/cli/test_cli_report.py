@@ -78,6 +78,8 @@ def test_no_texts_are_read_where_none_are_shown(mine: Path, runs: Path) -> None:
         file.write_bytes(b"broken")
     good("report", runs / "r.md", mine, "--run", runs / "best.trec")
     good("report", runs / "r.html", mine, "--run", runs / "best.trec", "--queries", "0")
+    shown = ("report", runs / "shown.html", mine, "--run", runs / "best.trec")
+    assert "queries.jsonl" in refused(*shown)
 
 
 def test_a_report_to_pass_on_holds_ids_and_no_texts(animals: Path, runs: Path) -> None:
@@ -87,9 +89,11 @@ def test_a_report_to_pass_on_holds_ids_and_no_texts(animals: Path, runs: Path) -
     )
     good("report", runs / "a.html", animals, "--run", runs / "best.trec", "--no-texts")
     good("report", runs / "b.html", "--study", runs / "study.toml")
-    for name in ("a.html", "b.html"):
+    good("report", runs / "texts.html", animals, "--run", runs / "best.trec")
+    for name, texts in (("a.html", False), ("b.html", False), ("texts.html", True)):
         page = (runs / name).read_text(encoding="utf-8")
-        assert "how does the otter sleep" not in page
+        assert ("how does the otter sleep" in page) == texts
+        assert ("sleeps after the meal" in page) == texts
         assert "sleep-otter" in page
 
 

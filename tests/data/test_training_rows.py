@@ -165,6 +165,22 @@ def test_rows_that_give_no_group_are_counted(tmp_path: Path) -> None:
     assert counts["rows"] == 1
 
 
+def test_a_title_is_the_beginning_of_its_passage(tmp_path: Path) -> None:
+    def titled(found: Mapping[str, Any]) -> dict[str, Any]:
+        title, text = found["text"].split(" ", 1)
+        return {**found, "title": title, "text": text}
+
+    rows = [row(i) for i in range(5)]
+    rows[4]["negative_passages"][0] = passage("d", "Text of 4, plus 0!")
+    split = [
+        {**r, **{k: [titled(p) for p in r[k]] for k in ("positive_passages", "negative_passages")}}
+        for r in rows
+    ]
+    expected = sampled(jsonl(tmp_path / "a.jsonl", rows))
+    assert expected[1]["same_text"] == 1
+    assert sampled(jsonl(tmp_path / "b.jsonl", split)) == expected
+
+
 def test_the_positive_is_the_first_or_a_random_one(tmp_path: Path) -> None:
     path = jsonl(tmp_path / "a.jsonl", [row(i, positives=3) for i in range(30)])
 

@@ -104,7 +104,13 @@ def test_certain_and_wrong_is_finite() -> None:
 
 @pytest.mark.parametrize(
     ("p", "y", "said"),
-    [([], [], "nothing to assess"), ([1.5], [True], "outside"), ([0.5], [True, False], "judge")],
+    [
+        ([], [], "nothing to assess"),
+        ([1.0 + 1e-9], [True], "outside"),
+        ([-1e-9], [True], "outside"),
+        ([float("nan")], [True], "outside"),
+        ([0.5], [True, False], "judge"),
+    ],
 )
 def test_what_is_no_probability_is_refused(p: list[float], y: list[bool], said: str) -> None:
     with pytest.raises(DataError, match=said):

@@ -249,6 +249,31 @@ def test_what_ir_measures_reads_reads_the_same_here():
         assert measure.definition == ir_measures.parse_measure(name)
 
 
+@settings(deadline=None, max_examples=20)
+@given(problem=problems(), min_grade=st.integers(1, 3))
+def test_measures_of_every_provider_have_its_values(problem, min_grade):
+    import ir_measures
+
+    run, judgements = problem
+    names = {
+        "nDCG(gains={0:0,1:3})@5": "nDCG(gains={0:0,1:3})@5",
+        "Success@3": f"Success(rel={min_grade})@3",
+        "Success(rel=1)@3": "Success(rel=1)@3",
+        "P@3": f"P(rel={min_grade})@3",
+    }
+    grades = {q: {p: max(g, 0) for p, g in of.items()} for q, of in judgements.items()}
+    scores = {q: {p: -float(rank) for rank, p in enumerate(r.passage_ids)} for q, r in run.items()}
+    expected = {name: dict.fromkeys(grades, 0.0) for name in names}
+    for name, theirs in names.items():
+        for metric in ir_measures.iter_calc([ir_measures.parse_measure(theirs)], grades, scores):
+            # ir-measures gives an unranked query what it likes; here it is zero
+            if metric.query_id in run:
+                expected[name][metric.query_id] = pytest.approx(metric.value, abs=1e-6)
+    assert evaluate(run, judgements, list(names), min_grade=min_grade).per_query == {
+        m.name: expected[name] for name, (m,) in ((n, parse_measures([n])) for n in names)
+    }
+
+
 def test_the_same_measure_twice_is_one():
     assert [m.name for m in parse_measures(["R@5", "recall@5", "MAP"])] == ["R@5", "MAP"]
 

@@ -29,5 +29,7 @@ def test_names_are_escaped_and_values_written() -> None:
 def test_everything_lies_inside_the_picture() -> None:
     root = ElementTree.fromstring(bars("t", "s", [Bar("a", 1.0, (0.9, 1.0))]))
     width = float(root.get("width", 0))
-    for line in root.iter(f"{SVG}line"):
-        assert float(line.get("x2", 0)) <= width
+    ends = [float(line.get("x2", 0)) for line in root.iter(f"{SVG}line")]
+    ends += [float(n.get("x", 0)) + float(n.get("width", 0)) for n in root.iter(f"{SVG}rect")]
+    assert len(ends) > 2
+    assert max(ends) <= width

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -118,6 +119,26 @@ def test_curves_differ_in_more_than_colour(count: int) -> None:
     first = path_points(next(root.iter("path")))
     assert first[0][0] < first[1][0] < first[2][0]
     assert first[0][1] < first[1][1] < first[2][1]  # the loss falls
+
+
+def test_the_lines_of_a_grid_are_labelled_where_they_are() -> None:
+    root = parsed(curves("t", [Series("s", ((1, 3.0), (9, 1.0)))], x="step", y="loss"))
+    texts = list(root.iter("text"))
+    rows = {
+        float(n.get("y", 0)): float(n.text or "") for n in texts if n.get("text-anchor") == "end"
+    }
+    grid = [float(n.get("y1", 0)) for n in root.iter("line") if n.get("class") == "g"]
+    assert len(rows) > 2
+    assert [y - 4 for y in rows] == pytest.approx(grid)
+    # the curve begins and ends where these labels say
+    heights, values = zip(*sorted(rows.items()), strict=True)
+    first, last = path_points(next(root.iter("path")))
+    shown = [float(np.interp(y + 4, heights, values)) for _, y in (first, last)]
+    assert shown == pytest.approx([3.0, 1.0], abs=0.02)
+    steps = [n for n in texts if n.get("text-anchor") == "middle" and n.text != "step"]
+    places = {float(n.text or ""): float(n.get("x", 0)) for n in steps}
+    assert len(places) > 2
+    assert sorted(places, key=places.__getitem__) == sorted(places)
 
 
 def test_one_logged_point_is_a_dot() -> None:

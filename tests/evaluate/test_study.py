@@ -194,6 +194,19 @@ def test_changes_are_against_the_own_first_stage_worst_first() -> None:
         assert found.hurt(found.entry(first), 5) == []
 
 
+@given(st.permutations(QUERIES), st.lists(st.sampled_from(["210", "012"]), min_size=6, max_size=6))
+def test_of_equal_changes_the_first_by_id_comes_first(order: list[str], lists: list[str]) -> None:
+    judgements = {q: {"d0": 1} for q in order}
+    found = study(
+        *("made", "test", judgements),
+        [source("bm25", run_of(*["102"] * 6)), source("new", run_of(*lists), "bm25")],
+        measures=["MRR@3"],
+    )
+    changes = found.changes(found.entry("new"))
+    assert len({c.difference for c in changes}) == len(set(lists))
+    assert changes == sorted(changes, key=lambda c: (c.difference, c.query_id))
+
+
 def test_equal_runs_hurt_nothing() -> None:
     found = of(source("bm25", FIRST), source("same", FIRST, "bm25"))
     (pair,) = found.comparisons

@@ -65,13 +65,12 @@ def folder(tmp_path: Path) -> Callable[..., Path]:
         mode: str = "mean",
         kind: str = "bert",
         prompts: dict[str, str] | None = None,
-        length: int | None = 20,
         normalise: bool = True,
     ) -> Path:
         if kind == "bert":
-            tokenizer = bert_tokenizer(model_max_length=length or 30)
+            tokenizer = bert_tokenizer(model_max_length=20)
         else:
-            tokenizer = llama_tokenizer("", pad_token="</s>", model_max_length=length or 30)
+            tokenizer = llama_tokenizer("", pad_token="</s>", model_max_length=20)
         base = save(tmp_path / "base", make(kind, hf.AutoModel), tokenizer)
         from sentence_transformers import SentenceTransformer
         from sentence_transformers.sentence_transformer import modules
@@ -82,8 +81,6 @@ def folder(tmp_path: Path) -> Callable[..., Path]:
         SentenceTransformer(modules=parts, prompts=prompts, device="cpu").save(
             str(tmp_path / "st"), create_model_card=False
         )
-        if length is None:
-            (tmp_path / "st" / "sentence_bert_config.json").unlink()
         return tmp_path / "st"
 
     return build

@@ -61,8 +61,9 @@ def test_fingerprint_differences_and_require_agree(a: ScoringContract, b: Scorin
     if same:
         a.require(b, what="here")
     else:
-        with pytest.raises(ContractMismatch):
+        with pytest.raises(ContractMismatch, match=r"^here") as caught:
             a.require(b, what="here")
+        assert all(difference in str(caught.value) for difference in a.differences(b))
 
 
 @pytest.mark.parametrize("field", sorted(OTHER))

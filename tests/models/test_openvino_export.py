@@ -249,7 +249,7 @@ def test_the_contract_goes_along_and_is_enforced(tmp_path: Path) -> None:
     folder = exported(source, tmp_path / "export")
     opened = open_model(folder)
     assert opened.contract.differences(DEAR, ignore=("dtype", "pooling")) == []
-    with pytest.raises(ContractMismatch):
+    with pytest.raises(ContractMismatch, match="truncation"):
         load_exported(folder, contract=CARD)
     with pytest.raises(ConfigError, match="computes in float32, not in bfloat16"):
         load_exported(folder, dtype="bfloat16")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from dear.errors import ParseError
@@ -185,7 +185,21 @@ def test_reasoning_without_tags_never_counts_as_ranks(
     assert parsed.mends == {}
 
 
-@given(st.text(alphabet="[]0123456789> ,.\nab<>/think-", max_size=80), st.integers(0, 30))
+# letters alone hardly ever make an identifier
+ANY_TEXT = st.lists(
+    st.sampled_from(
+        [
+            *("[1]", "[2]", "[3]", "[17]", "[31]", "[Passage 2]", " > ", ">", ", ", "\n", "1. "),
+            *("2 > 1", "3, 1", "<think>", "</think>", "<answer>", "Final answer: ", "as in ", "."),
+        ]
+    )
+    | st.text(alphabet="[]0123456789> ,.\nab<>/think-", max_size=6),
+    max_size=14,
+).map("".join)
+
+
+@given(ANY_TEXT, st.integers(0, 30))
+@example("[2] > [1]", 2)
 def test_any_text_gives_a_permutation_or_a_parse_error(text: str, count: int) -> None:
     try:
         parsed = parse_permutation(text, count)
@@ -214,6 +228,35 @@ def test_the_rule_for_mends(ids: list[int], count: int) -> None:
         "out of range": len(ids) - len(inside),
     }
     assert parsed.mends == {kind: number for kind, number in expected.items() if number}
+
+
+SHORT = st.lists(
+    # five at most of ten, so that no chain names more than half
+    st.permutations(range(10)).flatmap(lambda p: st.integers(2, 5).map(lambda n: p[:n])),
+    min_size=1,
+    max_size=5,
+)
+
+
+@given(SHORT, st.sampled_from([" > ", ", ", " "]))
+def test_of_several_short_answers_the_longest_counts_the_last_of_equals(
+    orders: list[list[int]], between: str
+) -> None:
+    said = [between.join(f"[{i + 1}]" for i in order) for order in orders]
+    found = parse_permutation(" and then, which may be, ".join(said), 10).order
+    longest = max(map(len, orders))
+    expected = [order for order in orders if len(order) == longest][-1]
+    assert list(found[:longest]) == expected
+
+
+@given(SHORT)
+def test_of_several_lines_of_bare_numbers_too(orders: list[list[int]]) -> None:
+    said = [" > ".join(str(i + 1) for i in order) for order in orders]
+    parsed = parse_permutation("\n".join(said), 10)
+    longest = max(map(len, orders))
+    expected = [order for order in orders if len(order) == longest][-1]
+    assert list(parsed.order[:longest]) == expected
+    assert parsed.mends["no brackets"] == 1
 
 
 @pytest.mark.parametrize(

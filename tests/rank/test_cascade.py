@@ -147,6 +147,18 @@ def test_a_call_budget_is_kept() -> None:
     assert len(ranking.passage_ids) == 30
 
 
+@given(
+    st.sampled_from(["sliding", "topdown", "tournament"]), st.integers(0, 12), st.integers(1, 12)
+)
+def test_of_two_budgets_the_smaller_counts(name: str, calls: int, affordable: int) -> None:
+    strategy = open_strategy(name)
+    cascade = Cascade(Halves(), Sorter(), depth=60, strategy=strategy, calls=calls)
+    # windows of an hour, beside which the stage before takes nothing
+    cascade.window_s, cascade.seconds = 3600.0, 3600.0 * (affordable + 0.5)
+    list(cascade.rank_candidates([candidates("q", 60)]))
+    assert cascade.report.depth == deepest(strategy, 60, min(calls, affordable))
+
+
 def test_a_time_budget_picks_the_depth_and_says_what_it_cost() -> None:
     backend = Sorter(seconds=0.02)
     cascade = Cascade(Halves(), backend, depth=100, strategy=Sliding(), seconds=0.15)

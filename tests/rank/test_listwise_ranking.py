@@ -174,6 +174,34 @@ def test_progress_ends_where_all_is_done() -> None:
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
 
 
+def test_progress_tells_of_every_batch_and_of_every_answer_that_is_told() -> None:
+    class Telling(Sorter):
+        def generate(
+            self, prompts: Sequence[WindowPrompt], on_answer: OnAnswer | None = None
+        ) -> list[Completion]:
+            answers = super().generate(prompts)
+            assert on_answer is not None
+            for place, answer in enumerate(answers):
+                on_answer(place, answer)
+            return answers
+
+    most = 3 * Sliding().calls(40)
+    # three windows a round: a batch of two, and one of one
+    batches = [2, 3, 5, 6, 8, 9, 9]
+    for backend, told in (
+        (Sorter(), batches),
+        (Telling(), [1, 2, 2, 3, 3, 4, 5, 5, 6, 6, 7, 8, 8, 9, 9, 9]),
+    ):
+        seen: list[tuple[int, int]] = []
+        rank_listwise(
+            several([40, 40, 40]),
+            backend,
+            batch_windows=2,
+            progress=lambda done, total, seen=seen: seen.append((done, total)),
+        )
+        assert seen == [(done, most) for done in told]
+
+
 def test_refusals() -> None:
     with pytest.raises(ConfigError, match="did you mean 'rankvicuna'"):
         rank_listwise([], Sorter(), prompt="rankvicunia")
@@ -223,6 +251,7 @@ def test_the_command_ranks_lists_alone_or_behind_a_model(
 ) -> None:
     lists = ["--listwise", f"replay:{tmp_path / 'answers.jsonl'}"]
     model = ["--model", str(checkpoint(tmp_path / "tiny", "bert"))]
+    backend = open_backend(lists[1])
     output = tmp_path / "out.trec"
     for more in (lists, [*lists, "--strategy", "full"], [*lists, *model]):
         output.unlink(missing_ok=True)
@@ -230,7 +259,13 @@ def test_the_command_ranks_lists_alone_or_behind_a_model(
         assert list(read_run(output)["q"].passage_ids) == ANSWER
         note = json.loads((tmp_path / "out.trec.json").read_text(encoding="utf-8"))
         assert note["listwise"]["windows"] == 1
-        assert ("fingerprint" in note) == (more[-1] == model[-1])
+        behind = more[-1] == model[-1]
+        assert ("fingerprint" in note) == behind
+        # the note and the run's tag name the model that scored the pairs, where there is one
+        assert note["model"] == (model[1] if behind else backend.name)
+        assert note["listwise"]["backend"] == backend.name
+        tag = output.read_text(encoding="utf-8").split()[5]
+        assert tag == ("tiny" if behind else f"listwise-{note['listwise']['strategy']}")
         assert "1 window, 0 of them mended, 0 without a ranking" in capsys.readouterr().out
 
 

@@ -228,12 +228,22 @@ def test_independent_windows_come_together() -> None:
         ("sliding", {"step": 21}, "step must be 1 to the window's 20"),
         ("sliding", {"step": 0}, "step must be 1"),
         ("setwise", {"top_k": 0}, "top_k must be 1 or more"),
-        ("tournament", {"window": 0}, "2 candidates or more"),
+        ("setwise", {"window": 1}, "2 candidates or more"),
+        ("topdown", {"window": 1}, "2 candidates or more"),
+        ("tournament", {"window": 1}, "2 candidates or more"),
     ],
 )
 def test_refusals(name: str, numbers: dict[str, int], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         open_strategy(name, **numbers)
+
+
+def test_what_is_not_said_is_as_the_classes_have_it() -> None:
+    assert open_strategy("sliding") == Sliding()
+    assert open_strategy("topdown") == TopDown()
+    assert open_strategy("tournament") == Tournament()
+    assert open_strategy("setwise", window=4) == Setwise()
+    assert open_strategy("full") == Full()
 
 
 def test_a_pivot_needs_a_place_below_the_window() -> None:

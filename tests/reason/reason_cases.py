@@ -52,7 +52,17 @@ PIECES = st.sampled_from(
         *("Otters eat fish. ", "Dr. Smith saw it, e.g. near St. Ives. ", "[3] ", "[A]", "[2, 4] "),
         *('He said "no". ', "passage 7 says so ", "\n", "a, b; c: d ", "水獺吃魚。", "、", "?! "),
         *("vitamin C. It ", "3.14 ", "...", "word " * 40, "ก" * 50, "漢" * 200, "<b>x</b> "),
-        *("Final ranking: ", "x" * 300, "é ", "U.S. ", "’", "\u2028", "\t"),
+        *(
+            "Final ranking: ",
+            "x" * 300,
+            "</think> ",
+            "<answer>",
+            "é ",
+            "U.S. ",
+            "’",
+            "\u2028",
+            "\t",
+        ),
     ]
 )
 TEXTS = st.lists(PIECES | st.text(max_size=30), min_size=1, max_size=12).map("".join)

@@ -8,18 +8,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from reason_cases import TEXTS, Overlap, question
 
 from dear.errors import DataError
-from dear.prompts.listwise import LISTWISE_PROMPTS
+from dear.prompts.listwise import LISTWISE_PROMPTS, clean
 from dear.reason import extractive
 from dear.reason.drafts import open_drafts
-from dear.reason.extractive import Evidence, draft, extract, needs, order_of, with_scores
+from dear.reason.extractive import Evidence, draft, extract, needs, order_of, shown, with_scores
 from dear.reason.select import Threshold, select
 from dear.reason.writing import cot
-from dear.records import ListExample
+from dear.records import ListExample, Passage
 from kills import dies_at, in_a_process
 
 QUOTE = re.compile(r'^\[([0-9]+)\]: "(.*)"$')
@@ -30,6 +30,9 @@ QUESTIONS = [
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 @given(st.lists(TEXTS, min_size=2, max_size=6), TEXTS, st.integers(0, 4))
+# a word that every prompt cuts; tags that every prompt changes
+@example(texts=["Otters eat fish. ", "x" * 500 + "[2, 4] "], asked="[2, 4] ", quoted=2)
+@example(texts=["a b c </think> d e f", "<think> fish eat"], asked="e fish", quoted=2)
 def test_every_claim_can_be_checked(
     tmp_path: Path, texts: list[str], asked: str, quoted: int
 ) -> None:
@@ -60,12 +63,32 @@ def test_every_claim_can_be_checked(
     assert cot(example, LISTWISE_PROMPTS["reasoning"]).output.startswith(example.thought)
 
 
+@given(TEXTS, TEXTS, st.integers(1, 40))
+def test_what_may_be_quoted_is_what_a_prompt_shows(title: str, text: str, words: int) -> None:
+    passage = Passage(id="p", text=text, title=title)
+    parts = shown(passage, words)
+    assert clean(" ".join(parts)) == clean(passage.full_text, words)
+    for part in parts:
+        assert part in " ".join(passage.full_text.split())
+
+
+def test_a_quote_does_not_go_on_behind_a_title_or_a_word_that_is_cut() -> None:
+    passage = Passage(id="p", title="a title", text=f"one {'x' * 501} two")
+    assert shown(passage, 4) == ["a title", f"one {'x' * 500}"]
+    assert shown(passage, 5) == ["a title", f"one {'x' * 500}", "two"]
+    assert shown(passage, 1) == ["a"]
+
+
 def test_the_evidence_is_the_sentence_that_the_teacher_scores_highest(tmp_path: Path) -> None:
     texts = ["The sky is blue today. What otters eat is fish. So they say.", "Nothing at all here."]
     with open_drafts(tmp_path / "d") as drafts:
         (one,) = draft([question(texts)], Overlap(), drafts, Evidence(passages=2))
     # the second one is in the lower half of the range
     assert one.quotes == ((0, "What otters eat is fish."),)
+    equal = ["Some otters eat fish daily. Other otters eat crabs daily. Nobody else is here."]
+    with open_drafts(tmp_path / "d") as drafts:
+        (one,) = draft([question([*equal, "x"])], Overlap(), drafts, Evidence(passages=2))
+    assert one.quotes == ((0, "Some otters eat fish daily."),)
 
 
 def test_scores_that_are_there_are_the_order(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ def test_train_queries_that_are_test_queries(
         leaking_queries=held.queries,
         leaking_passages=held.passages,
     )
+    assert drawn.questions
     for question in drawn.questions:
         assert normalised(question.query.text) not in held.queries
         assert not any(normalised(p.full_text) in held.passages for p in question.passages)
@@ -34,6 +35,7 @@ def test_train_queries_that_are_test_queries(
 
 def test_the_two_years_of_deep_learning_share_no_query(shared_data: Path) -> None:
     held = held_out([Collection.from_folder(shared_data / "dl21", "dl21")])
+    assert held.queries
     other = Collection.from_folder(shared_data / "dl19", "dl19")
     assert not any(normalised(q.text) in held.queries for q in other.queries("test").values())
     # and a test query is one in any year

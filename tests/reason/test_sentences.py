@@ -22,13 +22,13 @@ def test_pieces_are_exact_in_order_and_short(text: str, words: int) -> None:
         assert len(piece.split()) <= words
         assert "\n" not in piece
         assert piece == piece.strip() != ""
-        assert not re.search(r"\[(?:[0-9]+|[A-Z])\]", piece)
+        assert not re.search(r"\[(?:[0-9]+|[A-Z])\]|</?(?:think|answer)>", piece)
 
 
 @given(TEXTS)
 def test_nothing_is_lost_but_signs_identifiers_and_short_pieces(text: str) -> None:
     pieces = quotable(text, max_words=30)
-    if re.search(r"[^\W_]", re.sub(r"\[(?:[0-9]+|[A-Z])\]", "", text)):
+    if re.search(r"[^\W_]", re.sub(r"\[(?:[0-9]+|[A-Z])\]|</?(?:think|answer)>", "", text)):
         assert pieces
 
 

@@ -60,7 +60,7 @@ def test_labels_are_not_opened_where_the_loss_reads_none(tiny: Collection) -> No
         with_labels=False,
         collections={"tiny": tiny},
     )
-    assert all(example.group.teacher is None for example in found)
+    assert {example.group.teacher for example in found} == {None}
 
 
 def test_a_loss_with_a_teacher_needs_labels(tiny: Collection) -> None:
@@ -82,11 +82,13 @@ def test_labels_are_scaled_and_ensembled(tiny: Collection, labels: str) -> None:
 
     plain = teacher(labels=(labels,))
     twenty = teacher(labels=(labels,), label_scale=20.0)
+    assert len(plain) == 18
     for a, b in zip(plain, twenty, strict=True):
         assert a is not None
         assert b == pytest.approx([20 * x for x in a])
     once = teacher(labels=(labels,), label_weights=(1.0,))  # one member: its z-scores
     both = teacher(labels=(labels, labels), label_weights=(1.0, 2.0))
+    assert len(once) == 18
     for a, b in zip(once, both, strict=True):
         assert a is not None
         assert b == pytest.approx([3 * x for x in a])

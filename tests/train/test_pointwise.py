@@ -492,7 +492,7 @@ def test_gradient_checkpointing_with_an_adapter(llama: str, labels: str, run: An
     saving = run(made, "saving")
     assert distance(weights(plain), weights(saving)) < 1e-5
     adapters = [w for name, w in weights(saving).items() if "lora_B" in name]
-    assert all(w.abs().max() > 1e-4 for w in adapters)  # they did learn
+    assert min(w.abs().max() for w in adapters) > 1e-4  # they did learn
 
 
 def test_tensorboard_gets_the_curves(bert: str, run: Any) -> None:

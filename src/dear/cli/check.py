@@ -85,6 +85,7 @@ def check(
     """Check how a ranker stands orders, attacks, typos, cuts and strange passages."""
     from dear.artifacts import versions, write_json
     from dear.backends import BACKENDS
+    from dear.data.collections import open_collection
     from dear.evaluate import robustness
 
     names = robustness.parse_checks(only)
@@ -105,8 +106,9 @@ def check(
     )
     if pairs is not None:
         check_model(pairs)
-    opened, candidates, judgements = _candidates(collection, run, split, queries, depth)
+    opened = open_collection(collection)
     min_grade = opened.min_grade if min_grade is None else min_grade
+    candidates, judgements = _candidates(opened, run, split, queries, depth, min_grade)
     during = _During()
     rank = _ranker(pairs, lists, during, (dtype, device, batch_tokens))
     started = time.perf_counter()
@@ -155,22 +157,22 @@ class _During:
 
 
 def _candidates(
-    collection: str, run: str, split: str, queries: int, depth: int
-) -> tuple[Collection, list[Candidates], Judgements]:
-    """Of queries with a relevant passage, if some are judged."""
+    opened: Collection, run: str, split: str, queries: int, depth: int, min_grade: int
+) -> tuple[list[Candidates], Judgements]:
+    """Of queries with a relevant passage, if there are any."""
     from dear.cli.runs import gathered
-    from dear.data.collections import open_collection
     from dear.data.formats import read_run
     from dear.records import every_nth
 
-    opened = open_collection(collection)
     found = read_run(find_run(opened, run, split), ties="written")
     judgements = opened.judgements(split) if opened.has_judgements(split) else {}
-    judged = [q for q in found if any(grade > 0 for grade in judgements.get(q, {}).values())]
+    judged = [
+        q for q in found if any(grade >= min_grade for grade in judgements.get(q, {}).values())
+    ]
     asked = every_nth(judged or found, queries)
     if not asked:
         raise DataError(f"the run {run!r} ranks nothing")
-    return opened, gathered(opened, {q: found[q].top(depth) for q in asked}), judgements
+    return gathered(opened, {q: found[q].top(depth) for q in asked}), judgements
 
 
 def _ranker(

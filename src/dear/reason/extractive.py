@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from dear.errors import ConfigError
 from dear.models.encoding import Pair
 from dear.models.opening import PairModel
-from dear.prompts.listwise import clean
+from dear.prompts.guarding import LONGEST_WORD
 from dear.prompts.permutations import render_permutation
 from dear.reason.drafts import Drafts
 from dear.reason.sample import Question
@@ -61,9 +61,24 @@ class Draft:
     quotes: tuple[tuple[int, str], ...]
 
 
-def shown(passage: Passage, words: int) -> str:
-    """A passage as a prompt shows it, identifiers still in it."""
-    return " ".join(passage.full_text.split()[:words])
+def shown(passage: Passage, words: int) -> list[str]:
+    """The parts of a passage that a prompt shows, in order: of its title, then of its text,
+    together at most `words` words.
+
+    A prompt shows LONGEST_WORD characters of a word. A part ends behind a word that was cut, so
+    that every part is an exact part of the passage and of the prompt.
+    """
+    parts: list[str] = []
+    # a title has no full stop: it is a part of its own
+    for text in (passage.title, passage.text):
+        first = 0
+        kept = text.split()[:words]
+        words -= len(kept)
+        for i, word in enumerate(kept, 1):
+            if len(word) > LONGEST_WORD or i == len(kept):
+                parts.append(" ".join(w[:LONGEST_WORD] for w in kept[first:i]))
+                first = i
+    return parts
 
 
 def order_of(scores: Sequence[float]) -> tuple[int, ...]:
@@ -140,8 +155,7 @@ def with_scores(
 def thought(one: Draft) -> str:
     """`Needs: …` and a line for each quote; the ranking follows in the answer."""
     lines = [f"Needs: {', '.join(needs(one.question.query.text))}"]
-    # as the prompt shows it: a quote may name no passage and end no thought
-    lines += [f'[{i + 1}]: "{clean(quote)}"' for i, quote in one.quotes]
+    lines += [f'[{i + 1}]: "{quote}"' for i, quote in one.quotes]
     return "\n".join(lines)
 
 
@@ -235,10 +249,7 @@ def _best(scores: Sequence[float], count: int) -> tuple[int, ...]:
 
 
 def _pieces(passage: Passage, evidence: Evidence) -> list[str]:
-    text = shown(passage, evidence.passage_words)
-    # a title has no full stop
-    title = len(" ".join(passage.title.split()))
-    return quotable(text[:title], text[title:], max_words=evidence.max_words)
+    return quotable(*shown(passage, evidence.passage_words), max_words=evidence.max_words)
 
 
 def _key(question: Question, teacher: PairModel, evidence: Evidence) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import re
 
+from dear.prompts.guarding import THOUGHT_TAG
+
 MIN_WORDS = 5
 """Shorter pieces are headings more often than evidence; quoted only where nothing else is."""
 
@@ -13,7 +15,8 @@ _ABBREVIATION = re.compile(
     r"(?:\b(?:[A-Za-z]|(?i:dr|mr|mrs|ms|prof|st|vs|etc|cf|no|nos|vol|pp|fig|figs|eq|al|jr|sr"
     r"|approx|ca|dept|est|inc|ltd|co|corp|gen|sen|rep|gov|e\.g|i\.e|u\.s|u\.k|ph\.d))|\b[A-Za-z](?:\.[A-Za-z])+)$"
 )
-_IDENTIFIER = re.compile(r"\s*\[(?:[0-9]+|[A-Z])\]\s*")
+_CHANGED = re.compile(rf"\s*(?:\[(?:[0-9]+|[A-Z])\]|(?i:{THOUGHT_TAG.pattern}))\s*")
+"""What a prompt shows otherwise than the passage has it: identifiers and tags of thoughts."""
 _CLAUSE = re.compile(r"(?<=[,;:])\s+|(?<=[、，；：—–])\s*|\s+-\s+")
 _CJK = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 CJK_CHARACTERS = 3
@@ -26,8 +29,9 @@ def quotable(*texts: str, max_words: int = 30) -> list[str]:
     """The pieces of these texts that may be quoted, in order: each an exact part of one.
 
     Sentences; longer ones than `max_words` are cut at clauses, else between words. No piece holds
-    anything that looks like an identifier (`[3]`, `[A]`). One of pieces of fewer than MIN_WORDS
-    words alone is given only where there is nothing longer. [] for a text of nothing but signs.
+    anything that looks like an identifier (`[3]`, `[A]`) or like the beginning or the end of a
+    thought (`</think>`). One of pieces of fewer than MIN_WORDS words alone is given only where
+    there is nothing longer. [] for a text of nothing but signs.
     """
     sentences = (text[start:stop] for text in texts for start, stop in _sentences(text))
     pieces = [piece for sentence in sentences for piece in _cut(sentence, max_words)]
@@ -36,14 +40,14 @@ def quotable(*texts: str, max_words: int = 30) -> list[str]:
 
 
 def _sentences(text: str) -> list[Span]:
-    """Spans between full stops that end something, line breaks and identifiers."""
+    """Spans between full stops that end something, line breaks, identifiers and tags."""
     cuts: list[Span] = []  # what is left out: nothing behind a full stop, all of an identifier
     for found in _END.finditer(text):
         if found[0].isascii() and not _ends(text, found):
             continue
         cuts.append((found.end(), found.end()))
     cuts += [m.span() for m in re.finditer(r"\s*\n\s*", text)]
-    cuts += [m.span() for m in _IDENTIFIER.finditer(text)]
+    cuts += [m.span() for m in _CHANGED.finditer(text)]
     spans, at = [], 0
     for start, stop in sorted(cuts):
         if start >= at:

@@ -23,13 +23,18 @@ def test_as_many_as_asked_for_each_once_in_order(limit: int) -> None:
 
 def test_the_most_hurt_and_most_helped_of_every_run_are_there_and_others_too() -> None:
     chosen = set(chosen_queries(PART, 20))
+    hurt, helped = set(), set()
     for entry in PART.rerankers:
         found = PART.study.differences(entry)
         worst, best = min(found.values()), max(found.values())
         if worst < 0:
+            hurt.add(entry.name)
             assert any(found[q] == worst for q in chosen)
         if best > 0:
+            helped.add(entry.name)
             assert any(found[q] == best for q in chosen)
+    assert {"helps", "hurts"} <= hurt
+    assert "helps" in helped
 
 
 def test_the_paragraph_says_how_much_how_surely_for_whom_and_at_what_cost() -> None:

@@ -115,8 +115,9 @@ def test_ids_are_unique_and_every_reference_leads_somewhere(page: Node) -> None:
     for node in page.all():
         for name in node.attributes.get("aria-labelledby", "").split():
             assert name in ids
-        if node.name == "a":
-            assert node.attributes["href"][1:] in ids
+    links = [node.attributes["href"] for node in page.all("a")]
+    assert links
+    assert {link[1:] for link in links} <= set(ids)
 
 
 def test_headings_tables_and_pictures_are_accessible(page: Node) -> None:
@@ -126,6 +127,8 @@ def test_headings_tables_and_pictures_are_accessible(page: Node) -> None:
     assert levels[0] == 1
     assert levels.count(1) == 1
     assert all(b <= a + 1 for a, b in itertools.pairwise(levels))
+    for kind in ("table", "svg", "select", "input"):
+        assert page.all(kind), kind
     for table in page.all("table"):
         assert table.all("caption")
         assert all(th.attributes.get("scope") for th in table.all("th"))
@@ -138,8 +141,9 @@ def test_headings_tables_and_pictures_are_accessible(page: Node) -> None:
         assert svg.children[1].text
     for control in (*page.all("select"), *page.all("input")):
         assert any(control in label.children for label in page.all("label"))
-    for mark in page.all("span", role="img"):
-        assert mark.attributes["aria-label"]
+    marks = page.all("span", role="img")
+    assert marks
+    assert all(mark.attributes["aria-label"] for mark in marks)
 
 
 def test_the_headline_holds_the_means_and_what_they_mean(page: Node) -> None:

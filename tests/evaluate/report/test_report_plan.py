@@ -111,6 +111,16 @@ def test_everything_can_be_said_in_the_file(folder: Path) -> None:
     assert part.thoughts["good"]["q0"] == ["[2] says it\n[1] d0, [2] d1"]
 
 
+def test_a_first_stage_may_be_named_by_its_whole_path(folder: Path) -> None:
+    path = folder / "runs" / "bare.trec"
+    text = PLAIN.replace(', bare = "runs/bare.trec"', "")
+    (part,) = planned(folder, f"{text}first_stage = '{path}'").parts
+    assert [(e.name, e.source.first_stage, e.source.path) for e in part.study.entries] == [
+        ("bare", None, path),
+        ("good", "bare", folder / "runs" / "good.trec"),
+    ]
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import string
 
 import pytest
 from hypothesis import given
@@ -12,6 +13,8 @@ from scipy.stats import kendalltau
 from dear.evaluate.robustness.subject import pairs_turned
 from dear.evaluate.robustness.texts import (
     ATTACKS,
+    EXTREMES,
+    LONG,
     NEAR_DUPLICATES,
     attacked,
     behind_filler,
@@ -52,14 +55,50 @@ def test_typos_are_small(text: str, seed: int) -> None:
             assert sorted(after) == sorted(before)
 
 
-@given(TEXT, st.sampled_from(NEAR_DUPLICATES), st.integers(0, 99))
-def test_a_near_duplicate_is_near(text: str, kind: str, seed: int) -> None:
+def duplicated(text: str, kind: str, seed: int = 0) -> str:
     found = near_duplicate(text, kind, random.Random(seed))
-    if kind == "white space":
-        assert found.split() == text.split()
-    elif kind == "one word":
-        before, after = text.split(" "), found.split(" ")
-        assert sum(a != b for a, b in zip(before, after, strict=True)) <= 1
+    assert near_duplicate(text, kind, random.Random(seed)) == found
+    return found
+
+
+@given(TEXT)
+def test_more_white_space_is_the_same_words(text: str) -> None:
+    found = duplicated(text, "white space")
+    assert found.split() == text.split()
+    assert len(found) == len(text) + text.count(" ") + 3
+
+
+# letters that change their case and back: ß and ı do not
+@given(st.text(st.sampled_from(string.printable + "äéøжд")))
+def test_another_case_is_every_letter_in_the_other_one(text: str) -> None:
+    found = duplicated(text, "case")
+    assert found.lower() == text.lower()
+    assert (found == text) == (not any(c.isalpha() for c in text))
+
+
+@given(TEXT)
+def test_without_punctuation_nothing_else_is_gone(text: str) -> None:
+    kept = [c for c in text if c not in string.punctuation]
+    assert list(duplicated(text, "punctuation")) == kept
+
+
+@given(PLAIN, st.integers(0, 99))
+def test_one_word_is_another_and_no_other(text: str, seed: int) -> None:
+    before, after = text.split(" "), duplicated(text, "one word", seed).split(" ")
+    changed = [(a, b) for a, b in zip(before, after, strict=True) if a != b]
+    assert len(changed) == 1
+    assert changed[0][1] not in before
+
+
+def test_every_word_may_be_the_one() -> None:
+    found = {duplicated("a b c", "one word", seed) for seed in range(30)}
+    assert len(found) == 3
+
+
+def test_every_near_duplicate_is_another_text() -> None:
+    assert all(
+        duplicated("Otters, eat fish.", kind) != "Otters, eat fish." for kind in NEAR_DUPLICATES
+    )
 
 
 @given(PLAIN, st.floats(0.01, 1.0))
@@ -93,6 +132,19 @@ def test_rules_by_example() -> None:
     assert without_question_mark("why ? ") == "why"
     assert without_question_mark("why") == "why?"
     assert len(long_query("a b c").split()) == len(long_query("").split()) == 2000
+
+
+def test_extremes_are_what_they_are_called() -> None:
+    assert {name for name, text in EXTREMES.items() if not text.strip()} == {"empty"}
+    assert EXTREMES["white space"].strip("\u200b \n\t\u00a0") == ""
+    assert {name: len(text) for name, text in EXTREMES.items() if len(text) > 999} == {
+        "very long": LONG,
+        "one long word": LONG,
+    }
+    assert len(EXTREMES["very long"].split()) > LONG / 5
+    assert EXTREMES["one long word"].isalpha()
+    for name in ("control characters", "no words", "emoji"):
+        assert not any(map(str.isalnum, EXTREMES[name])), name
 
 
 @given(st.permutations(range(9)), st.permutations(range(9)))

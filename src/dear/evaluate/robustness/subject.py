@@ -122,7 +122,8 @@ class Subject:
         return found
 
     def irrelevant(self, candidates: Candidates) -> Passage | None:
-        """The worst placed passage below the top that is judged not relevant, or not judged."""
+        """The worst placed passage below the top without a grade above 0; one that is relevant in
+        part has some right to climb, whatever `min_grade` says."""
         grades = self.judgements.get(candidates.query.id, {})
         below = self.base[candidates.query.id].passage_ids[self.top :]
         return _first(candidates, (i for i in reversed(below) if grades.get(i, 0) < 1))
