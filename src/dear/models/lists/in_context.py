@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 
 from dear.errors import ConfigError
 from dear.models.lists.attention import (
+    ATTEND,
+    WindowAttention,
     attended,
     attention_weights,
     takes_attention,
-    window_attention,
 )
 from dear.models.lists.attention_heads import HeadWeights
 from dear.models.lists.cache import WindowCache
@@ -38,7 +39,6 @@ OPENING = "Here are some passages:\n\n"
 BLANK = "N/A"
 """A query without content."""
 
-NAME = "dear_in_context"
 DEVIATIONS = 2.0
 """Tokens that stand so many standard deviations below their passage's mean are left out."""
 
@@ -131,8 +131,7 @@ class InContext:
         cache = WindowCache(self.decoder.layers, 1, width, self.model.device)
         cache.place(slice(0, 1), 0, 0)
         with torch.inference_mode():
-            with window_attention(self.model.model):
-                self._forward(context.ids, cache)
+            self._forward(context.ids, cache)
             cache.place(slice(0, 1), 0, width)
             longest = max(len(context.query), len(context.blank))
             cache.reserve(longest)
@@ -146,8 +145,7 @@ class InContext:
         seen = Seen(width, total)
         token = _seen.set(seen)
         try:
-            with window_attention(self.model.model, NAME, watched):
-                self._forward(ids, cache)
+            self._forward(ids, cache, WATCHED)
         finally:
             _seen.reset(token)
         if seen.layers != self.decoder.layers:
@@ -158,24 +156,26 @@ class InContext:
             )
         return torch.stack(seen.paid)
 
-    def _forward(self, ids: Sequence[int], cache: WindowCache) -> None:
+    def _forward(
+        self, ids: Sequence[int], cache: WindowCache, attention: WindowAttention = ATTEND
+    ) -> None:
         row = torch.tensor([list(ids)], device=self.model.device)
         mask = row.new_ones(1, cache.room.stop + len(ids))
-        self.decoder.hidden(row, mask, cache)
+        self.decoder.hidden(row, mask, cache, attention)
 
     def _passages(self, texts: Sequence[str]) -> tuple[list[int], tuple[tuple[int, int], ...]]:
-        tokenizer, plain = self.model.tokenizer, self.model.encoder.plain
-        ids = self.model.encoder.opening(OPENING)
+        encoder = self.model.encoder
+        ids = encoder.opening(OPENING)
         spans = []
         for i, text in enumerate(texts, 1):
             start = len(ids)
-            ids += tokenizer(plain(f"[{i}] {text}\n\n"), add_special_tokens=False)["input_ids"]
+            ids += encoder.ids(encoder.plain(f"[{i}] {text}\n\n"))
             spans.append((start, len(ids)))
         return ids, tuple(spans)
 
     def _ask(self, query: str) -> tuple[int, ...]:
-        text = self.model.encoder.plain(f"Query: {clean(query)}\n")
-        return tuple(self.model.tokenizer(text, add_special_tokens=False)["input_ids"])
+        encoder = self.model.encoder
+        return tuple(encoder.ids(encoder.plain(f"Query: {clean(query)}\n")))
 
 
 class Seen:
@@ -214,6 +214,9 @@ def watched(
     weights = attention_weights(query.float(), key.float(), attention_mask, scaling, softcap)
     _seen.get().add(weights, sliding_window)
     return attended(weights, value), None
+
+
+WATCHED = WindowAttention("dear_in_context", watched)
 
 
 def _score(paid: torch.Tensor) -> float:
