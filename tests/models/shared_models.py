@@ -244,7 +244,7 @@ def biencoder(folder: Path) -> Group:
 
 def zero_shot(folder: Path) -> Group:
     source = save(folder / "lm", make("llama", hf.AutoModelForCausalLM), llama_tokenizer())
-    options: Any = {"dtype": "float32", "batch_tokens": 400, "max_passage_tokens": 40}
+    options: Any = {"dtype": "float32", "batch_tokens": 1500, "max_passage_tokens": 40}
     found = {p: scoring(ZeroShot(source, prompt=p, **options).score) for p in ("upr", "yes-no")}
     seq2seq = ZeroShot(t5(folder / "t5"), prompt="monot5", **options)
     return found | {"monot5": scoring(seq2seq.score)}

@@ -70,8 +70,7 @@ class InContext:
         self, model: ListModel, decoder: Decoder, heads: HeadWeights | None = None
     ) -> None:
         self.model, self.decoder, self.heads = model, decoder, heads
-        self.cut = 0
-        """Windows that were cut so far."""
+        self._told = False
         if not (decoder.keeps and takes_attention(model.model)):
             kind = type(model.model).__name__
             raise ConfigError(f"{model.name}: the attention of {kind} cannot be read")
@@ -93,12 +92,12 @@ class InContext:
                     f"{self.model.name}: {len(spans)} passages do not fit {limit} tokens with one "
                     "word of each; use fewer"
                 )
-            if not self.cut:
+            if not self._told:
                 logger.warning(
                     "%s: %d passages and %d tokens do not fit %d: they are cut to %d words",
                     *(self.model.name, len(spans), len(ids), limit, found),
                 )
-            self.cut += 1
+            self._told = True
             ids, spans = made(found)
         return EncodedContext(tuple(ids), spans, query, blank)
 
