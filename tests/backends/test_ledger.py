@@ -8,7 +8,9 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -78,6 +80,27 @@ def test_an_answer_is_asked_for_once(path: Path) -> None:
     assert [c.text for c in found] == RIGHT[::-1]
     assert [seen[i] for i in range(6)] == found
     assert all(c.cached for c in found)
+
+
+def test_threads_that_ask_the_same_at_once_all_get_it(path: Path) -> None:
+    """Whoever hears first writes; one line for each prompt, and every answer is counted."""
+
+    class Slow(Oracle):
+        def generate(
+            self, prompts: Sequence[WindowPrompt], on_answer: OnAnswer | None = None
+        ) -> list[Completion]:
+            together.wait(60)  # all have asked before one is answered
+            return super().generate(prompts, on_answer)
+
+    together = threading.Barrier(8)
+    with Ledger(Slow(), path) as ledger, ThreadPoolExecutor(8) as threads:
+        found = [threads.submit(texts, ledger) for _ in range(8)]
+        assert [one.result(60) for one in found] == [RIGHT] * 8
+        usage = ledger.usage()
+        assert (usage.asked, usage.kept, usage.prompt_tokens) == (48, 0, 48_000)
+    assert len(path.read_text().splitlines()) == 1 + 6
+    with Ledger(Oracle(), path) as ledger:
+        assert texts(ledger) == RIGHT
 
 
 def test_a_prompt_that_comes_twice_is_asked_once(path: Path) -> None:

@@ -15,7 +15,6 @@ import transformers as hf
 from tiny_models import bert_tokenizer, llama_tokenizer, make, pairs, save, words
 
 from dear.errors import BackendError, ConfigError, DataError
-from dear.models import biencoder
 from dear.models.batching import collate
 from dear.models.biencoder import BiEncoder
 from dear.models.family import locate
@@ -173,10 +172,7 @@ def test_old_pooling_files_are_read(tmp_path: Path) -> None:
 
 
 def test_company_changes_nothing(minilm: BiEncoder) -> None:
-    expected = []
-    for pair in SOME:
-        minilm._known.clear()
-        expected.append(minilm.score([pair])[0])
+    expected = [minilm.score([pair])[0] for pair in SOME]
     for budget in (1, 100, 10**5):
         model = BiEncoder("minilm-l6", dtype="float32", batch_tokens=budget)
         order = np.random.default_rng(budget).integers(0, len(SOME), 15)
@@ -192,26 +188,24 @@ def test_prepared_texts_are_embedded_once(
     monkeypatch.setattr(
         minilm, "embed", lambda texts, *rest: calls.append(len(texts)) or embed(texts, *rest)
     )
-    monkeypatch.setattr(minilm, "_known", {})
+    monkeypatch.setattr(minilm, "_prepared", {})
     minilm.prepare(SOME)
+    minilm.prepare(SOME[:3])
     scores = minilm.score(SOME)
     again = minilm.score(SOME[::-1])[::-1]
-    assert calls == [len({t for pair in SOME for t in pair}), 0, 0]
+    assert calls == [len({t for pair in SOME for t in pair}), 0, 0, 0]
     np.testing.assert_array_equal(scores, again)
 
 
-def test_a_server_does_not_grow_for_ever(
+def test_a_score_does_not_depend_on_what_was_scored_before(
     minilm: BiEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(minilm, "_known", {})
-    monkeypatch.setattr(minilm, "_keep", 6)
-    for i in range(5):
-        minilm.score([(f"q{i}", f"p{i}"), (f"q{i}", "p")])
-        assert len(minilm._known) <= 6
-    minilm.prepare(SOME)  # a job that says what it needs keeps it
-    minilm.score(SOME[:3])
-    assert set(minilm._known) >= {t for pair in SOME for t in pair}
-    assert biencoder.KEPT_TEXTS >= 10_000
+    """To the last bit: a text's company in its batch decides on those."""
+    monkeypatch.setattr(minilm, "_prepared", {})
+    alone = minilm.score(SOME[:1])
+    minilm.score(SOME)
+    assert minilm.score(SOME[:1]).tobytes() == alone.tobytes()
+    assert minilm._prepared == {}  # a server does not grow for ever, either
 
 
 def progress_of(model: BiEncoder) -> list[tuple[int, int]]:
@@ -221,13 +215,14 @@ def progress_of(model: BiEncoder) -> list[tuple[int, int]]:
 
 
 def test_progress_counts_pairs(minilm: BiEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(minilm, "_known", {})
+    monkeypatch.setattr(minilm, "_prepared", {})
     monkeypatch.setattr(minilm, "batch_tokens", 100)
-    for _ in range(2):  # the second time, every text is known
+    for _ in range(2):
         seen = progress_of(minilm)
         assert [t for _, t in seen] == [len(SOME)] * len(seen)
         assert [d for d, _ in seen] == sorted(d for d, _ in seen)
         assert seen[-1] == (len(SOME), len(SOME))
+        minilm.prepare(SOME)
 
 
 def test_vectors_have_length_one(minilm: BiEncoder) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import math
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -341,28 +340,6 @@ def test_a_layer_that_mixes_rows_is_found_out(tiny: Callable[[str], Path]) -> No
     model.model.model.layers[1].register_forward_hook(mix)
     with pytest.raises(ConfigError, match="rows cannot be dropped between the layers of Llama"):
         EarlyEngine(model, an_exit(model), BUDGET)
-
-
-def test_another_thread_is_left_alone(tiny: Callable[[str], Path]) -> None:
-    model = load(tiny("llama"))
-    (encoded,) = lists(model, 1, 12)
-    expected = full(model, encoded)
-    engine = EarlyEngine(model, an_exit(model), 10**6)
-    seen: list[np.ndarray[Any, Any]] = []
-    keep = Bar.keep
-
-    class Watched(Bar):
-        def keep(self, predicted: Any) -> Any:
-            # inside the pass, with every hook in place
-            thread = threading.Thread(target=lambda: seen.append(full(model, encoded)))
-            thread.start()
-            thread.join()
-            return keep(self, predicted)
-
-    scores, kept = engine._batch(encoded, Watched(TOP_K, 0.0))
-    assert kept.sum() == TOP_K
-    np.testing.assert_allclose(seen[0], expected, atol=1e-5)
-    np.testing.assert_allclose(scores[kept], expected[kept], atol=1e-5)
 
 
 def test_a_probe_of_nan_hides_nothing(tiny: Callable[[str], Path]) -> None:

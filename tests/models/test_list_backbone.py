@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from dear.models.lists.reader import ListReader
 from dear.models.listwise_contract import ListwiseContract
 from dear.models.loading import load_scoring_model
 from dear.models.scorer import Scorer
+from dear.models.threads import before_passes
 from dear.prompts.listwise import LISTWISE_PROMPTS, WindowPrompt
 from dear.records import Passage, Query
 
@@ -119,8 +119,9 @@ def check_switches(points: Path, lists: Path) -> None:
         assert [a.scores for a in backbone.lists.read(windows())] == [a.scores for a in answers]
         assert (backbone.pairs.score(PAIRS) == scores).all()
     # the adapters do something
-    with backbone.use("pointwise"):
-        others = backbone.lists._reader.read(windows())
+    shell, causal = backbone.pairs.model.model, backbone.lists.model.model  # type: ignore[union-attr]
+    before_passes(causal, shell.dear_before_pass)
+    others = backbone.lists.read(windows())
     assert [a.scores for a in others] != [a.scores for a in answers]
 
 
@@ -139,30 +140,13 @@ def test_an_adapter_sits_on_the_pointwise_model_itself(on_pointwise: tuple[Path,
 
 def test_the_weights_are_there_once(two_adapters: tuple[Path, Path]) -> None:
     backbone = Backbone(*two_adapters, dtype="float32", device="cpu")
-    shell = backbone.pairs._scorer.model.model
-    causal = backbone.lists._reader.model.model
+    shell, causal = backbone.pairs.model.model, backbone.lists.model.model  # type: ignore[union-attr]
     bodies = [dict(m.named_parameters()) for m in (shell.model, causal.model)]
     assert bodies[0].keys() == bodies[1].keys()
     assert all(a.data_ptr() == bodies[1][name].data_ptr() for name, a in bodies[0].items())
     own = {p.data_ptr() for p in shell.parameters()} - {p.data_ptr() for p in causal.parameters()}
     assert len(own) == 1  # the head
     assert not any(p.is_meta for p in shell.parameters())
-
-
-def test_threads_do_not_mix_the_adapters(two_adapters: tuple[Path, Path]) -> None:
-    backbone = Backbone(*two_adapters, dtype="float32", device="cpu", reading="first")
-    scores, answers = backbone.pairs.score(PAIRS), backbone.lists.read(windows())
-    same: list[bool] = []
-
-    def score() -> None:
-        same.extend((backbone.pairs.score(PAIRS) == scores).all() for _ in range(5))
-
-    thread = threading.Thread(target=score)
-    thread.start()
-    for _ in range(5):
-        assert [a.scores for a in backbone.lists.read(windows())] == [a.scores for a in answers]
-    thread.join()
-    assert same == [True] * 5
 
 
 def test_two_bases_are_refused_with_both_names(

@@ -23,7 +23,7 @@ from dear.errors import BackendError, ConfigError
 from dear.evaluate.metrics import evaluate
 from dear.prompts.listwise import LISTWISE_PROMPTS, WindowPrompt
 from dear.rank.listwise import rank_listwise
-from dear.rank.strategies import STRATEGIES, Full, TopDown, open_strategy
+from dear.rank.strategies import STRATEGIES, Full, Sliding, TopDown, open_strategy
 from dear.records import Candidates, Passage, Query, Ranking, gather
 
 RESPONSES = "rankllm-listwise-responses"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -57,8 +58,8 @@ class Ledger:
 
     A prompt is known by the SHA-256 of its messages and the backend's identity, whatever it ranks
     and wherever the server runs. Each answer is on disk (fsync) before anybody hears of it. A
-    prompt that comes twice in one call is asked once. One process at a time; close it, or use it
-    as a context manager.
+    prompt that comes twice in one call is asked once. One process at a time; its threads may share
+    it, but for a backend that answers in batches. Close it, or use it as a context manager.
 
     DataError: the file is no ledger, is broken in the middle, is another process's.
     """
@@ -66,6 +67,7 @@ class Ledger:
     def __init__(self, backend: Keepable, path: Path | str, *, sync: bool = True) -> None:
         self.backend = backend
         self._file = LedgerFile(path, sync=sync)
+        self._writing = threading.Lock()
         self._usage = Usage(price=backend.price)
 
     def __enter__(self) -> Ledger:
@@ -121,11 +123,11 @@ class Ledger:
                     on_answer(i, told[i])
 
         def keep(key: str, completion: Completion) -> None:
-            if key in self._file.answers:
-                return
             query = prompts[asked[key][0]].query.id if key in asked else ""
-            self._file.add(key, query, completion)
-            if key in asked:
+            with self._writing:  # another thread may have asked the same
+                if key not in self._file.answers:
+                    self._file.add(key, query, completion)
+            if key in asked and asked[key][0] not in told:
                 tell(key, cached=False)
 
         missing = {key: prompts[at[0]] for key, at in asked.items()}
@@ -211,11 +213,12 @@ class Ledger:
     def _count(self, completion: Completion) -> None:
         usage = self._usage
         taken = completion.prompt_tokens or 0, completion.completion_tokens or 0
-        if completion.cached:
-            usage.kept += 1
-            usage.kept_prompt_tokens += taken[0]
-            usage.kept_completion_tokens += taken[1]
-        else:
-            usage.asked += 1
-            usage.prompt_tokens += taken[0]
-            usage.completion_tokens += taken[1]
+        with self._writing:
+            if completion.cached:
+                usage.kept += 1
+                usage.kept_prompt_tokens += taken[0]
+                usage.kept_completion_tokens += taken[1]
+            else:
+                usage.asked += 1
+                usage.prompt_tokens += taken[0]
+                usage.completion_tokens += taken[1]

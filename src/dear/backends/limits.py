@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 import time
 from collections.abc import Callable
 
@@ -11,7 +12,7 @@ class Pace:
     """Evenly spaced starts: in any T minutes at most T times what a minute allows, and one more.
 
     Buckets without a burst, because providers count in windows shorter than a minute. It knows no
-    event loop: `reserve` says how long to wait, who asks waits.
+    event loop: `reserve` says how long to wait, who asks waits. Threads share it.
     """
 
     def __init__(
@@ -22,24 +23,27 @@ class Pace:
     ) -> None:
         self._request_s = 0.0 if requests is None else 60.0 / requests
         self._token_s = 0.0 if tokens is None else 60.0 / tokens
-        self._clock = clock
+        self._clock, self._guard = clock, threading.Lock()
         self._next_request = self._next_token = float("-inf")
 
     def reserve(self, tokens: int) -> float:
         """Seconds until a request of so many tokens may start; the next one follows later."""
-        now = self._clock()
-        start = max(now, self._next_request, self._next_token)
-        self._next_request = start + self._request_s
-        self._next_token = start + tokens * self._token_s
-        return start - now
+        with self._guard:
+            now = self._clock()
+            start = max(now, self._next_request, self._next_token)
+            self._next_request = start + self._request_s
+            self._next_token = start + tokens * self._token_s
+            return start - now
 
     def settle(self, reserved: int, used: int) -> None:
         """A request took fewer tokens, or more, than were reserved."""
-        self._next_token += (used - reserved) * self._token_s
+        with self._guard:
+            self._next_token += (used - reserved) * self._token_s
 
     def hold(self, seconds: float) -> None:
         """Nobody starts before that."""
-        self._next_request = max(self._next_request, self._clock() + seconds)
+        with self._guard:
+            self._next_request = max(self._next_request, self._clock() + seconds)
 
 
 def backoff(attempt: int, *, first_s: float, longest_s: float, seed: str) -> float:

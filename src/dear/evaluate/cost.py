@@ -27,6 +27,7 @@ class Spent:
     """What was taken between entering and leaving a Meter.
 
     seconds: by the clock.  cpu_seconds: of all processors together, worker processes included.
+        It, memory and energy are the process's: what other threads do meanwhile is in them.
     memory_mib: the most that the process and its workers ever held, loading included; None where
         the system does not say.  gpu_memory_mib: the same of PyTorch's tensors on GPUs.
     threads: PyTorch's, or the processors that the process may use.

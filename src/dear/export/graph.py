@@ -20,6 +20,7 @@ from dear.models.engines.packed import REFUSED
 from dear.models.engines.padded import PaddedEngine
 from dear.models.heads import read_positions
 from dear.models.loading import ScoringModel
+from dear.models.threads import exclusive
 
 FAR = -30_000.0
 """Added to the attention logits of what is not seen; a bfloat16 holds it, and half of it, too."""
@@ -88,7 +89,7 @@ def scoring_graph(ov: Any, model: ScoringModel) -> Any:
     give transformers' own scores.
     """
     module = _Graph(model)
-    with _grouped(module) if _groups(model, module) else nullcontext():
+    with exclusive(model.model), _grouped(module) if _groups(model, module) else nullcontext():
         graph = _converted(ov, model, module)
     _require_same(model, graph)
     return graph
@@ -132,7 +133,7 @@ def _groups(model: ScoringModel, module: _Graph) -> bool:
         return False
     ids, mask, _ = collate([_numbered(model, n) for n in (7, 5)], pad_id=0)
     try:
-        with torch.no_grad():
+        with exclusive(model.model), torch.no_grad():
             theirs = module(ids, mask)
             with _grouped(module):
                 mine = module(ids, mask)

@@ -17,6 +17,7 @@ from dear.models.encoding import Encoded, Pair, PairEncoder
 from dear.models.heads import HEAD_PARTS
 from dear.models.layers import has_weights
 from dear.models.loading import ScoringModel
+from dear.models.threads import exclusive
 
 OUTLIER_PAIRS = 64
 """Pairs whose activations say which products stay out of int8."""
@@ -81,6 +82,7 @@ def outlying(model: ScoringModel, encoded: Sequence[Encoded]) -> list[str]:
         return read
 
     with ExitStack() as stack:
+        stack.enter_context(exclusive(model.model))
         for name, module in model.model.named_modules():
             if has_weights(module):
                 stack.callback(module.register_forward_pre_hook(watch(name)).remove)

@@ -16,6 +16,8 @@ def attending(
 ) -> Iterator[None]:
     """Inside, models of this configuration attend by `attention`, known to transformers as `name`.
 
+    In a turn of the model's (dear.models.threads): all of its passes attend so.
+
     mask: makes the mask that `attention` reads, from transformers' masking functions; None for
     an attention that is handed the mask as it is, or needs none.
     """

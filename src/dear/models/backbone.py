@@ -1,52 +1,46 @@
 """One language model in memory, two rerankers on it: by pairs and by lists.
 
 The base is loaded once, as a causal model. The one-logit model is a shell around the same body,
-with the head of the pointwise checkpoint. What differs are LoRA adapters, which are switched.
+with the head of the pointwise checkpoint. What differs are LoRA adapters: each forward pass begins
+with its own (dear.models.threads), so threads may use both sides at once.
 """
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from dear.errors import ConfigError
-from dear.models.batching import Progress
-from dear.models.contract import DType, ScoringContract
-from dear.models.encoding import Pair
+from dear.models.contract import DType
 from dear.models.files import revision_of
 from dear.models.heads import float32_head, pool_by_mask
 from dear.models.lists.adapters import (
     LiveAdapters,
     Side,
-    Use,
     common_base,
     head_of,
     share_base,
     side_of,
 )
 from dear.models.lists.loading import ListModel, finish, has_tokenizer, load_causal
-from dear.models.lists.reader import ListAnswer, ListReader
+from dear.models.lists.reader import ListReader
 from dear.models.loading import Reader, ScoringModel, check_length, load_tokenizer, mend_padding
 from dear.models.published import contract_of
 from dear.models.scorer import Scorer
-from dear.prompts.listwise import ListwisePrompt, WindowPrompt
+from dear.models.threads import LOADING, before_passes
 
 __all__ = ["Backbone", "share_base"]
 
 
 class Backbone:
-    """Two rerankers on one set of weights; every call of either switches first.
+    """Two rerankers on one set of weights.
 
-    pairs: scores pairs, as `Scorer` does.  lists: reads windows, as `ListReader` does.
+    pairs: scores pairs.  lists: reads windows.
 
     pointwise: a LoRA adapter with its head, or the one-logit checkpoint that the other sits on.
     lists: a listwise LoRA adapter, or the causal model that the other sits on.
@@ -67,102 +61,17 @@ class Backbone:
         sides = side_of(pointwise), side_of(lists)
         base = common_base(*sides)
         reader = load_causal(base, dtype, device)
-        self._lock = threading.RLock()
-        self._layers = LiveAdapters(reader.model, sides[0], sides[1])
-        self.active: Use | None = None
+        adapters = LiveAdapters(reader.model, sides[0], sides[1])
         tokenizers = _tokenizers(sides, reader)
         scoring = _scoring_model(reader, sides[0], tokenizers[0], str(pointwise))
-        with self.use("pointwise"):
-            scorer = Scorer(scoring, batch_tokens=batch_tokens)
-        self.pairs = SharedScorer(self, scorer)
-        self.lists = SharedReader(
-            self,
-            ListReader(
-                _list_model(reader, sides[1], tokenizers[1], str(lists)),
-                batch_tokens=batch_tokens,
-                **options,
-            ),
-        )
-
-    @contextmanager
-    def use(self, use: Use) -> Iterator[None]:
-        """The adapter of this use, and no other thread's, while the block runs."""
-        with self._lock:
-            if self.active != use:
-                self.active = None
-                self._layers.switch(use)
-                self.active = use
-            yield
+        listing = _list_model(reader, sides[1], tokenizers[1], str(lists))
+        before_passes(scoring.model, partial(adapters.switch, "pointwise"))
+        before_passes(listing.model, partial(adapters.switch, "lists"))
+        self.pairs = Scorer(scoring, batch_tokens=batch_tokens)
+        self.lists = ListReader(listing, batch_tokens=batch_tokens, **options)
 
 
-class SharedScorer:
-    """The pointwise side of a backbone: a PairModel."""
-
-    def __init__(self, backbone: Backbone, scorer: Scorer) -> None:
-        self._backbone, self._scorer = backbone, scorer
-
-    @property
-    def name(self) -> str:
-        return self._scorer.name
-
-    @property
-    def revision(self) -> str:
-        return self._scorer.revision
-
-    @property
-    def contract(self) -> ScoringContract:
-        return self._scorer.contract
-
-    @property
-    def fingerprint(self) -> str:
-        return self._scorer.fingerprint
-
-    @property
-    def parameters(self) -> int:
-        return self._scorer.parameters
-
-    @property
-    def tokens_scored(self) -> int:
-        return self._scorer.tokens_scored
-
-    @property
-    def tokens_padded(self) -> int | None:
-        return self._scorer.tokens_padded
-
-    def score(self, pairs: Sequence[Pair], progress: Progress | None = None) -> NDArray[np.float32]:
-        """float32 (n,) logits in the order given, with the pointwise adapter."""
-        with self._backbone.use("pointwise"):
-            return self._scorer.score(pairs, progress)
-
-
-class SharedReader:
-    """The listwise side of a backbone."""
-
-    def __init__(self, backbone: Backbone, reader: ListReader) -> None:
-        self._backbone, self._reader = backbone, reader
-
-    @property
-    def name(self) -> str:
-        return self._reader.name
-
-    @property
-    def template(self) -> ListwisePrompt:
-        return self._reader.template
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        return self._reader.identity
-
-    def read(
-        self,
-        prompts: Sequence[WindowPrompt],
-        on_answer: Callable[[int, ListAnswer], None] | None = None,
-    ) -> list[ListAnswer]:
-        """An answer for each prompt, in order, with the listwise adapter."""
-        with self._backbone.use("lists"):
-            return self._reader.read(prompts, on_answer)
-
-
+@LOADING
 def _scoring_model(reader: Reader, side: Side, tokenizer: Any, name: str) -> ScoringModel:
     """A one-logit model whose body is the causal model's own."""
     from transformers import AutoModelForSequenceClassification

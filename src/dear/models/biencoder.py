@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,10 @@ from dear.models.encoding import Encoded, Pair
 from dear.models.family import Source
 from dear.models.files import model_file, model_json
 from dear.models.loading import count_parameters, load_reader
+from dear.models.threads import exclusive, tokenize
 
 MAX_TOKENS = 256
 """Where a text is cut if its folder does not say."""
-
-KEPT_TEXTS = 100_000
-"""Embeddings that `score` keeps for texts to come; `prepare` keeps as many as it is given."""
 
 _POOLINGS = {"cls": "cls", "mean": "mean", "lasttoken": "last"}
 _OLD_POOLINGS = {
@@ -74,9 +73,9 @@ class BiEncoder:
             "dtype": reader.dtype,
         }
         self.fingerprint = fingerprint_of(self.contract)
-        self._known: dict[str, NDArray[np.float32]] = {}
-        self._keep = KEPT_TEXTS
+        self._prepared: dict[str, NDArray[np.float32]] = {}
         self.tokens_scored = 0
+        self._counting = threading.Lock()
 
     def prepare(self, pairs: Sequence[Pair], progress: Progress | None = None) -> None:
         """Embed every text of `pairs` and keep it, so that each is embedded once.
@@ -84,35 +83,43 @@ class BiEncoder:
         A labelling job calls this with all its pairs, done or not: batches, and so the last bits
         of every score, are the same when a killed job goes on. progress counts texts.
         """
-        new = self._new(pairs)
-        self._known.update(zip(new, self.embed(new, progress), strict=True))
-        self._keep = max(self._keep, len(self._known))
+        new = [text for text in self._texts(pairs) if text not in self._prepared]
+        for text, vector in zip(new, self.embed(new, progress), strict=True):
+            # of two threads that prepare a text the first one counts, for all calls to come
+            self._prepared.setdefault(text, vector)
 
     def score(self, pairs: Sequence[Pair], progress: Progress | None = None) -> NDArray[np.float32]:
-        """float32 (n,) cosine similarities."""
+        """float32 (n,) cosine similarities.
+
+        Each text of the call is embedded once, those that were prepared not at all. What earlier
+        calls embedded is not kept: a text's last bits are those of its batch, and a score must
+        not depend on who scored what before.
+        """
         if not pairs:
             return np.empty(0, dtype=np.float32)
-        new = self._new(pairs)
-        self._known.update(zip(new, self.embed(new, progress, len(pairs)), strict=True))
+        texts = self._texts(pairs)
+        known = {text: self._prepared[text] for text in texts if text in self._prepared}
+        new = [text for text in texts if text not in known]
+        known.update(zip(new, self.embed(new, progress, len(pairs)), strict=True))
         if not new and progress is not None:
             progress(len(pairs), len(pairs))
         scores = np.array(
             [
-                self._known[self.query_prompt + query] @ self._known[self.passage_prompt + passage]
+                known[self.query_prompt + query] @ known[self.passage_prompt + passage]
                 for query, passage in pairs
             ],
             dtype=np.float32,
         )
-        if len(self._known) > self._keep:
-            self._known.clear()  # a server must not grow for ever
         require_finite(self.name, scores, pairs)
         return scores
 
-    def _new(self, pairs: Sequence[Pair]) -> list[str]:
-        texts = dict.fromkeys(
-            text for q, p in pairs for text in (self.query_prompt + q, self.passage_prompt + p)
+    def _texts(self, pairs: Sequence[Pair]) -> list[str]:
+        """Each different text, with its prompt."""
+        return list(
+            dict.fromkeys(
+                text for q, p in pairs for text in (self.query_prompt + q, self.passage_prompt + p)
+            )
         )
-        return [text for text in texts if text not in self._known]
 
     def embed(
         self, texts: Sequence[str], progress: Progress | None = None, total: int | None = None
@@ -124,13 +131,18 @@ class BiEncoder:
         if not texts:
             return np.empty((0, self.model.config.get_text_config().hidden_size), dtype=np.float32)
         encoded = self.encode(texts)
-        self.tokens_scored += sum(map(len, encoded))
+        with self._counting:
+            self.tokens_scored += sum(map(len, encoded))
         return in_batches(encoded, self.batch_tokens, self._forward, progress, total)
 
     def encode(self, texts: Sequence[str]) -> list[Encoded]:
         """One Encoded a text; one pad token for a text of which nothing is left."""
-        batch = self.tokenizer(
-            list(texts), truncation=True, max_length=self.max_tokens, return_attention_mask=False
+        batch = tokenize(
+            self.tokenizer,
+            list(texts),
+            truncation=True,
+            max_length=self.max_tokens,
+            return_attention_mask=False,
         )
         rows = (list(ids) or [self.tokenizer.pad_token_id] for ids in batch["input_ids"])
         return [Encoded(ids, [0] * len(ids)) for ids in rows]
@@ -150,7 +162,7 @@ class BiEncoder:
 
     def _forward(self, encoded: Sequence[Encoded]) -> NDArray[np.float32]:
         ids, mask, _ = collate(encoded, pad_id=self.tokenizer.pad_token_id)
-        with torch.inference_mode():
+        with exclusive(self.model), torch.inference_mode():
             vectors = self.pooled(ids.to(self.device), mask.to(self.device))
         return vectors.cpu().numpy()
 

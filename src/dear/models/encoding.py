@@ -8,6 +8,7 @@ from typing import Any
 
 from dear.errors import ConfigError
 from dear.models.contract import ScoringContract
+from dear.models.threads import tokenize
 from dear.prompts.pointwise import PAIR_PROMPTS
 
 Pair = tuple[str, str]
@@ -67,7 +68,8 @@ class PairEncoder:
 
     def _encode_pairs(self, rendered: list[tuple[str, str]]) -> list[Encoded]:
         limit = self.contract.max_tokens or 0
-        batch = self.tokenizer(
+        batch = tokenize(
+            self.tokenizer,
             [query for query, _ in rendered],
             [passage for _, passage in rendered],
             truncation="longest_first",
@@ -104,7 +106,8 @@ class PairEncoder:
         """Token ids of each different text, cut on the right; every text is read once."""
         unique = list(dict.fromkeys(texts))
         # cut here: the tokenizer would cut on its own truncation_side
-        batch = self.tokenizer(
+        batch = tokenize(
+            self.tokenizer,
             unique,
             add_special_tokens=False,
             split_special_tokens=True,
@@ -127,7 +130,7 @@ class PairEncoder:
         if not self.contract.add_special_tokens:
             empty = Encoded([], [])
             return _Frame(empty, empty, empty, (0, 0))
-        probe = self.tokenizer("a", "b", add_special_tokens=True)
+        probe = tokenize(self.tokenizer, "a", "b", add_special_tokens=True)
         owners = probe.sequence_ids(0)
         types = probe.get("token_type_ids") or [0] * len(owners)
         first = [i for i, owner in enumerate(owners) if owner == 0]

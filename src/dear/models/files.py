@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
+import threading
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -110,7 +111,40 @@ def _not_on_hub(source: Source, reason: str) -> str:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """No load reports, bars and warnings of other libraries: our own checks say what matters."""
+    """No load reports, bars and warnings of other libraries: our own checks say what matters.
+
+    That is silence for the whole process: the first of several threads begins it, the last ends it.
+    """
+    _silence.begin()
+    try:
+        yield
+    finally:
+        _silence.end()
+
+
+class _Silence:
+    def __init__(self) -> None:
+        self._guard, self._blocks = threading.Lock(), 0
+        self._before = contextlib.ExitStack()
+
+    def begin(self) -> None:
+        with self._guard:
+            self._blocks += 1
+            if self._blocks == 1:
+                self._before.enter_context(_silenced())
+
+    def end(self) -> None:
+        with self._guard:
+            self._blocks -= 1
+            if not self._blocks:
+                self._before.close()
+
+
+_silence = _Silence()
+
+
+@contextlib.contextmanager
+def _silenced() -> Iterator[None]:
     from transformers.utils import logging as hf_logging
 
     level = hf_logging.get_verbosity()

@@ -23,6 +23,7 @@ from dear.artifacts import read_json, write_json
 from dear.errors import DataError, MissingExtra
 from dear.models.family import Source
 from dear.models.files import reading, sampled_digest
+from dear.models.threads import LOADING
 
 logger = logging.getLogger(__name__)
 
@@ -78,6 +79,7 @@ def _is_whole(entry: Path) -> bool:
         return False
 
 
+@LOADING
 def _convert(source: Source, entry: Path) -> None:
     """Write beside `entry`, then rename: other processes see all of it or nothing."""
     import torch

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dear.errors import ConfigError
+from dear.models.threads import tokenize
 from dear.prompts.listwise import WindowPrompt
 from dear.prompts.permutations import renumber
 
@@ -69,7 +70,7 @@ class ListEncoder:
                 turns, tokenize=False, add_generation_prompt=True
             )
             # the template wrote the special tokens
-            return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+            return self.ids(text)
         text = "\n\n".join(self.plain(text) for _, text in window.messages) + "\n"
         return self.opening(text)
 
@@ -92,7 +93,7 @@ class ListEncoder:
 
     def opening(self, text: str) -> list[int]:
         """Text that begins a prompt without turns: the tokenizer's own special tokens first."""
-        return self._without_end(list(self.tokenizer(text)["input_ids"]))
+        return self._without_end(list(tokenize(self.tokenizer, text)["input_ids"]))
 
     def answer(
         self, identifiers: tuple[str, ...], order: Sequence[int], *, thought: str = ""
@@ -107,7 +108,7 @@ class ListEncoder:
         kind = "numbers" if identifiers[0].isdigit() else "letters"
         named = renumber(thought, range(len(identifiers)), kind)  # type: ignore[arg-type]
         text = f"<think>\n{named}\n</think>\n"
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        return self.ids(text)
 
     def chain(self, identifiers: tuple[str, ...]) -> ChainIds:
         """The pieces for these identifiers, as the tokenizer cuts a whole chain of them; piece by
@@ -129,7 +130,9 @@ class ListEncoder:
         """(open, identifier, between, close) in `[name] > [name]`; no identifier where a token
         holds more or less than it."""
         text = f"[{name}] > [{name}]"
-        encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        encoded = tokenize(
+            self.tokenizer, text, add_special_tokens=False, return_offsets_mapping=True
+        )
         pieces: dict[str, list[int]] = {part: [] for part in ("open", "a", "mid", "b", "close")}
         spans = {"open": (0, 1), "a": (1, 1 + len(name))}
         second = len(text) - 1 - len(name)
@@ -151,7 +154,11 @@ class ListEncoder:
         )
 
     def _piece(self, text: str) -> Ids:
-        return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        return tuple(self.ids(text))
+
+    def ids(self, text: str) -> list[int]:
+        """The tokens of a piece of a prompt or an answer: the tokenizer adds none of its own."""
+        return list(tokenize(self.tokenizer, text, add_special_tokens=False)["input_ids"])
 
     def _without_end(self, ids: list[int]) -> list[int]:
         # some tokenizers end every text with </s>

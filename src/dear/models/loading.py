@@ -19,6 +19,7 @@ from dear.models.layers import check_length, count_parameters, find_layers, pick
 from dear.models.lora import adapter_config, attach, base_of, require_scorer
 from dear.models.published import contract_of, require_pointwise
 from dear.models.quantised import QUANTISED, to_device, weight_options
+from dear.models.threads import LOADING
 from dear.models.tokenizing import (
     TOKENIZER_FILES,
     has_tokenizer,
@@ -214,6 +215,7 @@ def load_reader(
     )
 
 
+@LOADING
 def _read(auto: Any, source: Source, **options: Any) -> tuple[Any, dict[str, Any]]:
     """(a whole model of an auto class, what `from_pretrained` says of its loading)."""
     require_safetensors(source)

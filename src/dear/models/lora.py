@@ -12,6 +12,7 @@ from dear.errors import ConfigError, DataError, MissingExtra
 from dear.models.family import Source, family_of, locate
 from dear.models.files import model_file, model_json, reading
 from dear.models.heads import is_head
+from dear.models.threads import LOADING
 from dear.models.weights import pickled, require_one_output, shape_of
 
 Weights = dict[str, torch.Tensor]
@@ -71,6 +72,7 @@ def require_scorer(source: Source, adapter: dict[str, Any]) -> None:
         raise ConfigError(f"{source.name}: an adapter for {task} does not score pairs")
 
 
+@LOADING
 def attach(
     model: Any, source: Source, adapter: dict[str, Any], fresh: set[str], merge: bool
 ) -> tuple[Any, set[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 
@@ -40,7 +41,9 @@ class Scorer:
         model, else a default for the device.
     engine: one of ENGINES by name; "auto" is the one that suits model and device. ConfigError for
         one that this model cannot go through.
-    tokens_scored: of all sequences that were scored so far, padding left out.
+    tokens_scored: of all sequences that were scored so far, padding left out; by all threads.
+
+    Threads may share it (dear.models.threads).
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class Scorer:
         self.model = model
         self.tokens_scored = 0
         self._untrimmed = 0
+        self._counting = threading.Lock()
         self._engine_name = self._pick_engine(engine)
         self.encoder = PairEncoder(model.tokenizer, model.contract)
         if batch_tokens is None:
@@ -172,16 +176,19 @@ class Scorer:
 
         def report(done: int, total: int) -> None:
             nonlocal before
-            self._untrimmed += done - before
+            with self._counting:
+                self._untrimmed += done - before
+                full = self._untrimmed >= TRIM_PAIRS
+                self._untrimmed = 0 if full else self._untrimmed
             before = done
-            if self._untrimmed >= TRIM_PAIRS:
+            if full:
                 trim_heap()
-                self._untrimmed = 0
             if progress is not None:
                 progress(done, total)
 
         scores = self.engine.run(encoded, report)
-        self.tokens_scored += sum(map(len, encoded))
+        with self._counting:
+            self.tokens_scored += sum(map(len, encoded))
         require_finite(self.name, scores, pairs)
         return scores
 

@@ -6,9 +6,9 @@ import itertools
 import json
 import multiprocessing
 import signal
-import threading
 from collections import deque
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -24,6 +24,7 @@ from dear.models.batching import Progress
 from dear.models.contract import DType, ScoringContract
 from dear.models.encoding import Pair
 from dear.models.hardware import pick_device
+from dear.models.threads import FairLock
 from dear.models.worker import ERROR, PROGRESS, as_error, as_request, work
 
 TASKS_A_WORKER = 4
@@ -54,7 +55,8 @@ class ScorerPool:
     model, contract, dtype, batch_tokens: as for `open_model`, whose every kind of model works.
     devices: one process for each; a device may be named twice. Processes on the CPU divide
         PyTorch's threads among them.
-    Scores are those of a single process, to the rounding of the dtype. A script that makes a pool
+    Scores are those of a single process, to the rounding of the dtype. Threads may share it: it
+    does one job after the other, in the order in which they came. A script that makes a pool
     needs `if __name__ == "__main__":`, as for every process that Python spawns.
     Raises what `open_model` raises, ContractMismatch where "auto" means another dtype on each
     device, BackendError for a process that does not start.
@@ -78,7 +80,7 @@ class ScorerPool:
             "dtype": dtype,
             "batch_tokens": batch_tokens,
         }
-        self._one_job = threading.Lock()
+        self._one_job = FairLock()
         self._workers: list[_Worker] = []
         try:
             for device, share in zip(devices, threads, strict=True):
@@ -100,30 +102,44 @@ class ScorerPool:
         """float32 (n,) in the order given.
 
         Raises a worker's error once all have put down their work, and the pool can be used
-        again; BackendError that names the device for a process that died, which ends the pool.
+        again; BackendError that names the device for a process that died, which ends the pool;
+        ConfigError for a `progress` that scores with this pool, which is at work. An error of
+        `progress` ends the pool.
         """
         if not pairs:
             return np.empty(0, dtype=np.float32)
         slots: dict[Pair, int] = {}
         back = [slots.setdefault(pair, len(slots)) for pair in pairs]
+        if self._one_job.mine:
+            raise ConfigError(f"{self.name}: `progress` scores with the pool that reports to it")
         with self._one_job:
             if not self._workers:
-                raise BackendError(f"{self.name}: the pool of processes is closed")
+                raise self._closed()
             try:
                 return self._deal(list(slots), len(pairs), progress)[back]
-            except DearError:
-                raise
-            except BaseException:  # Ctrl-C, or an error in `progress`
-                self.close(at_once=True)
+            except BaseException as error:
+                # Ctrl-C, or an error in `progress`: what the processes say next is of this job
+                working = any(worker.task is not None for worker in self._workers)
+                if working or not isinstance(error, DearError):
+                    self.close(at_once=True)
                 raise
 
     def close(self, *, at_once: bool = False) -> None:
-        """End the processes. at_once: in the middle of their work, too. Twice does no harm."""
+        """End the processes. Twice does no harm.
+
+        at_once: in the middle of their work, too; else once other threads have their scores.
+        """
+        with nullcontext() if at_once else self._one_job:
+            self._end(at_once=at_once)
+
+    def _end(self, *, at_once: bool) -> None:
         workers, self._workers = self._workers, []
         for worker in workers:
-            worker.pipe.close()
             if at_once:
+                # a thread that listens hears the end of the process, not that of its own pipe
                 worker.process.terminate()
+            else:
+                worker.pipe.close()
         for worker in workers:
             for end in (worker.process.terminate, worker.process.kill):
                 worker.process.join(PATIENCE_S)
@@ -131,6 +147,7 @@ class ScorerPool:
                     end()
             worker.process.join()
             worker.process.close()
+            worker.pipe.close()
 
     def __enter__(self) -> ScorerPool:
         return self
@@ -147,7 +164,7 @@ class ScorerPool:
         """What the model is, once every process has it."""
         waiting, found = list(self._workers), []
         while waiting:
-            for worker in _heard(waiting):
+            for worker in self._heard(waiting):
                 kind, body = self._receive(worker)
                 if kind == ERROR:
                     raise as_error(body)
@@ -178,7 +195,7 @@ class ScorerPool:
             working = [worker for worker in self._workers if worker.task is not None]
             if not working:
                 break
-            for worker in _heard(working):
+            for worker in self._heard(working):
                 kind, body = self._receive(worker)
                 if kind == PROGRESS:
                     worker.done = int(body)
@@ -203,6 +220,14 @@ class ScorerPool:
         except OSError:
             raise self._lost(worker) from None
 
+    def _heard(self, workers: Sequence[_Worker]) -> list[_Worker]:
+        """Those that have said something, or died; waits for the first."""
+        try:
+            pipes = wait([worker.pipe for worker in workers])
+        except OSError:
+            raise self._closed() from None
+        return [worker for worker in workers if worker.pipe in pipes]
+
     def _receive(self, worker: _Worker) -> tuple[bytes, bytes]:
         """(letter, what follows it)"""
         try:
@@ -211,7 +236,12 @@ class ScorerPool:
             raise self._lost(worker) from None
         return message[:1], message[1:]
 
+    def _closed(self) -> BackendError:
+        return BackendError(f"{self.name}: the pool of processes is closed")
+
     def _lost(self, worker: _Worker) -> BackendError:
+        if worker not in self._workers:  # another thread has closed the pool
+            return self._closed()
         worker.process.join(PATIENCE_S)
         code = worker.process.exitcode
         device, when = worker.device, "before it was ready" if worker.task is None else "at work"
@@ -236,12 +266,6 @@ def _start(options: dict[str, Any]) -> _Worker:
     process.start()
     theirs.close()  # the end of the process must be the end of the pipe
     return _Worker(options["device"], process, ours)
-
-
-def _heard(workers: Sequence[_Worker]) -> list[_Worker]:
-    """Those that have said something, or died; waits for the first."""
-    pipes = wait([worker.pipe for worker in workers])
-    return [worker for worker in workers if worker.pipe in pipes]
 
 
 def _tasks(pairs: Sequence[Pair], workers: int) -> list[slice]:

@@ -8,6 +8,7 @@ Qwen3-Reranker).
 from __future__ import annotations
 
 import dataclasses
+import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from dear.models.batching import Progress, collate, in_batches, pick_batch_token
 from dear.models.contract import DType, fingerprint_of
 from dear.models.encoding import Encoded, Pair
 from dear.models.loading import count_parameters, load_reader
+from dear.models.threads import exclusive, tokenize
 from dear.prompts.pointwise import ZERO_SHOT_PROMPTS
 
 
@@ -81,6 +83,7 @@ class ZeroShot:
         }
         self.fingerprint = fingerprint_of(self.contract)
         self.tokens_scored = 0
+        self._counting = threading.Lock()
         self._first = self._opening()
         self._answers = self._answer_ids() if self.prompt.read == "yes-no" else []
 
@@ -92,7 +95,8 @@ class ZeroShot:
         if not pairs:
             return np.empty(0, dtype=np.float32)
         asked = self._ask(pairs)
-        self.tokens_scored += sum(map(len, asked))
+        with self._counting:
+            self.tokens_scored += sum(map(len, asked))
         scores = in_batches(asked, self.batch_tokens, self._forward, progress)
         require_finite(self.name, scores, pairs)
         return scores
@@ -115,7 +119,8 @@ class ZeroShot:
     def _cut(self, texts: Iterable[str], limit: int) -> dict[str, str]:
         """Each different text, up to the end of its token number `limit`."""
         unique = list(dict.fromkeys(texts))
-        batch = self.tokenizer(
+        batch = tokenize(
+            self.tokenizer,
             unique,
             add_special_tokens=False,
             truncation=True,
@@ -128,13 +133,13 @@ class ZeroShot:
         }
 
     def _tokens(self, texts: list[str]) -> list[list[int]]:
-        batch = self.tokenizer(texts, add_special_tokens=False, verbose=False)
+        batch = tokenize(self.tokenizer, texts, add_special_tokens=False, verbose=False)
         return list(batch["input_ids"])
 
     def _opening(self) -> list[int]:
         """The bos token, where the tokenizer itself would put one in front."""
         bos = self.tokenizer.bos_token_id
-        opens = bos is not None and self.tokenizer("a")["input_ids"][:1] == [bos]
+        opens = bos is not None and tokenize(self.tokenizer, "a")["input_ids"][:1] == [bos]
         return [bos] if opens and not self.prompt.seq2seq else []
 
     def _answer_ids(self) -> list[int]:
@@ -151,7 +156,7 @@ class ZeroShot:
             [Encoded(a.ids, [0] * len(a)) for a in asked], pad_id=self.tokenizer.pad_token_id
         )
         ids, mask = ids.to(self.device), mask.to(self.device)
-        with torch.inference_mode():
+        with exclusive(self.model), torch.inference_mode():
             if self.prompt.seq2seq:
                 scores = self._odds(self._first_output(ids, mask))
             else:
@@ -174,8 +179,8 @@ class ZeroShot:
         place = torch.tensor(places, dtype=torch.int64, device=self.device)
         logs = self._logits(hidden[row, place]).log_softmax(-1)
         found = logs.gather(-1, ids[row, place + 1].unsqueeze(-1)).squeeze(-1)
-        sums = torch.zeros(len(asked), device=self.device).index_add_(0, row, found)
-        return sums / counts.clamp(min=1)
+        sums = torch.zeros(len(asked), dtype=torch.float32, device=self.device)
+        return sums.index_add_(0, row, found) / counts.clamp(min=1)
 
     def _odds(self, hidden: torch.Tensor) -> torch.Tensor:
         logits = self._logits(hidden, self._answers)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +28,7 @@ PROBES = 4
 
 @dataclass(kw_only=True, slots=True)
 class CascadeReport:
-    """What the last ranking took.
+    """What a ranking took.
 
     depth:     candidates that were ranked as lists, at most; 0 where the budget held no window.
     pointwise_s, lists_s, probe_s: seconds of both stages, and of windows that were only timed.
@@ -50,6 +50,19 @@ class CascadeReport:
         return asdict(self) | {"lists": self.lists.to_dict()}
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cascaded:
+    """What one call came to.
+
+    rankings: by query, in order.  thoughts: by query id, what the listwise model wrote before its
+    orders.
+    """
+
+    rankings: tuple[Ranking, ...]
+    report: CascadeReport
+    thoughts: Mapping[str, Sequence[Thought]]
+
+
 class Cascade:
     """A pointwise model over all candidates, a listwise one over the best of them.
 
@@ -68,7 +81,8 @@ class Cascade:
     seconds:   a query at most, on average over a call, both stages: the depth follows from the
                seconds a window took before; at first from a few windows that are timed and not
                used. What was spent is in `report`.
-    thoughts:  of the last ranking, by query id: what the listwise model wrote before its orders.
+    report, thoughts: of the call that ended last; thoughts by query id: what the listwise model
+               wrote before its orders. Where threads share the cascade, `run` gives each its own.
     """
 
     def __init__(
@@ -99,12 +113,18 @@ class Cascade:
         stages = open_stages(
             pointwise, lists, dtype=dtype, device=device, batch_tokens=batch_tokens
         )
-        self.reranker, backend, self.one_backbone = stages
-        self.backend = Listening(backend)
-        self.prompt = prompt or getattr(backend, "template", None) or "rankvicuna"
+        self.reranker, self.backend, self.one_backbone = stages
+        self.prompt = prompt or getattr(self.backend, "template", None) or "rankvicuna"
         self.window_s: float | None = None
-        self.report = CascadeReport(queries=0)
-        self.thoughts: dict[str, list[Thought]] = {}
+        self._last = Cascaded(rankings=(), report=CascadeReport(queries=0), thoughts={})
+
+    @property
+    def report(self) -> CascadeReport:
+        return self._last.report
+
+    @property
+    def thoughts(self) -> Mapping[str, Sequence[Thought]]:
+        return self._last.thoughts
 
     def rank(
         self, query: str, passages: Sequence[str | Passage], *, top_k: int | None = None
@@ -118,16 +138,16 @@ class Cascade:
             for i, p in enumerate(passages)
         ]
         if not given:
-            self._begin(0)
+            self._last = Cascaded(rankings=(), report=CascadeReport(queries=0), thoughts={})
             return Ranking(query_id="", passage_ids=(), scores=())
         only = Candidates(
             query=Query(id="query", text=query),
             passages=tuple(given),
             scores=tuple(float(-i) for i in range(len(given))),
         )
-        (ranking,) = self.rank_candidates([only], top_k=top_k)
-        self.thoughts = {"": self.thoughts.get("query", [])}
-        return replace(ranking, query_id="")
+        found = self.run([only], top_k=top_k)
+        self._last = replace(found, thoughts={"": found.thoughts.get("query", [])})
+        return replace(found.rankings[0], query_id="")
 
     def rank_candidates(
         self,
@@ -141,14 +161,21 @@ class Cascade:
         top_k: passages to keep of each ranking. progress: called with (pairs and windows done,
         pairs and windows at most).
         """
+        found = self._last = self.run(candidates, top_k=top_k, progress=progress)
+        return iter(found.rankings)
+
+    def run(
+        self,
+        candidates: Sequence[Candidates],
+        *,
+        top_k: int | None = None,
+        progress: Progress | None = None,
+    ) -> Cascaded:
+        """As `rank_candidates`, with the report and the thoughts of this call."""
         if top_k is not None and top_k < 1:
             raise ConfigError(f"top_k must be 1 or more, not {top_k}")
-        return iter(self._rank(candidates, top_k, progress))
-
-    def _rank(
-        self, candidates: Sequence[Candidates], top_k: int | None, progress: Progress | None
-    ) -> list[Ranking]:
-        report = self._begin(len(candidates))
+        report = CascadeReport(queries=len(candidates))
+        backend = Listening(self.backend)
         pairs = sum(len(c.passages) for c in candidates)
         most = sum(self.strategy.calls(min(self.depth, len(c.passages))) for c in candidates)
         started = time.perf_counter()
@@ -169,7 +196,7 @@ class Cascade:
         else:
             rankings, report.lists = rank_listwise(
                 first,
-                self.backend,
+                backend,
                 strategy=self.strategy,
                 prompt=self.prompt,
                 depth=report.depth,
@@ -184,14 +211,11 @@ class Cascade:
         if self.seconds is not None and candidates:
             spent = (report.pointwise_s + report.lists_s + report.probe_s) / len(candidates)
             report.over = max(0.0, spent - self.seconds)
-        self.thoughts = self.backend.thoughts
-        return [_cut(ranking, top_k) for ranking in rankings]
-
-    def _begin(self, queries: int) -> CascadeReport:
-        self.report = CascadeReport(queries=queries)
-        self.backend.thoughts = {}
-        self.thoughts = {}
-        return self.report
+        return Cascaded(
+            rankings=tuple(_cut(ranking, top_k) for ranking in rankings),
+            report=report,
+            thoughts=backend.thoughts,
+        )
 
     def _pick_depth(self, first: Sequence[Candidates], report: CascadeReport) -> int:
         depth = min(self.depth, max((len(c.passages) for c in first), default=0))
@@ -215,7 +239,6 @@ class Cascade:
         )
         report.probe_s = time.perf_counter() - started
         self.window_s = report.probe_s / timed.windows
-        self.backend.thoughts = {}
 
 
 def open_stages(

@@ -24,6 +24,7 @@ from dear.models.engines.dropping import full_mask, layers_of, pooled_state, rec
 from dear.models.engines.early import Bar, EarlyEngine, EarlyExit
 from dear.models.engines.padded import PaddedEngine
 from dear.models.loading import ScoringModel
+from dear.models.threads import exclusive
 from dear.records import Candidates, Ranking
 
 logger = logging.getLogger(__name__)
@@ -52,9 +53,19 @@ def rank_early(
     top_k: passages to keep of each ranking, at most exit.top_k; None gives all, those that were
     dropped at the end. progress: called with (pairs done, pairs in all).
     """
-    if top_k is not None and not 1 <= top_k <= exit.top_k:
-        raise ConfigError(f"top_k must be 1 to {exit.top_k}, as calibrated, not {top_k}")
     engine = EarlyEngine(model, exit, pick_batch_tokens(batch_tokens, model.device))
+    return rank_with(engine, candidates, top_k, progress)
+
+
+def rank_with(
+    engine: EarlyEngine,
+    candidates: Sequence[Candidates],
+    top_k: int | None = None,
+    progress: Progress | None = None,
+) -> Iterator[Ranking]:
+    """`rank_early` with an engine that was tried out before."""
+    if top_k is not None and not 1 <= top_k <= engine.exit.top_k:
+        raise ConfigError(f"top_k must be 1 to {engine.exit.top_k}, as calibrated, not {top_k}")
     return _rankings(engine, candidates, top_k, progress)
 
 
@@ -186,7 +197,7 @@ def _observe(
         def take(layer: int, hidden: torch.Tensor) -> None:
             parts[layer] = pooled_state(hidden, mask, last=model.is_decoder).cpu().numpy()
 
-        with recording(model, layers, take):
+        with exclusive(model.model), recording(model, layers, take):
             logits = engine.forward(some)
         return np.concatenate([logits[:, None], *(parts[layer] for layer in layers)], axis=1)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,10 +24,12 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int], None]
 
 _RankEarly = Callable[[Sequence[Candidates], int | None, Progress | None], Iterator[Ranking]]
-"""(candidates, top_k, progress) → rankings, as `rank_early` gives them."""
+"""(candidates, top_k, progress) → rankings, as `rank_with` gives them."""
 
 CHUNK_PAIRS = 65536
 """Pairs that are held at once while ranking a run; the scorer tokenises ahead inside them."""
+
+_calibrating = threading.Lock()
 
 
 class Reranker:
@@ -45,6 +49,8 @@ class Reranker:
         well outside the top are not computed to the end and stand below all others. `score`
         computes everything. ConfigError for a model that is no one-logit checkpoint.
     calibration: what `dear calibrate --probability` wrote elsewhere than into the checkpoint.
+
+    Threads may share it: a call gives what it gives alone (docs/scoring.md).
     """
 
     _early: _RankEarly | None = None
@@ -92,9 +98,10 @@ class Reranker:
 
         ConfigError where there is none, ContractMismatch for that of other weights.
         """
-        if self._calibration is None:
-            self._calibration = _loaded(self.model, None)
-        return self._calibration
+        with _calibrating:
+            if self._calibration is None:
+                self._calibration = _loaded(self.model, None)
+            return self._calibration
 
     @names_ours
     def probability(
@@ -169,24 +176,15 @@ class Reranker:
 
 
 def _early_exit(model: PairModel, folder: Path) -> _RankEarly:
-    from dear.models.engines.early import EarlyExit
+    from dear.models.engines.early import EarlyEngine, EarlyExit
     from dear.models.loading import ScoringModel
     from dear.models.scorer import Scorer
-    from dear.rank.early import rank_early
+    from dear.rank.early import rank_with
 
     if not isinstance(model, Scorer) or not isinstance(model.model, ScoringModel):
         raise ConfigError(f"{model.name}: only a one-logit checkpoint can leave early")
-    loaded, batch_tokens = model.model, model.batch_tokens
-    exit = EarlyExit.load(folder, loaded)
-
-    def rank(
-        candidates: Sequence[Candidates], top_k: int | None, progress: Progress | None
-    ) -> Iterator[Ranking]:
-        return rank_early(
-            loaded, exit, candidates, top_k=top_k, batch_tokens=batch_tokens, progress=progress
-        )
-
-    return rank
+    exit = EarlyExit.load(folder, model.model)
+    return partial(rank_with, EarlyEngine(model.model, exit, model.batch_tokens))
 
 
 def _loaded(model: PairModel, path: Path | None) -> Calibration:

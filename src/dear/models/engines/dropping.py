@@ -7,7 +7,6 @@ output is filled up to the full batch again, so that norm, pooling and head see 
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -127,8 +126,8 @@ class RowDropper:
     def dropping(self, mask: torch.Tensor, decide: Decide) -> Iterator[None]:
         """One pass inside, of the batch that `mask` (B, T) shows; `decide` is asked once.
 
-        Rows that do not go on have meaningless logits. AllDropped where none does. Passes of
-        other threads through the same model are left alone.
+        Rows that do not go on have meaningless logits. AllDropped where none does. In a turn of
+        the model's (dear.models.threads): the hooks would drop rows of other threads' passes.
         """
         now = _Pass(self, mask, decide)
         first, *others = self.layers[self.layer :]
@@ -147,15 +146,12 @@ class _Pass:
         self.dropper = dropper
         self.mask = mask
         self.decide = decide
-        self.thread = threading.get_ident()
         self.rows: torch.Tensor | None = None
         # layers share masks and positions: each is cut once. Holds the original, so that its id
         # stays its own
         self.cut: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def enter(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
-        if threading.get_ident() != self.thread:
-            return None
         hidden = _hidden(args, kwargs)
         keep = self.decide(pooled_state(hidden, self.mask, last=self.dropper.last))
         if not keep.any():
@@ -165,12 +161,12 @@ class _Pass:
         return self.reduce(module, args, kwargs)
 
     def reduce(self, _module: nn.Module, args: Any, kwargs: Any) -> Any:
-        if self.rows is None or threading.get_ident() != self.thread:
+        if self.rows is None:
             return None
         return _walk((args, kwargs), (), self._cut)
 
     def restore(self, _module: nn.Module, _args: Any, output: Any) -> Any:
-        if self.rows is None or threading.get_ident() != self.thread:
+        if self.rows is None:
             return None
         hidden = output[0] if isinstance(output, tuple) else output
         full = hidden.new_zeros((len(self.mask), *hidden.shape[1:]))

@@ -25,6 +25,7 @@ from dear.models.encoding import Encoded, PairEncoder
 from dear.models.engines.dropping import AllDropped, RowDropper, full_mask
 from dear.models.engines.padded import PaddedEngine
 from dear.models.loading import ScoringModel
+from dear.models.threads import exclusive
 
 WEIGHTS_FILE = "early_exit.safetensors"
 JSON_FILE = "early_exit.json"
@@ -154,7 +155,8 @@ class EarlyEngine:
         self.dropper = RowDropper(model, exit.layer)
         self._weights = torch.from_numpy(exit.weights).to(model.device)
         self._done = self._all = 0
-        _try(self.padded, self.dropper)
+        with exclusive(model.model):
+            _try(self.padded, self.dropper)
 
     @property
     def share(self) -> float:
@@ -175,10 +177,12 @@ class EarlyEngine:
         finished = np.ones(n, dtype=np.bool_)
         bar = Bar(self.exit.top_k, self.exit.margin)
         for batch in token_batches([len(e) for e in encoded], self.batch_tokens):
-            logits, keep = self._batch([encoded[i] for i in batch], bar if n > bar.top_k else None)
+            some = [encoded[i] for i in batch]
+            with exclusive(self.model.model):
+                logits, keep = self._batch(some, bar if n > bar.top_k else None)
+                self._count(len(batch), int(keep.sum()), len(some[0]))
             scores[batch] = logits
             finished[batch] = keep
-            self._count(len(batch), int(keep.sum()), len(encoded[batch[0]]))
         return put_below(scores, finished), finished
 
     def _batch(

@@ -25,6 +25,7 @@ from dear.models.batching import collate
 from dear.models.encoding import Encoded
 from dear.models.heads import bare_model, pooled_logits, read_positions
 from dear.models.layers import find_layers, has_weights
+from dear.models.threads import exclusive
 
 if TYPE_CHECKING:
     from dear.models.loading import ScoringModel
@@ -51,22 +52,29 @@ def reads_one(model: ScoringModel) -> bool:
     the last layer may be read (a head that takes the mean of all tokens is False).
     """
     bare = bare_model(model.model)
-    known: bool | None = getattr(bare, "dear_reads_one", None)
-    if known is None:
-        hooks: list[Any] = []
-        training = bare.training
-        bare.eval()  # no dropout
-        try:
-            known = _hooked(model, hooks)
-        except Exception as error:  # whatever a strange layer may raise
-            logger.debug("%s is computed whole: %s", model.name, error)
-            known = False
-        finally:
-            bare.train(training)
-        if not known:
-            for hook in hooks:
-                hook.remove()
-        bare.dear_reads_one = known
+    with exclusive(bare):  # passes of other threads would run through the trial's hooks
+        known: bool | None = getattr(bare, "dear_reads_one", None)
+        if known is None:
+            known = bare.dear_reads_one = _tried(model)
+    return known
+
+
+def _tried(model: ScoringModel) -> bool:
+    """Whether the hooks change no score; only then they stay."""
+    bare = bare_model(model.model)
+    hooks: list[Any] = []
+    training = bare.training
+    bare.eval()  # no dropout
+    try:
+        known = _hooked(model, hooks)
+    except Exception as error:  # whatever a strange layer may raise
+        logger.debug("%s is computed whole: %s", model.name, error)
+        known = False
+    finally:
+        bare.train(training)
+    if not known:
+        for hook in hooks:
+            hook.remove()
     return known
 
 

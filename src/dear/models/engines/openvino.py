@@ -5,6 +5,8 @@ What it runs is a folder that `dear export` wrote; no PyTorch weights are loaded
 
 from __future__ import annotations
 
+import contextlib
+from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from dear.errors import DataError, MissingExtra
 from dear.models.batching import Grid, Progress, collate, token_batches
 from dear.models.encoding import Encoded
 from dear.models.hardware import cpu_has_tiles
+from dear.models.threads import FairPool
 
 GRAPH = "openvino_model.xml"
 WEIGHTS = "openvino_model.bin"
@@ -81,8 +84,11 @@ class OpenVINOEngine:
             raise DataError.at(name, None, f"OpenVINO: {_first(error)}") from None
         self._inputs = {port.any_name for port in self._compiled.inputs}
         self._streams = threads
-        self._queue = ov.AsyncInferQueue(self._compiled, threads)
-        self._queue.set_callback(_keep)
+        # not OpenVINO's own queue, which may hand one request to two threads; one more than there
+        # are streams, so that none of them waits for its next batch to be made
+        self._requests: FairPool[Any] = FairPool(
+            self._compiled.create_infer_request() for _ in range(threads + 1)
+        )
 
     def run(
         self,
@@ -96,14 +102,40 @@ class OpenVINOEngine:
         done = 0
         lengths = [len(e) for e in encoded]
         budget = shared_budget(lengths, self.batch_tokens, self._streams)
-        for rows in token_batches(lengths, budget, self.grid):
-            self._queue.start_async(self._feed([encoded[i] for i in rows]), (scores, rows))
+        at_work: deque[tuple[Any, list[int]]] = deque()
+
+        def finish() -> None:
+            nonlocal done
+            request, rows = at_work.popleft()
+            try:
+                request.wait()
+                scores[rows] = request.get_output_tensor(0).data
+            finally:
+                self._requests.give(request)
             done += len(rows)
-            if progress is not None and done < len(encoded):
+            if progress is not None:
                 progress(done * total // len(encoded), total)
-        self._queue.wait_all()
-        if progress is not None and len(encoded):
-            progress(total, total)
+
+        try:
+            for rows in token_batches(lengths, budget, self.grid):
+                feed = self._feed([encoded[i] for i in rows])
+                # nobody waits for a request who holds one: so all of them come back
+                while (request := self._requests.take_free()) is None and at_work:
+                    finish()
+                request = self._requests.take() if request is None else request
+                try:
+                    request.start_async(feed)
+                except BaseException:
+                    self._requests.give(request)
+                    raise
+                at_work.append((request, rows))
+            while at_work:
+                finish()
+        finally:
+            for request, _ in at_work:  # of an error's batch, or of `progress`
+                with contextlib.suppress(RuntimeError):
+                    request.wait()
+                self._requests.give(request)
         return scores
 
     def _feed(self, encoded: Sequence[Encoded]) -> Mapping[str, NDArray[np.int64]]:
@@ -150,11 +182,6 @@ def separate_gates(graph: Any) -> int:
         product.input(0).replace_source_output(apart)
         found += 1
     return found
-
-
-def _keep(request: Any, place: tuple[NDArray[np.float32], list[int]]) -> None:
-    scores, rows = place
-    scores[rows] = request.get_output_tensor(0).data
 
 
 def _first(error: Exception) -> str:

@@ -27,6 +27,7 @@ from dear.models.encoding import Encoded
 from dear.models.engines.padded import PaddedEngine
 from dear.models.heads import bare_model, first_position, takes
 from dear.models.loading import ScoringModel
+from dear.models.threads import exclusive
 
 ATTENTION = "dear_packed"
 """Its name in transformers' attention interface."""
@@ -110,9 +111,9 @@ class PackedEngine:
         """float32 (B,) logits of one batch."""
         device = self.model.device
         layout = Layout.of([len(e) for e in encoded], device)
-        with torch.inference_mode(), _packed(self.body, layout):
-            hidden = self._hidden(encoded, layout)
-        with torch.inference_mode():
+        with exclusive(self.bare), torch.inference_mode():
+            with _packed(self.body, layout):
+                hidden = self._hidden(encoded, layout)
             logits = self._logits(hidden, layout)
         return np.asarray(logits[:, 0].float().cpu().numpy(), dtype=np.float32)
 

@@ -13,6 +13,7 @@ from dear.models.encoding import Encoded
 from dear.models.engines.one_position import reading, reads_one
 from dear.models.heads import pooled_logits, read_positions
 from dear.models.loading import ScoringModel
+from dear.models.threads import exclusive
 
 
 class PaddedEngine:
@@ -51,7 +52,6 @@ class PaddedEngine:
         """float32 (n,) logits of one batch."""
         device = self.model.device
         width = self.grid.widened(max(map(len, encoded)))
-        self.tokens_padded += width * len(encoded)
         ids, mask, types = collate(
             encoded,
             pad_id=self.model.tokenizer.pad_token_id,
@@ -62,6 +62,7 @@ class PaddedEngine:
         ids, mask, types = ids.to(device), mask.to(device), types.to(device)
         model = self.model.model
         alone = None if self.whole else read_positions(model, mask)
-        with torch.inference_mode(), reading(alone):
+        with exclusive(model), torch.inference_mode(), reading(alone):
+            self.tokens_padded += width * len(encoded)
             logits = pooled_logits(model, ids, mask, types)
         return logits.cpu().numpy().astype(np.float32, copy=False)

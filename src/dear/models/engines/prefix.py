@@ -32,6 +32,7 @@ from dear.models.engines.padded import PaddedEngine
 from dear.models.engines.prefix_sets import PrefixSet, common_prefixes
 from dear.models.heads import bare_model
 from dear.models.loading import ScoringModel
+from dear.models.threads import exclusive
 
 SET_TOKENS = 8
 """Tokens that a set must save to be one: less is lost again in copies of keys and values."""
@@ -176,7 +177,8 @@ class _Shared:
 
     def logits(self, rests: Sequence[_Rest]) -> NDArray[np.float32]:
         """float32 (B,) logits of one batch."""
-        logits = self.bare.score(self.pooled(rests))[:, 0].float()
+        with exclusive(self.bare):
+            logits = self.bare.score(self.pooled(rests))[:, 0].float()
         return np.asarray(logits.cpu().numpy(), dtype=np.float32)
 
     def pooled(self, rests: Sequence[_Rest]) -> torch.Tensor:
@@ -203,9 +205,10 @@ class _Shared:
         extra = {}
         if self.takes_positions:
             extra["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
-        output = self.body(
-            input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, **extra
-        )
+        with exclusive(self.bare):
+            output = self.body(
+                input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, **extra
+            )
         return cast(torch.Tensor, output.last_hidden_state)
 
 
@@ -282,7 +285,7 @@ def _agrees(model: ScoringModel) -> bool:
     ids = [(7919 * i + 11) % vocabulary for i in range(40)]
     prefixes = [ids[:7], ids[7:12]]
     rests = [_Rest(0, ids[12:17]), _Rest(0, ids[17:20]), _Rest(1, ids[20:])]
-    with torch.inference_mode():
+    with exclusive(model.model), torch.inference_mode():
         shared = _Shared(model, prefixes)
         for found, rest in zip(shared.pooled(rests).float(), rests, strict=True):
             whole = torch.tensor([prefixes[rest.row] + rest.ids], device=model.device)

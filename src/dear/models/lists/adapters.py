@@ -13,6 +13,7 @@ from dear.models.family import Source, locate
 from dear.models.files import model_file, model_json, reading
 from dear.models.lists.loading import adapter_config, base_name, base_of, is_heads
 from dear.models.lora import read_adapter
+from dear.models.threads import LOADING
 
 Use: TypeAlias = Literal["pointwise", "lists"]
 HEAD = "score.weight"
@@ -84,10 +85,15 @@ def head_of(side: Side) -> torch.Tensor:
 
 
 class LiveAdapters:
-    """The LoRA adapters of both sides in the layers of one causal model, one of them active."""
+    """The LoRA adapters of both sides in the layers of one causal model, one of them active.
 
+    active: whose adapter is in force; None before the first switch, and where one has failed.
+    """
+
+    @LOADING
     def __init__(self, model: Any, pointwise: Side, lists: Side) -> None:
         self.wrapped: Any = None
+        self.active: Use | None = None
         self._has: dict[Use, bool] = {}
         sides: tuple[tuple[Use, Side], ...] = (("pointwise", pointwise), ("lists", lists))
         for use, side in sides:
@@ -98,13 +104,17 @@ class LiveAdapters:
 
     def switch(self, use: Use) -> None:
         """The adapter of this use, or none where its side is the base itself."""
-        if self.wrapped is None:
+        if self.active == use:
             return
-        if self._has[use]:
-            self.wrapped.base_model.enable_adapter_layers()
+        # peft walks through all modules for each of these, so no more of them than are needed
+        both, self.active = all(self._has.values()), None
+        if self.wrapped is not None and self._has[use]:
+            if not both:
+                self.wrapped.base_model.enable_adapter_layers()
             self.wrapped.set_adapter(use, inference_mode=True)
-        else:
+        elif self.wrapped is not None:
             self.wrapped.base_model.disable_adapter_layers()
+        self.active = use
 
     def _add(self, model: Any, use: Use, side: Side) -> None:
         try:

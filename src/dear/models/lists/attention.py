@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -12,8 +12,6 @@ from dear.models.attending import attending
 
 SHORT = 16
 """Queries of a step. Up to so many, the grouped heads are multiplied as they are."""
-
-NAME = "dear_lists"
 
 
 def attend(
@@ -76,20 +74,26 @@ def attended(weights: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
     return found.transpose(1, 2).contiguous()
 
 
-@contextlib.contextmanager
-def window_attention(
-    model: Any, name: str = NAME, attention: Callable[..., Any] = attend
-) -> Iterator[None]:
-    """The model attends as `attend` does while this is open, if its class takes SDPA at all.
+class WindowAttention(NamedTuple):
+    """A function of `attend`'s arguments, and its name in transformers' attention interface."""
 
-    attention: another function of the same arguments, known to transformers by `name`.
-    """
+    name: str
+    function: Callable[..., Any]
+
+
+ATTEND = WindowAttention("dear_lists", attend)
+
+
+@contextlib.contextmanager
+def window_attention(model: Any, attention: WindowAttention = ATTEND) -> Iterator[None]:
+    """The model attends by `attention` while this is open, if its class takes SDPA at all."""
     if not takes_attention(model):
         yield
         return
     from transformers.masking_utils import sdpa_mask
 
-    with attending(model.config.get_text_config(), name, attention, sdpa_mask):
+    config = model.config.get_text_config()
+    with attending(config, attention.name, attention.function, sdpa_mask):
         yield
 
 

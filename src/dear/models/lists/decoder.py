@@ -12,8 +12,9 @@ from dear.errors import ConfigError
 from dear.models.batching import collate, token_batches
 from dear.models.encoding import Encoded
 from dear.models.heads import takes
-from dear.models.lists.attention import window_attention
+from dear.models.lists.attention import ATTEND, WindowAttention, window_attention
 from dear.models.lists.cache import WindowCache
+from dear.models.threads import exclusive
 
 CACHE_BATCHES = 8
 """Windows that are decoded together have this many times the tokens of a batch: a step reads all
@@ -93,7 +94,7 @@ class Decoder:
         lengths = [len(row.ids) for row in going]
         alone = steps and self.slides and not even
         batches = [[i] for i in range(len(going))] if alone else token_batches(lengths, budget)
-        with torch.inference_mode(), window_attention(self.model):
+        with torch.inference_mode():
             for batch in batches:
                 self._run_batch([going[i] for i in batch], steps, finish)
         return [results[i] for i in range(len(items))]
@@ -109,17 +110,20 @@ class Decoder:
         going: list[bool] = []
         for part in token_batches([len(row.ids) for row in rows], self.batch_tokens):
             some = [rows[i] for i in part]
-            hidden = self._prefill(some, slice(part[0], part[-1] + 1), width, cache)
-            going += self._send(some, hidden, finish)
+            with exclusive(self.model):
+                hidden = self._prefill(some, slice(part[0], part[-1] + 1), width, cache)
+                logits = self._logits(some, hidden)
+            going += _send(some, logits, finish)
         if cache is None:
             return
         cache.place(slice(0, len(rows)), 0, width)
         while any(going):
             rows, going = _drop(rows, going, cache)
-            hidden = self._step(rows, going, cache)
             live = [i for i, goes in enumerate(going) if goes]
-            sent = self._send([rows[i] for i in live], hidden[live], finish)
-            for i, goes in zip(live, sent, strict=True):
+            some = [rows[i] for i in live]
+            with exclusive(self.model):
+                logits = self._logits(some, self._step(rows, going, cache)[live])
+            for i, goes in zip(live, _send(some, logits, finish), strict=True):
                 going[i] = goes
 
     def _prefill(
@@ -152,7 +156,11 @@ class Decoder:
         return hidden
 
     def hidden(
-        self, ids: torch.Tensor, mask: torch.Tensor, cache: WindowCache | None
+        self,
+        ids: torch.Tensor,
+        mask: torch.Tensor,
+        cache: WindowCache | None,
+        attention: WindowAttention = ATTEND,
     ) -> torch.Tensor:
         """(B, H) hidden states of the last tokens of ids (B, S), behind what the cache holds.
 
@@ -163,31 +171,27 @@ class Decoder:
             extra["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
         if cache is not None:
             extra["past_key_values"] = cache.cache
-        output = self.body(input_ids=ids, attention_mask=mask, use_cache=cache is not None, **extra)
+        with exclusive(self.model), window_attention(self.model, attention):
+            output = self.body(
+                input_ids=ids, attention_mask=mask, use_cache=cache is not None, **extra
+            )
         return cast(torch.Tensor, output.last_hidden_state[:, -1])
 
-    def _send(
-        self,
-        rows: Sequence[_Row[T]],
-        hidden: torch.Tensor,
-        finish: Callable[[_Row[T], T], None],
-    ) -> list[bool]:
-        """Each row its logits; whether it goes on."""
+    def _logits(self, rows: Sequence[_Row[T]], hidden: torch.Tensor) -> list[torch.Tensor]:
+        """What each row asks for, of hidden (rows, H)."""
         narrow = [i for i, row in enumerate(rows) if row.ask.among is not None]
         tokens = list(dict.fromkeys(t for i in narrow for t in rows[i].ask.among or ()))
         places = {token: place for place, token in enumerate(tokens)}
-        found = dict(
-            zip(narrow, vocabulary_logits(self.model, hidden[narrow], tokens), strict=True)
-        )
         wide = [i for i, row in enumerate(rows) if row.ask.among is None]
+        logits = vocabulary_logits(self.model, hidden[narrow], tokens)
+        found = dict(zip(narrow, logits, strict=True))
         if wide:
             found |= zip(wide, vocabulary_logits(self.model, hidden[wide]), strict=True)
-        out = []
-        for i, row in enumerate(rows):
-            among = row.ask.among
-            logits = found[i] if among is None else found[i][[places[t] for t in among]]
-            out.append(row.send(logits, finish))
-        return out
+        asked = (row.ask.among for row in rows)
+        return [
+            found[i] if among is None else found[i][[places[t] for t in among]]
+            for i, among in enumerate(asked)
+        ]
 
 
 class _Row(Generic[T]):
@@ -213,6 +217,13 @@ class _Row(Generic[T]):
             finish(self, end.value)
             return False
         return True
+
+
+def _send(
+    rows: Sequence[_Row[T]], logits: Sequence[torch.Tensor], finish: Callable[[_Row[T], T], None]
+) -> list[bool]:
+    """Each row its logits; whether it goes on."""
+    return [row.send(mine, finish) for row, mine in zip(rows, logits, strict=True)]
 
 
 def vocabulary_logits(

@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 
 from dear.errors import ConfigError
 from dear.models.lists.attention import (
+    ATTEND,
+    WindowAttention,
     attended,
     attention_weights,
     takes_attention,
-    window_attention,
 )
 from dear.models.lists.attention_heads import HeadWeights
 from dear.models.lists.cache import WindowCache
@@ -38,7 +39,6 @@ OPENING = "Here are some passages:\n\n"
 BLANK = "N/A"
 """A query without content."""
 
-NAME = "dear_in_context"
 DEVIATIONS = 2.0
 """Tokens that stand so many standard deviations below their passage's mean are left out."""
 
@@ -70,8 +70,7 @@ class InContext:
         self, model: ListModel, decoder: Decoder, heads: HeadWeights | None = None
     ) -> None:
         self.model, self.decoder, self.heads = model, decoder, heads
-        self.cut = 0
-        """Windows that were cut so far."""
+        self._told = False
         if not (decoder.keeps and takes_attention(model.model)):
             kind = type(model.model).__name__
             raise ConfigError(f"{model.name}: the attention of {kind} cannot be read")
@@ -93,12 +92,12 @@ class InContext:
                     f"{self.model.name}: {len(spans)} passages do not fit {limit} tokens with one "
                     "word of each; use fewer"
                 )
-            if not self.cut:
+            if not self._told:
                 logger.warning(
                     "%s: %d passages and %d tokens do not fit %d: they are cut to %d words",
                     *(self.model.name, len(spans), len(ids), limit, found),
                 )
-            self.cut += 1
+            self._told = True
             ids, spans = made(found)
         return EncodedContext(tuple(ids), spans, query, blank)
 
@@ -131,8 +130,7 @@ class InContext:
         cache = WindowCache(self.decoder.layers, 1, width, self.model.device)
         cache.place(slice(0, 1), 0, 0)
         with torch.inference_mode():
-            with window_attention(self.model.model):
-                self._forward(context.ids, cache)
+            self._forward(context.ids, cache)
             cache.place(slice(0, 1), 0, width)
             longest = max(len(context.query), len(context.blank))
             cache.reserve(longest)
@@ -146,8 +144,7 @@ class InContext:
         seen = Seen(width, total)
         token = _seen.set(seen)
         try:
-            with window_attention(self.model.model, NAME, watched):
-                self._forward(ids, cache)
+            self._forward(ids, cache, WATCHED)
         finally:
             _seen.reset(token)
         if seen.layers != self.decoder.layers:
@@ -158,24 +155,26 @@ class InContext:
             )
         return torch.stack(seen.paid)
 
-    def _forward(self, ids: Sequence[int], cache: WindowCache) -> None:
+    def _forward(
+        self, ids: Sequence[int], cache: WindowCache, attention: WindowAttention = ATTEND
+    ) -> None:
         row = torch.tensor([list(ids)], device=self.model.device)
         mask = row.new_ones(1, cache.room.stop + len(ids))
-        self.decoder.hidden(row, mask, cache)
+        self.decoder.hidden(row, mask, cache, attention)
 
     def _passages(self, texts: Sequence[str]) -> tuple[list[int], tuple[tuple[int, int], ...]]:
-        tokenizer, plain = self.model.tokenizer, self.model.encoder.plain
-        ids = self.model.encoder.opening(OPENING)
+        encoder = self.model.encoder
+        ids = encoder.opening(OPENING)
         spans = []
         for i, text in enumerate(texts, 1):
             start = len(ids)
-            ids += tokenizer(plain(f"[{i}] {text}\n\n"), add_special_tokens=False)["input_ids"]
+            ids += encoder.ids(encoder.plain(f"[{i}] {text}\n\n"))
             spans.append((start, len(ids)))
         return ids, tuple(spans)
 
     def _ask(self, query: str) -> tuple[int, ...]:
-        text = self.model.encoder.plain(f"Query: {clean(query)}\n")
-        return tuple(self.model.tokenizer(text, add_special_tokens=False)["input_ids"])
+        encoder = self.model.encoder
+        return tuple(encoder.ids(encoder.plain(f"Query: {clean(query)}\n")))
 
 
 class Seen:
@@ -214,6 +213,9 @@ def watched(
     weights = attention_weights(query.float(), key.float(), attention_mask, scaling, softcap)
     _seen.get().add(weights, sliding_window)
     return attended(weights, value), None
+
+
+WATCHED = WindowAttention("dear_in_context", watched)
 
 
 def _score(paid: torch.Tensor) -> float:

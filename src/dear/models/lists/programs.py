@@ -10,6 +10,7 @@ import torch
 
 from dear.models.list_encoding import ChainIds, Ids
 from dear.models.lists.decoder import Ask, Program
+from dear.models.threads import tokenize
 
 Pick = Callable[[torch.Tensor], int]
 """The next token, of float32 (vocabulary,) logits."""
@@ -161,4 +162,6 @@ def _nodes(chain: ChainIds) -> list[Ids]:
 
 
 def _tokens(tokenizer: Any, written: str) -> list[int]:
-    return list(tokenizer(written, add_special_tokens=False)["input_ids"]) if written else []
+    if not written:
+        return []
+    return list(tokenize(tokenizer, written, add_special_tokens=False)["input_ids"])

@@ -62,6 +62,8 @@ class ListAnswer:
 class ListReader:
     """Reads windows in batches. An answer is that of its window alone, to the dtype's rounding.
 
+    Threads may share it (dear.models.threads).
+
     reading:        "first": the identifiers' logits where an answer would begin, one pass.
                     "constrained": greedy over valid permutations, every answer is whole.
                     "text": free text.

@@ -37,8 +37,7 @@ class WindowEncoder:
     def __init__(self, model: ListModel, thought: int = 0) -> None:
         self.model, self.thought = model, thought
         self.encoder = model.encoder
-        self.cut = 0
-        """Windows that were cut so far."""
+        self._told = False
 
     def encode(self, window: WindowPrompt) -> EncodedWindow:
         contract = self.model.contract
@@ -71,9 +70,9 @@ class WindowEncoder:
         words = most_words(lambda n: len(made(n)) <= limit, template.max_words)
         if words is None:
             raise ConfigError(f"{what} does not fit {limit} with one word of each; use fewer")
-        if not self.cut:
+        if not self._told:
             logger.warning("%s does not fit %d: passages are cut to %d words", what, limit, words)
-        self.cut += 1
+        self._told = True
         return EncodedWindow(tuple(made(words)), chain, words)
 
 
