@@ -262,8 +262,11 @@ def _require_form(folder: Path, *, several: bool) -> None:
 
 
 def _labelled(done: Labelled) -> str:
-    kept = f", {done.kept:,} were there" if done.kept else ""
+    again = ""
+    if done.changed:
+        again = f", {done.changed:,} of them scored again because their texts changed"
+    kept = f", {done.kept:,} kept" if done.kept else ""
     return (
         f"{done.folder}: {count(done.scored, 'pair')} in {duration(done.seconds)} "
-        f"({rate(done.scored, done.seconds)}){kept}"
+        f"({rate(done.scored, done.seconds)}){again}{kept}"
     )

@@ -20,8 +20,7 @@ from dear.export.graph import scoring_graph
 from dear.export.int8 import quantised
 from dear.models.encoding import Pair
 from dear.models.engines.openvino import GRAPH, WEIGHTS, load_openvino
-from dear.models.exported import EXPORT_FILE
-from dear.models.files import sampled_digest
+from dear.models.exported import EXPORT_FILE, graph_digest
 from dear.models.hardware import cpu_has_bfloat16
 from dear.models.loading import ScoringModel
 
@@ -73,7 +72,7 @@ def export_openvino(
             "precision": "bf16" if dtype != "float32" and cpu_has_bfloat16() else "f32",
             "calibration_pairs": len(calibration) if dtype == "int8" else 0,
             "openvino": ov.__version__,
-            "graph": sampled_digest([folder / GRAPH, folder / WEIGHTS]),
+            "graph": graph_digest([folder / GRAPH, folder / WEIGHTS]),
         },
     )
 
