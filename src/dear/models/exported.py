@@ -87,19 +87,22 @@ def load_exported(
     files = [folder / GRAPH, folder / WEIGHTS]
     if not all(file.is_file() for file in files) or _graph(files, about["graph"]) != about["graph"]:
         raise DataError.at(folder, None, "the graph is not the one that was exported")
-    source = locate(folder)
     return ExportedModel(
-        tokenizer=load_tokenizer(source),
+        tokenizer=load_tokenizer(locate(folder)),
         contract=stored,
         name=str(name),
-        # the graph names its nodes anew in every export; the weights are the same
-        revision=f"local-{files_digest({WEIGHTS: folder / WEIGHTS, **tokenizer_files(source)})}",
+        revision=exported_revision(folder),
         architecture=about["architecture"],
         parameters=about["parameters"],
         working_parameters=about["working_parameters"],
         precision=about["precision"],
         folder=folder,
     )
+
+
+def exported_revision(folder: Path) -> str:
+    """Over weights and tokenizer: the graph names its nodes anew in every export."""
+    return f"local-{files_digest({WEIGHTS: folder / WEIGHTS, **tokenizer_files(locate(folder))})}"
 
 
 def graph_digest(files: Sequence[Path]) -> str:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from dear.digests import Input, files_digest, lines_digest
+from dear.digests import Input, Inputs, files_digest, lines_digest
+from dear.errors import ContractMismatch
 from dear.models.contract import ScoringContract
 from dear.models.engines.openvino import WEIGHTS
-from dear.models.exported import is_exported
+from dear.models.exported import exported_revision, is_exported
 from dear.models.family import Source, locate
 from dear.models.files import (
     FORMER_REVISION,
@@ -19,6 +23,12 @@ from dear.models.files import (
 )
 from dear.models.lora import adapter_config, base_of
 from dear.models.tokenizing import has_tokenizer
+
+logger = logging.getLogger(__name__)
+
+if TYPE_CHECKING:
+    from dear.models.loading import ScoringModel
+    from dear.models.opening import PairModel
 
 
 def base_inputs(name: str) -> dict[str, Input]:
@@ -34,10 +44,48 @@ def base_inputs(name: str) -> dict[str, Input]:
     }
 
 
+def scoring_inputs(model: PairModel) -> dict[str, Input]:
+    """`model` and `contract` of a model that is open: what its scores depend on beside texts."""
+    contract = model.contract
+    values = dict(contract if isinstance(contract, dict) else contract.to_dict())
+    values |= getattr(model, "computing", {})
+    values.pop("name", None)
+    known = partial(former, model.name)
+    return {
+        "model": Input(model.revision, model.name, former=known),
+        "contract": Input(model.fingerprint, values=values, former=known),
+    }
+
+
+def revision_named(name: str) -> str:
+    """The revision of the model that is opened by this name, without opening it."""
+    spec = _place(name)
+    return exported_revision(spec) if is_exported(spec) else _revision(_chain(locate(spec)))
+
+
+def require_revision(what: str, there: str, model: ScoringModel | PairModel) -> None:
+    """ContractMismatch where something, made for the weights of revision `there`, meets others; a
+    warning where an earlier version wrote that revision.
+
+    what: `early exit: calibrated on`.
+    """
+    known = Input(model.revision, former=partial(former, model.name))
+    found = Inputs({"revision": Input(there)}).changes(Inputs({"revision": known}))
+    if found:
+        raise ContractMismatch(
+            f"{what} revision {there}, but {model.name} is {model.revision}; calibrate again"
+        )
+    if found.unverified:
+        logger.warning(
+            "%s weights of %s that are unverified: an earlier version looked at parts of them",
+            *(what, model.name),
+        )
+
+
 def former(name: str, digest: str) -> bool | None:
     """Whether `digest`, a revision or fingerprint that an earlier version wrote, is of the model
     that is opened by this name, as far as that version looked; None where it is no such digest."""
-    spec = Path(name) if Path(name).exists() else Path(name.partition(":")[2] or name)
+    spec = _place(name)
     if is_exported(spec):
         contract = ScoringContract.load(spec)
         if contract is not None and digest == contract.fingerprint:
@@ -47,6 +95,15 @@ def former(name: str, digest: str) -> bool | None:
     if is_exported(spec):
         return digest == f"local-{sampled_digest([spec / WEIGHTS])}"
     return digest == "+".join(map(former_revision_of, _chain(locate(spec))))
+
+
+def _place(name: str) -> Path:
+    """Of a kind of reading, such as biencoder:NAME, what is read."""
+    return Path(name) if Path(name).exists() else Path(name.partition(":")[2] or name)
+
+
+def _revision(chain: list[Source]) -> str:
+    return "+".join(map(revision_of, chain))
 
 
 def _chain(source: Source) -> list[Source]:
