@@ -106,7 +106,7 @@ def label(
     wanted = _wanted(runs, judged)
     _require_texts(collection, wanted)
     texts = _text_digests(collection, wanted)
-    stamp = _stamp(collection.name, teacher)
+    stamp = stamp_of(collection.name, teacher)
     with open_store(folder, stamp) as store:
         there, before, known = store.find(wanted)
         if isinstance(teacher, FirstStage):
@@ -273,7 +273,8 @@ def _score(
     return teacher.score(_texts(collection, shard), report)
 
 
-def _stamp(collection: str, teacher: PairModel | FirstStage) -> Stamp:
+def stamp_of(collection: str, teacher: PairModel | FirstStage) -> Stamp:
+    """Of the labels that this teacher gives the pairs of a collection."""
     contract = teacher.contract
     plain = contract if isinstance(contract, dict) else contract.to_dict()
     return Stamp(

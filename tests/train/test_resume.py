@@ -170,14 +170,16 @@ def test_with_dev_and_patience_the_same_checkpoint_is_chosen(
 
 
 def test_a_kill_between_report_and_clean_up_is_cleaned_up(
-    bert: str, labels: str, tmp_path: Path
+    bert: str, labels: str, tiny: Collection, tmp_path: Path
 ) -> None:
     made = recipe(bert, labels)
     assert in_a_process(job, made, tmp_path / "out", "never", 0) == 0
     (tmp_path / "out" / "steps" / "checkpoint-10").mkdir(parents=True)
     with pytest.raises(ConfigError, match="is finished; remove the folder to repeat it"):
-        train(made, tmp_path / "out", examples=[example(3, 1)])
+        train(made, tmp_path / "out", collections={"tiny": tiny})
     assert not (tmp_path / "out" / "steps").exists()
+    with pytest.raises(ConfigError, match="finished training from other inputs .examples: "):
+        train(made, tmp_path / "out", examples=[example(3, 1)])
 
 
 @pytest.fixture

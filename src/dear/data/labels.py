@@ -353,6 +353,11 @@ def open_labels(
     return LabelsOnDisk(_index(folder, manifest), manifest.stamp, scale)
 
 
+def read_stamp(folder: Path) -> Stamp:
+    """Whose labels a store holds. DataError: no store."""
+    return _Manifest.read(folder).stamp
+
+
 def labels_input(folder: Path) -> Input:
     """What is in a store or an ensemble, and whose. DataError: no labels there."""
     return Input(_labels_digest(folder), str(folder))

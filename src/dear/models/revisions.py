@@ -7,9 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dear.digests import Input, Inputs, files_digest, lines_digest
+from dear.digests import Input, Inputs, file_digest, files_digest, lines_digest
 from dear.errors import ContractMismatch
-from dear.models.contract import ScoringContract
+from dear.models.contract import CONTRACT_FILE, ScoringContract
 from dear.models.engines.openvino import WEIGHTS
 from dear.models.exported import exported_revision, is_exported
 from dear.models.family import Source, locate
@@ -61,6 +61,14 @@ def revision_named(name: str) -> str:
     """The revision of the model that is opened by this name, without opening it."""
     spec = _place(name)
     return exported_revision(spec) if is_exported(spec) else _revision(_chain(locate(spec)))
+
+
+def checkpoint_digest(folder: Path) -> str:
+    """Of a checkpoint in a folder with its contract: all that its scores depend on. What else lies
+    there, such as a calibration, does not count."""
+    contract = folder / CONTRACT_FILE
+    parts = [file_digest(contract)] if contract.is_file() else []
+    return lines_digest([revision_named(str(folder)), *parts])
 
 
 def require_revision(what: str, there: str, model: ScoringModel | PairModel) -> None:

@@ -52,6 +52,7 @@ __all__ = [
     "claimed",
     "finish",
     "finished_inputs",
+    "forget_others",
     "is_finished",
     "keep_only",
     "last_whole",
@@ -197,6 +198,17 @@ def is_finished(folder: Path) -> bool:
 def finished_inputs(folder: Path) -> Inputs | None:
     """What the finished training in a folder was made from; None where there is none."""
     return read_plan(read_json(folder / TRAINING_FILE)) if is_finished(folder) else None
+
+
+def forget_others(folder: Path, inputs: Inputs) -> None:
+    """Remove a training, finished or not, that was made from other inputs."""
+    steps = folder / STEPS
+    there = finished_inputs(folder)
+    newest = last_whole(steps) if there is None and steps.is_dir() else None
+    if newest is not None:
+        there = read_plan(_plan_there(steps, newest))
+    if there is not None and changes(there, inputs):
+        shutil.rmtree(folder)
 
 
 def require_same(folder: Path, found: Changes) -> None:
