@@ -315,7 +315,7 @@ class _Distillation:
         }
         if labels is not None:
             data["labels"] = Input(labels_input(labels).digest, "labels")
-        # where the base is says nothing: what is in it counts, and the folder may be moved
+        # what is in the base counts, not where it lies: the folder may be moved
         values = recipe.to_dict() | {"model": asdict(recipe.model) | {"base": ""}}
         base = {
             kind: Input(one.digest, self._named(one.name))

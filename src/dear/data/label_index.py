@@ -83,31 +83,20 @@ class Rows:
 
     @classmethod
     def of(cls, queries: Keys, passages: Keys, scores: Scores, texts: Keys) -> Rows:
-        """Columns in any order, (N,) each; of a pair that comes again the last row counts.
-
-        TwoLabelsError where both rows are of the same texts.
-        """
+        """Columns in any order, (N,) each; of a pair that comes again the last row counts."""
         order = np.lexsort((passages, queries))  # stable: the last stays last
-        queries, passages, texts = queries[order], passages[order], texts[order]
+        queries, passages = queries[order], passages[order]
         again = (queries[1:] == queries[:-1]) & (passages[1:] == passages[:-1])
         if again.any():
-            twice = np.flatnonzero(again & (texts[1:] == texts[:-1]))
-            if len(twice):
-                raise TwoLabelsError(queries[twice[0]], passages[twice[0]])
             last = np.append(~again, True)
-            order, queries, passages, texts = (
-                order[last],
-                queries[last],
-                passages[last],
-                texts[last],
-            )
+            order, queries, passages = order[last], queries[last], passages[last]
         different = np.flatnonzero(np.append(True, queries[1:] != queries[:-1])[: len(queries)])
         return cls(
             queries[different],
             np.append(different, len(queries)).astype(np.int64),
             passages,
             scores[order],
-            texts,
+            texts[order],
         )
 
     def find(self, queries: Keys, passages: Keys) -> Places:

@@ -218,6 +218,8 @@ class LabelStore:
             raise DataError(f"the id {excerpt(error.object)} is no valid text") from None
         except TwoLabelsError:
             raise DataError.at(self.folder, None, "a pair would be labelled twice") from None
+        if len(rows) != len(pairs):
+            raise DataError.at(self.folder, None, "a pair would be labelled twice")
         shard = self.folder / f"shard-{self._number:06d}.parquet"
         _write_shard(shard, pairs, scores, texts, self.stamp)
         self._index.add(rows, new)
@@ -461,16 +463,24 @@ def _add(index: LabelIndex, paths: Sequence[Path], manifest: _Manifest) -> None:
     query_ids = [i for shard in shards for i in shard[0]]
     passage_ids = [i for shard in shards for i in shard[1]]
     keys = query_keys(query_ids), id_keys(passage_ids)
+    rows = Rows.of(
+        *keys, np.concatenate([s[2] for s in shards]), np.concatenate([s[3] for s in shards])
+    )
+    if len(rows) != len(query_ids) and len(paths) > 1:  # of a pair, only the last row would be seen
+        for path in paths:
+            _add(index, [path], manifest)
+        return
     try:
-        rows = Rows.of(
-            *keys, np.concatenate([s[2] for s in shards]), np.concatenate([s[3] for s in shards])
-        )
-        index.add(rows, index.count_new(rows))
+        new = index.count_new(rows)
     except TwoLabelsError as error:
         at = np.flatnonzero((keys[0] == error.args[0]) & (keys[1] == error.args[1]))[-1]
         ends = np.cumsum([len(shard[0]) for shard in shards])
         path = paths[int(np.searchsorted(ends, at, side="right"))]
         raise _two_labels(path, query_ids[at], passage_ids[at]) from None
+    if len(rows) != len(query_ids):
+        pairs = list(zip(query_ids, passage_ids, strict=True))
+        raise _two_labels(paths[0], *next(p for i, p in enumerate(pairs) if p in pairs[:i]))
+    index.add(rows, new)
 
 
 def _two_labels(path: Path, query_id: str, passage_id: str) -> DataError:

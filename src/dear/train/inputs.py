@@ -93,8 +93,11 @@ def changes(there: Inputs, now: Inputs) -> Changes:
     """How `now` differs from what a training was made from, in what it reads.
 
     Data that has changed by kind, but of which it reads the same, is no change. What `now` knows
-    not at all, by kind or exactly, is not compared.
+    not at all, by kind or exactly, is not compared. Where the base's content is known, it does not
+    count where it lies.
     """
+    if "base" in there and "base" in now:
+        there, now = _without_place(there), _without_place(now)
     if not any(kind in now for kind in BY_KIND):
         there = there.without(BY_KIND)
     exact = [kind for kind in EXACT if kind in now]
@@ -108,6 +111,12 @@ def changes(there: Inputs, now: Inputs) -> Changes:
         drop = set(exact) if data else set()
     by_kind = {kind: words for kind, words in found.by_kind.items() if kind not in drop}
     return Changes(by_kind, found.unverified)
+
+
+def _without_place(inputs: Inputs) -> Inputs:
+    recipe = inputs["recipe"].values or {}
+    model = {key: value for key, value in recipe.get("model", {}).items() if key != "base"}
+    return inputs | {"recipe": Input.of_values({**recipe, "model": model})}
 
 
 def is_of_data(found: Changes) -> bool:
