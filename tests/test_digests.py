@@ -281,7 +281,7 @@ def test_what_differs_is_named_in_one_line() -> None:
     assert set(changes.by_kind) == {"run", "labels", "judgements", "recipe"}
     assert str(changes) == (
         "run (my run): changed; judgements: none there, 'my judgements' now; "
-        "recipe train.epochs: 1 there, 2 now; labels: 'my labels' there, none now"
+        "recipe.train.epochs: 1 there, 2 now; labels: 'my labels' there, none now"
     )
     other = Inputs({"run": Input("2", "a.trec")}).changes(Inputs({"run": Input("3", "b.trec")}))
     assert str(other) == "run: 'a.trec' there, 'b.trec' now"

@@ -183,8 +183,8 @@ def value_differences(there: Any, now: Any, path: str = "") -> list[str]:
 
 def _difference(kind: str, there: Input, now: Input) -> str:
     if there.values is not None and now.values is not None:
-        if found := value_differences(there.values, now.values):
-            return f"{kind} {', '.join(found[:_SHOWN_CHANGES])}"
+        if found := value_differences(there.values, now.values, kind):
+            return ", ".join(found[:_SHOWN_CHANGES])
     elif there.name == now.name and there.name:
         return f"{kind} ({now.name}): changed"
     return f"{kind}: {_called(there)} there, {_called(now)} now"

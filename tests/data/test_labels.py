@@ -141,7 +141,7 @@ def test_a_pair_is_labelled_once(tmp_path: Path) -> None:
         (replace(STAMP, revision="r2"), "revision: 'r1' there, 'r2' now"),
         (
             replace(STAMP, fingerprint="f2", contract={"prompt": "dear", "max_tokens": 228}),
-            "contract max_tokens: 512 there, 228 now",
+            "contract.max_tokens: 512 there, 228 now",
         ),
         (replace(STAMP, fingerprint="f2"), "contract: 'f1' there, 'f2' now"),
     ],

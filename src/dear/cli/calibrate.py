@@ -315,7 +315,7 @@ def _scored(scorer: PairModel, asked: _Asked) -> Run:
     with these weights and over these texts."""
     from dear.cli.fuse import rank_all
     from dear.cli.runs import gathered
-    from dear.data.inputs import pairs_input
+    from dear.data.inputs import pairs_input, texts_input
     from dear.data.origins import read_origin
     from dear.models.revisions import scoring_inputs
     from dear.rank.reranker import Reranker
@@ -325,7 +325,7 @@ def _scored(scorer: PairModel, asked: _Asked) -> Run:
     if origin is not None and origin.model is not None:
         now = Inputs(scoring_inputs(scorer), complete=False)
         found = origin.inputs.changes(now)
-        if not found:  # only then: all texts of the run are read for it
+        if not found and origin.values.get("all_texts") != texts_input(asked.opened).digest:
             texts = pairs_input(gathered(asked.opened, asked.whole), asked.opened.name)
             found = origin.inputs.changes(now | {"texts": texts})
         if found or found.unverified:

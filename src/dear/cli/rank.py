@@ -122,7 +122,7 @@ def rank(
     """Rerank a run with a model, with a listwise backend, or with one behind the other."""
     from dear.data.collections import open_collection
     from dear.data.formats import read_run, write_run
-    from dear.data.inputs import pairs_input, run_input
+    from dear.data.inputs import pairs_input, run_input, texts_input
     from dear.evaluate.cost import Meter, stage
     from dear.models.engines.early import EarlyExit
     from dear.models.revisions import scoring_inputs
@@ -223,6 +223,8 @@ def rank(
             "split": split,
             "top_k": top_k,
             "queries": len(ranked),
+            # where all texts are the same, those of the pairs need not be looked at
+            "all_texts": texts_input(opened).digest,
             "seconds": round(seconds, 3),
             "cost": _cost(spent, device if model or (lists and lists.is_local) else None) | stages,
         },

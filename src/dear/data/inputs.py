@@ -64,6 +64,12 @@ def queries_input(collection: Collection, queries: Mapping[str, Query]) -> Input
     return Input(digest, collection.name)
 
 
+def texts_input(collection: Collection) -> Input:
+    """Every passage and every query of a collection."""
+    queries = queries_input(collection, collection.queries())
+    return Input(lines_digest([corpus_input(collection).digest, queries.digest]), collection.name)
+
+
 def judgements_input(judgements: Judgements, name: str) -> Input:
     """All grades. name: the collection and the split."""
 

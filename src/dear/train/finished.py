@@ -34,14 +34,18 @@ def changes_since(recipe: Recipe, folder: Path, *, opened: Opened | None = None)
     try:
         data = data_inputs(recipe, with_labels=_reads_labels(recipe), opened=opened)
         found = changes(there, inputs_of(recipe, data, {}))
-        if is_of_data(found):
-            found = changes(there, inputs_of(recipe, data, _exact(recipe, opened)))
     except DearError as error:
         logger.warning("%s: its inputs cannot be compared: %s", folder, error)
         now = Inputs({"recipe": Input.of_values(recipe.to_dict())}, complete=False)
         found = there.changes(now)
         return Changes(found.by_kind, tuple(kind for kind in there if kind != "recipe"))
-    return found
+    if not is_of_data(found):
+        return found
+    try:
+        return changes(there, inputs_of(recipe, data, _exact(recipe, opened)))
+    except DearError as error:  # labels of other texts, for one
+        logger.warning("%s", error)
+        return found
 
 
 def _reads_labels(recipe: Recipe) -> bool:

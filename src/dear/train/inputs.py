@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from dear.data.collections import Collection, open_collection
 from dear.data.held_out import held_out_queries
-from dear.data.inputs import corpus_input, judgements_input, queries_input, run_input
+from dear.data.inputs import judgements_input, run_input, texts_input
 from dear.data.labels import labels_input
 from dear.data.passage_table import passages_digest
 from dear.data.training_rows import open_rows
@@ -147,9 +147,7 @@ def _add_rows(source: DataRecipe, add: Any) -> None:
 
 
 def _add_collection(collection: Collection, source: DataRecipe, add: Any) -> None:
-    queries = queries_input(collection, collection.queries())
-    digests = [corpus_input(collection).digest, queries.digest]
-    add("texts", Input(lines_digest(digests), collection.name))
+    add("texts", texts_input(collection))
     if source.judged:
         name = f"{collection.name}, {source.split}"
         add("judgements", judgements_input(collection.judgements(source.split), name))

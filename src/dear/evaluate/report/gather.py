@@ -10,7 +10,7 @@ from pathlib import Path
 from dear.artifacts import read_json, versions
 from dear.data.collections import Collection, open_collection
 from dear.data.formats import read_lists, read_run
-from dear.data.inputs import corpus_input, judgements_input, pairs_input
+from dear.data.inputs import judgements_input, pairs_input, texts_input
 from dear.data.origins import Origin, first_stage_of, read_origin
 from dear.digests import Input, Inputs
 from dear.errors import ConfigError, DataError, nearest
@@ -78,7 +78,7 @@ def gather(
         )
         models = found.models(made)
         revisions = {} if revision is None else {n: revision(m) for n, m in models.items()}
-        notes += found.stale(made, revisions, texts=texts)
+        notes += found.stale(made, revisions)
         maps = _maps(made, models, revisions, notes)
         made = dataclasses.replace(made, notes=(*notes, *made.notes))
         for name, model in models.items():
@@ -92,7 +92,10 @@ def gather(
                 costs={n: Cost.of(read_json(folder / p)) for n, p in one.costs.items()},
                 thoughts={n: _thoughts(folder / p) for n, p in one.thoughts.items()},
                 reliability=[_reliability(made, name, one) for name, one in maps.items()],
-                inputs=_inputs(opened, one.split, texts=texts),
+                inputs={
+                    "judgements": judgements_input(opened.judgements(one.split), one.split).digest,
+                    "texts": texts_input(opened).digest,
+                },
                 published=_published(plan, made),
             )
         )
@@ -174,7 +177,7 @@ class _Gathered:
             origin=None if origin is None else origin.values,
         )
 
-    def stale(self, made: Study, revisions: Mapping[str, str], *, texts: bool) -> list[str]:
+    def stale(self, made: Study, revisions: Mapping[str, str]) -> list[str]:
         """What there is to say about runs that were made from something else than is there now."""
         said: list[str] = []
         for entry in made.entries:
@@ -184,7 +187,7 @@ class _Gathered:
             now = Inputs(complete=False)
             if entry.name in revisions:
                 now |= {"model": Input(revisions[entry.name], origin.model)}
-            if texts and not origin.inputs.changes(now):
+            if origin.values.get("all_texts") != texts_input(self.collection).digest:
                 run = entry.source.run
                 queries, corpus = self.collection.queries(), self.collection.corpus
                 pairs = [gather_texts(ranking, queries, corpus) for ranking in run.values()]
@@ -279,12 +282,6 @@ def _maps(
                 "ranked, and is left out; `dear calibrate` fits it again"
             )
     return found
-
-
-def _inputs(collection: Collection, split: str, *, texts: bool) -> dict[str, str]:
-    """What was measured with, by kind: digests."""
-    found = {"judgements": judgements_input(collection.judgements(split), split).digest}
-    return found | ({"texts": corpus_input(collection).digest} if texts else {})
 
 
 def _reliability(made: Study, name: str, calibration: Calibration) -> Reliability:
