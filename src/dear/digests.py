@@ -217,6 +217,11 @@ def file_digest(path: Path) -> str:
     return file_digests([path])[0]
 
 
+def file_input(path: Path, name: str = "") -> Input:
+    """A file, to its bytes."""
+    return Input(file_digest(path)[:32], name or str(path))
+
+
 def file_digests(paths: Sequence[Path]) -> list[str]:
     """`file_digest` of each; many files of one folder cost one look into the cache."""
     found: dict[Path, str] = {}

@@ -23,7 +23,7 @@ from dear.artifacts import atomic_path, read_json, versions, write_json
 from dear.data.collections import Collection
 from dear.data.formats import read_run, write_run
 from dear.data.inputs import corpus_input, judgements_input, queries_input, run_input
-from dear.digests import Input, Inputs, value_differences
+from dear.digests import Input, Inputs, file_input, value_differences
 from dear.errors import ConfigError, DataError
 from dear.recipes import DataRecipe, DistillRecipe, LossRecipe, Recipe
 from dear.records import Judgements, Query, Ranking, Run, gather
@@ -688,4 +688,4 @@ def _why_again(
 
 
 def _file_digest(path: Path) -> str:
-    return run_input(path).digest
+    return file_input(path).digest

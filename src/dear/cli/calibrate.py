@@ -20,6 +20,7 @@ from dear.cli.runs import (
     SplitOption,
     candidates_of,
     check_folder,
+    there_already,
 )
 from dear.digests import Input, Inputs, file_digest
 from dear.errors import ConfigError
@@ -125,7 +126,7 @@ def calibrate(
     if there.exists():
         from dear.evaluate.calibration import Calibration
 
-        _there_already(there, Calibration.load(there).inputs, asked.inputs(model, probability))
+        there_already(there, Calibration.load(there).inputs, asked.inputs(model, probability))
         return
     found = _probabilities(model, probability, asked, options)
     _show(found, found.save(folder), model if output is None else None)
@@ -161,7 +162,7 @@ def _early(
         }
     )
     if (output / JSON_FILE).exists():
-        _there_already(output / JSON_FILE, EarlyExit.inputs_of(output), inputs)
+        there_already(output / JSON_FILE, EarlyExit.inputs_of(output), inputs)
         return
     check_folder(output)
     scorer = open_model(model, **options)
@@ -208,23 +209,6 @@ def _early_gain(
         list(way.rank_candidates(candidates, top_k=top_k))
         seconds.append(time.perf_counter() - started)
     return seconds[0] / max(seconds[1], 1e-9)
-
-
-def _there_already(path: Path, there: Inputs, now: Inputs) -> None:
-    """Nothing is done where what is there was made from the same. ConfigError: from something
-    else."""
-    found = there.changes(now)
-    if found:
-        raise ConfigError(
-            f"{path} was made from other inputs ({found}); remove it to make it anew, or write "
-            "elsewhere with --output"
-        )
-    if found.unverified:
-        raise ConfigError(
-            f"{path} is there already, and does not say what it was made from; remove it to "
-            "make it anew"
-        )
-    summary(f"{path}: made from the same inputs; nothing was done")
 
 
 @dataclass(frozen=True, kw_only=True)

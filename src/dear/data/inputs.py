@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from dear.digests import Input, file_digest, lines_digest, remembered
+from dear.digests import Input, file_input, lines_digest, remembered
 from dear.records import Candidates, Judgements, Passage, Query, Run
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def judgements_input(judgements: Judgements, name: str) -> Input:
 def run_input(run: Run | Path, name: str = "") -> Input:
     """A run in memory, or a run's file, to its bytes."""
     if isinstance(run, Path):
-        return Input(file_digest(run)[:32], name or str(run))
+        return file_input(run, name)
 
     def lines() -> Iterator[str]:
         for query_id, ranking in run.items():

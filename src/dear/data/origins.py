@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dear.artifacts import read_json, versions, write_json
-from dear.data.inputs import run_input
-from dear.digests import Inputs, file_digest
+from dear.digests import Inputs, file_digest, file_input
 
 FORMAT = "dear-run/1"
 
@@ -105,7 +104,7 @@ def first_stage_of(
             return run, None
         if origin.first_stage is not None:
             if origin.first_stage.is_file():
-                now = Inputs({"run": run_input(origin.first_stage)}, complete=False)
+                now = Inputs({"run": file_input(origin.first_stage)}, complete=False)
                 if origin.inputs.changes(now):
                     said = f"{origin.first_stage} has changed since {run} was made from it"
                 return origin.first_stage, said
