@@ -3,14 +3,15 @@
     python benchmarks/digests.py --before SRC --work FOLDER [--rows 1000000 --rows 10000000]
 
 labelling: the same pairs of pydocs, labelled into a new folder by this source tree and by an
-earlier one (SRC, a folder that holds `dear`, such as `src` of a `git worktree` at 3380414) in turns,
-each in a process of its own, in processor time of `dear.label.label` alone. The teacher is the
-cheapest there is for a pair, a bi-encoder that embeds each text once: any other hides digests better.
+earlier one in turns (SRC, a folder that holds `dear`; `git archive 3380414 src` gives one), each in
+a process of its own, in processor time of `dear.label.label` alone. The teacher is the cheapest
+there is for a pair, a bi-encoder that embeds each text once: with any other, digests are a smaller
+part.
 look_up: a known digest of a corpus of 100,000 passages in one file, and the first one.
 stores: labels with MS MARCO's numbers for ids, 200 passages a query: bytes a row on disk and in the
 index, opening, membership of 100,000 pairs, and the labels of 64 queries x 16 passages.
 reading: SHA-256 of a 1 GiB file, and finding it again.
-The table goes to benchmarks/results/digests.json. Processor time counts, as the machine may be shared.
+The table goes to benchmarks/results/digests.json. Times are of the processor where they say cpu.
 """
 
 from __future__ import annotations

@@ -433,6 +433,7 @@ class _Distillation:
             stage_seconds=dict(self.seconds),
         )
         values = asdict(found) | {"folder": self.folder.name, "versions": versions()}
+        values["inputs"] = Inputs(self._measured_with(split)).to_dict()
         write_json(self.folder / RESULTS, json.loads(json.dumps(values)))
         if split.test_judgements is not None:
             with atomic_path(self.folder / PLOT) as path:
@@ -525,6 +526,13 @@ class _Distillation:
             return {}
         name = f"{self.collection.name}, train"
         return {"judgements": judgements_input(split.train_judgements, name)}
+
+    def _measured_with(self, split: _Split) -> dict[str, Input]:
+        if split.test_judgements is None:
+            return self._texts(split.test)
+        name = f"{self.collection.name}, test"
+        judged = judgements_input(split.test_judgements, name)
+        return {**self._texts(split.test), "judgements": judged}
 
     def _run_path(self, part: str) -> Path:
         return self.folder / "first-stage" / f"{part}.trec"

@@ -17,7 +17,7 @@ import json
 import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,8 @@ logger = logging.getLogger(__name__)
 
 PairId = tuple[str, str]
 """(query id, passage id)."""
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -238,8 +240,8 @@ class LabelStore:
 def open_store(folder: Path, stamp: Stamp) -> Iterator[LabelStore]:
     """The store in `folder`, made if need be, for this process alone.
 
-    One that an earlier version wrote is brought to this version's form: its shards stay, and that
-    their texts are not known.
+    One that an earlier version wrote is brought to this version's form; its shards stay as they
+    are, and so does that their texts are not known.
     Raises ContractMismatch if the folder holds labels of another teacher, collection or
     contract, DataError if another process writes to it or a shard is damaged.
     """
@@ -297,13 +299,16 @@ class _Manifest:
 
     def brought_up(self, folder: Path, stamp: Stamp) -> _Manifest:
         """As `stamp` has it now, in this version's form; written if it was not so."""
-        former = self.former
-        if self.stamp != stamp and not self.stamp.inputs.changes(
-            replace(stamp, former=None).inputs
-        ):
-            stamp = self.stamp  # but for the contract's name
-        if self.stamp != stamp:
+        former, unverified = self.former, self.stamp.inputs.changes(stamp.inputs).unverified
+        if unverified:
             former = (*former, self.stamp)
+            logger.warning(
+                "%s: unverified: an earlier version wrote these labels, and looked less closely at "
+                "their %s; they are kept",
+                *(folder, " and ".join(unverified)),
+            )
+        else:
+            stamp = self.stamp  # the same but for the contract's name
         found = _Manifest(FORMAT, stamp, former, self.next_shard)
         if found != self or read_json(folder / MANIFEST).get("next_shard") != self.next_shard:
             change = {"format": FORMAT, **stamp.to_dict(), "next_shard": self.next_shard}
