@@ -280,7 +280,7 @@ def test_what_differs_is_named_in_one_line() -> None:
     changes = there.changes(now)
     assert set(changes.by_kind) == {"run", "labels", "judgements", "recipe"}
     assert str(changes) == (
-        "run (my run): changed; judgements: none there, 'my judgements' now; "
+        "run (my run) changed; judgements: none there, 'my judgements' now; "
         "recipe.train.epochs: 1 there, 2 now; labels: 'my labels' there, none now"
     )
     other = Inputs({"run": Input("2", "a.trec")}).changes(Inputs({"run": Input("3", "b.trec")}))

@@ -104,7 +104,7 @@ def test_a_changed_passage_is_seen_by_every_stage_that_reads_it(mine: tuple[Path
 
     done, said, found = again(with_parts(corpus=change), tiny(str(base)), folder)
     assert done == STAGES
-    assert "corpus (tiny): changed" in said["retrieve train"]
+    assert "corpus (tiny) changed" in said["retrieve train"]
     fresh = distill(with_parts(corpus=change), tiny(str(base)), folder.parent / "fresh")
     assert [row.score for row in found.rows] == [row.score for row in fresh.rows]
     assert read_labels(folder / "labels" / "teacher").scores != before
@@ -120,7 +120,7 @@ def test_changed_training_judgements_train_again_and_test_judgements_only_count(
 
     done, said, _ = again(with_parts(judgements=learn), tiny(str(base)), folder)
     assert done == TRAINED
-    assert "judgements (tiny, train): changed" in said["train teacher"]
+    assert "judgements (tiny, train) changed" in said["train teacher"]
 
     def both(judged: dict[str, Any]) -> None:
         learn(judged)

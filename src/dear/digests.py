@@ -186,7 +186,7 @@ def _difference(kind: str, there: Input, now: Input) -> str:
         if found := value_differences(there.values, now.values, kind):
             return ", ".join(found[:_SHOWN_CHANGES])
     elif there.name == now.name and there.name:
-        return f"{kind} ({now.name}): changed"
+        return f"{kind} ({now.name}) changed"
     return f"{kind}: {_called(there)} there, {_called(now)} now"
 
 

@@ -197,12 +197,12 @@ def assert_fresh() -> None:
 @pytest.mark.parametrize(
     ("edit", "kind"),
     [
-        (edit_texts, "texts (animals): changed"),
-        (edit_judgements, "judgements (animals, train): changed"),
-        (edit_run, "run (bm25): changed"),
-        (edit_labels, "labels (labels): changed"),
-        (edit_weights("base"), "base (base): changed"),
-        (edit_tokenizer("base"), "tokenizer (base): changed"),
+        (edit_texts, "texts (animals) changed"),
+        (edit_judgements, "judgements (animals, train) changed"),
+        (edit_run, "run (bm25) changed"),
+        (edit_labels, "labels (labels) changed"),
+        (edit_weights("base"), "base (base) changed"),
+        (edit_tokenizer("base"), "tokenizer (base) changed"),
         (edit_recipe, "recipe.train.groups_per_step: 4 there, 2 now"),
     ],
     ids=["texts", "judgements", "run", "labels", "base", "tokenizer", "recipe"],
@@ -256,9 +256,9 @@ def test_train_does_not_learn_from_labels_of_another_collection_with_the_same_id
 @pytest.mark.parametrize(
     ("edit", "kind"),
     [
-        (edit_labels, "labels (labels): changed"),
-        (edit_weights("base"), "base (base): changed"),
-        (edit_tokenizer("base"), "tokenizer (base): changed"),
+        (edit_labels, "labels (labels) changed"),
+        (edit_weights("base"), "base (base) changed"),
+        (edit_tokenizer("base"), "tokenizer (base) changed"),
     ],
     ids=["labels", "base", "tokenizer"],
 )
@@ -315,11 +315,11 @@ def test_rank_writes_down_what_it_ranked(
 @pytest.mark.parametrize(
     ("edit", "kind"),
     [
-        (edit_texts, "texts (animals): changed"),
-        (edit_judgements, "judgements (animals, dev): changed"),
-        (edit_run, "run (animals/runs/bm25.dev.trec): changed"),
-        (edit_weights("student"), "model (student): changed"),
-        (edit_tokenizer("student"), "model (student): changed"),
+        (edit_texts, "texts (animals) changed"),
+        (edit_judgements, "judgements (animals, dev) changed"),
+        (edit_run, "run (animals/runs/bm25.dev.trec) changed"),
+        (edit_weights("student"), "model (student) changed"),
+        (edit_tokenizer("student"), "model (student) changed"),
     ],
     ids=["texts", "judgements", "run", "weights", "tokenizer"],
 )
@@ -350,8 +350,8 @@ def test_calibrate_does_nothing_where_its_map_is_of_the_same_inputs(world: Path)
     ("edit", "words"),
     [
         (nothing, "its scores are taken from there"),
-        (edit_texts, "but scored again: texts (animals): changed"),
-        (edit_weights("student"), "but scored again: model (student): changed"),
+        (edit_texts, "but scored again: texts (animals) changed"),
+        (edit_weights("student"), "but scored again: model (student) changed"),
     ],
     ids=["nothing", "texts", "weights"],
 )
@@ -368,8 +368,8 @@ def test_calibrate_takes_scores_only_from_a_run_of_the_same_inputs(
 @pytest.mark.parametrize(
     ("edit", "words"),
     [
-        (edit_texts, "student was ranked from other inputs (texts (animals): changed)"),
-        (edit_weights("student"), "student was ranked from other inputs (model (student): changed"),
+        (edit_texts, "student was ranked from other inputs (texts (animals) changed)"),
+        (edit_weights("student"), "student was ranked from other inputs (model (student) changed"),
         (edit_run, "bm25.test.trec has changed since student.trec was made from it"),
     ],
     ids=["texts", "weights", "run"],
