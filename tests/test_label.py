@@ -155,7 +155,7 @@ def test_progress_counts_what_is_there_and_what_comes(tiny: Collection, tmp_path
     ("teacher", "difference"),
     [
         (Fake(name="other"), "teacher: 'fake' there, 'other' now"),
-        (Fake(fingerprint="g", template="b"), "contract template: None there, 'b' now"),
+        (Fake(fingerprint="g", template="b"), "contract.template: None there, 'b' now"),
     ],
 )
 def test_labels_of_another_teacher_are_refused_and_kept(

@@ -21,6 +21,7 @@ from transformers import (
 )
 
 from dear.data.collections import Collection
+from dear.data.inputs import pair_digests, text_keys
 from dear.data.labels import Stamp, open_store
 from dear.recipes import Recipe, parse_recipe
 from dear.records import Passage, Query, Ranking
@@ -172,9 +173,13 @@ def write_labels(folder: Path, tiny: Collection, *, leave_out: int = 0, factor: 
         for q, p in pairs
     ]
     stamp = Stamp(collection="tiny", teacher=NO_MODEL, revision="1", fingerprint="f")
+    texts = pair_digests(
+        text_keys(queries[q].text for q, _ in pairs),
+        text_keys(corpus[p].full_text for _, p in pairs),
+    )
     with open_store(folder, stamp) as store:
         kept = len(pairs) - leave_out
-        store.append(pairs[:kept], factor * np.array(scores[:kept], dtype=np.float32))
+        store.append(pairs[:kept], factor * np.array(scores[:kept], dtype=np.float32), texts[:kept])
     return str(folder)
 
 

@@ -95,6 +95,15 @@ def read_json(path: Path | str) -> dict[str, Any]:
     return value
 
 
+def cache_folder(name: str) -> Path:
+    """DEAR_CACHE/NAME, else ~/.cache/dear/NAME (XDG_CACHE_HOME moves it); it may be removed at any
+    time."""
+    if own := os.environ.get("DEAR_CACHE"):
+        return Path(own).expanduser() / name
+    home = os.environ.get("XDG_CACHE_HOME")
+    return (Path(home) if home else Path.home() / ".cache") / "dear" / name
+
+
 def versions() -> dict[str, str]:
     """Versions of Python and of the libraries that numbers depend on."""
     found = {"python": platform.python_version()}

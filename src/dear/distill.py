@@ -1,7 +1,8 @@
 """The whole way: retrieve, teach, label, distil, rank, evaluate; each stage once.
 
-Everything is below one folder. A stage that ended leaves a note in `stages/` with what it made;
-a later run of the same distillation takes it over as long as that is still there, unchanged.
+Everything is below one folder. A stage that ended leaves a note in `stages/` with what it was made
+from and what it made; a later run of the same distillation takes it over as long as both are
+unchanged, and does it again otherwise.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -19,11 +22,14 @@ from typing import TYPE_CHECKING, Any
 from dear.artifacts import atomic_path, read_json, versions, write_json
 from dear.data.collections import Collection
 from dear.data.formats import read_run, write_run
+from dear.data.inputs import corpus_input, judgements_input, queries_input, run_input
+from dear.digests import Input, Inputs, file_input, value_differences
 from dear.errors import ConfigError, DataError
 from dear.recipes import DataRecipe, DistillRecipe, LossRecipe, Recipe
 from dear.records import Judgements, Query, Ranking, Run, gather
 
 if TYPE_CHECKING:
+    from dear.label import FirstStage
     from dear.models.opening import PairModel
 
 MEASURE = "nDCG@10"
@@ -138,6 +144,8 @@ class _Distillation:
         self.watch = watch
         self.note = note
         self.seconds: dict[str, float] = {}
+        self._corpus: Input | None = None
+        self._done_now = False
 
     def run(self) -> Distilled:
         self._claim()
@@ -168,7 +176,11 @@ class _Distillation:
     def _retrieve(self, part: str, queries: Mapping[str, Query], top_k: int) -> Run:
         from dear.data.bm25 import options_for, retrieve
 
-        path = self.folder / "first-stage" / f"{part}.trec"
+        path = self._run_path(part)
+        options = options_for(self.collection.name)
+        inputs = self._texts(queries) | {
+            "bm25": Input.of_values(asdict(options) | {"top_k": top_k})
+        }
 
         def work() -> dict[str, Any]:
             with self.watch(f"retrieving, {part}", "queries") as report:
@@ -176,13 +188,16 @@ class _Distillation:
                     self.collection.corpus,
                     queries,
                     top_k=top_k,
-                    options=options_for(self.collection.name),
+                    options=options,
                     progress=report,
                 )
             write_run(path, run, "bm25")
             return {}
 
-        self._stage(f"retrieve {part}", work, path)
+        if path.is_file() and not set(read_run(path)) <= set(queries):
+            self.note(f"retrieve {part}: other queries are asked now")
+            path.unlink()
+        self._stage(f"retrieve {part}", inputs, work, path, _file_digest)
         return read_run(path)
 
     def _teacher(self, split: _Split, run: Run) -> str:
@@ -204,17 +219,26 @@ class _Distillation:
         return f"biencoder:{self.folder / 'teacher'}"
 
     def _labels(self, split: _Split, run: Run, teacher: str) -> Path:
+        from dear.data.labels import labels_input
         from dear.label import FirstStage, label_with_all
         from dear.models.opening import open_model
+        from dear.models.revisions import revision_named
 
         path = self.folder / "labels"
         weight = self.recipe.teacher.first_stage
+        wanted = {q: run[q] for q in _sample(run, self.recipe.student.queries)}
+        inputs = {
+            **self._texts({q: split.train[q] for q in wanted}),
+            **self._judged_by(split),
+            "run": run_input(self._run_path("train"), "first-stage/train.trec"),
+            "teacher": Input(revision_named(teacher), self._named(teacher)),
+        }
 
         def work() -> dict[str, Any]:
-            wanted = {q: run[q] for q in _sample(run, self.recipe.student.queries)}
             teachers: dict[str, PairModel | FirstStage] = {"teacher": open_model(teacher)}
             if weight:
                 teachers["first-stage"] = FirstStage([wanted])
+            self._drop_labels_of_others(path, teachers)
             with self.watch("labelling", "pairs") as report:
                 done = label_with_all(
                     self.collection,
@@ -225,10 +249,31 @@ class _Distillation:
                     judged=split.train_judgements,
                     progress=report,
                 )
+            if done[0].changed:
+                self.note(
+                    f"label: {done[0].changed:,} pairs scored again because their texts changed, "
+                    f"{done[0].kept:,} kept"
+                )
             return {"pairs": done[0].scored + done[0].kept}
 
-        self._stage("label", work, path)
+        self._stage("label", inputs, work, path, lambda p: labels_input(p).digest)
         return path
+
+    def _drop_labels_of_others(
+        self, path: Path, teachers: Mapping[str, PairModel | FirstStage]
+    ) -> None:
+        """Stores of another teacher, or of another run: nothing in them is of use here."""
+        from dear.data.labels import MANIFEST, read_stamp
+        from dear.label import stamp_of
+
+        for name, teacher in teachers.items():
+            store = path / name
+            if not (store / MANIFEST).is_file():
+                continue
+            found = read_stamp(store).inputs.changes(stamp_of(self.collection.name, teacher).inputs)
+            if found:
+                self.note(f"label: all labels of {store.name} are made again ({found})")
+                shutil.rmtree(store)
 
     def _student(self, name: str, split: _Split, labels: Path | None) -> None:
         """The student, or, without labels, the same student trained on judgements alone."""
@@ -252,40 +297,78 @@ class _Distillation:
         self._train(name, recipe, split, stage.queries, labels)
 
     def _train(
-        self, name: str, recipe: Recipe, split: _Split, queries: int | None, labels: Path | None
+        self,
+        name: str,
+        recipe: Recipe,
+        split: _Split,
+        queries_limit: int | None,
+        labels: Path | None,
     ) -> None:
+        from dear.data.labels import labels_input
+        from dear.models.revisions import base_inputs, checkpoint_digest
+
         path = self.folder / name
+        data = {
+            **self._texts(split.train),
+            **self._judged_by(split),
+            "run": run_input(self._run_path("train"), "first-stage/train.trec"),
+        }
+        if labels is not None:
+            data["labels"] = Input(labels_input(labels).digest, "labels")
+        # what is in the base counts, not where it lies: the folder may be moved
+        values = recipe.to_dict() | {"model": asdict(recipe.model) | {"base": ""}}
+        base = {
+            kind: Input(one.digest, self._named(one.name))
+            for kind, one in base_inputs(recipe.model.base).items()
+        }
+        inputs = {"recipe": Input.of_values(values), **base, **data}
 
         def work() -> dict[str, Any]:
+            from dear.data.label_texts import LabelCheck
             from dear.data.labels import read_labels
-            from dear.train.checkpoints import TRAINING_FILE, is_finished
+            from dear.train.checkpoints import TRAINING_FILE, forget_others, is_finished
             from dear.train.examples import draw_groups, examples_of
-            from dear.train.pointwise import train
+            from dear.train.inputs import inputs_of
+            from dear.train.pointwise import exact_inputs, train
 
-            if is_finished(path):  # killed between its end and the stage's note
-                return _trained(read_json(path / TRAINING_FILE)["metrics"])
-            run = read_run(self.folder / "first-stage" / "train.trec")
+            run = read_run(self._run_path("train"))
+            queries, corpus = self.collection.queries(), self.collection.corpus
+            check = None
+            if labels is not None:
+                scores = read_labels(labels).scaled(self.recipe.teacher.scale)
+                check = LabelCheck(scores, [str(labels)], self.collection.name)
             groups = draw_groups(
-                {q: run[q] for q in _sample(run, queries)},
+                {q: run[q] for q in _sample(run, queries_limit)},
                 recipe.groups,
                 judgements=split.train_judgements,
-                labels=read_labels(labels).scaled(self.recipe.teacher.scale) if labels else None,
-                corpus=self.collection.corpus,
+                labels=None if check is None else check.over_collection(queries, corpus),
+                corpus=corpus,
                 seed=recipe.train.seed,
             )
+            if check is not None:
+                check.require()
             if not groups:
                 raise DataError(
                     f"{self.collection.name}: BM25 finds fewer than two candidates for every "
                     "training query; the collection is too small to learn from"
                 )
-            examples = examples_of(groups, self.collection.queries(), self.collection.corpus)
+            examples = examples_of(groups, queries, corpus)
+            made_of = inputs_of(recipe, data, exact_inputs(examples, None))
+            forget_others(path, made_of)
+            if is_finished(path):  # of the same examples, or killed before the stage's note
+                self.note(f"train {name}: what it has learnt from has not changed, kept")
+                return _trained(read_json(path / TRAINING_FILE)["metrics"])
             with self.watch(f"training, {name}", "steps") as report:
                 trained = train(
-                    recipe, path, examples=examples, progress=lambda s: report(s.done, s.total)
+                    recipe,
+                    path,
+                    examples=examples,
+                    inputs=data,
+                    progress=lambda s: report(s.done, s.total),
                 )
             return _trained(asdict(trained))
 
-        self._stage(f"train {name}", work, path)
+        self._stage(f"train {name}", inputs, work, path, checkpoint_digest)
 
     def _rank_with_teacher(self, run: Run, teacher: str) -> Run:
         """The teacher as the student knew it: with the first stage's score, if so declared."""
@@ -296,9 +379,17 @@ class _Distillation:
         return fuse_runs(ranked, run, weight) if weight else ranked
 
     def _rank(self, name: str, run: Run, model: str | None = None) -> Run:
+        from dear.models.revisions import checkpoint_digest, revision_named
         from dear.rank.reranker import Reranker
 
         path = self.folder / "ranked" / f"{name}.trec"
+        queries = self.collection.queries()
+        digest = checkpoint_digest(self.folder / name) if model is None else revision_named(model)
+        inputs = {
+            **self._texts({q: queries[q] for q in run}),
+            "run": run_input(self._run_path("test"), "first-stage/test.trec"),
+            "model": Input(digest, self._named(model or str(self.folder / name))),
+        }
 
         def work() -> dict[str, Any]:
             reranker = Reranker(model or self.folder / name)
@@ -317,7 +408,7 @@ class _Distillation:
                 "parameters": reranker.model.parameters,
             }
 
-        self._stage(f"rank {name}", work, path)
+        self._stage(f"rank {name}", inputs, work, path, _file_digest)
         return read_run(path)
 
     # -- the end ---------------------------------------------------------------------------
@@ -342,6 +433,7 @@ class _Distillation:
             stage_seconds=dict(self.seconds),
         )
         values = asdict(found) | {"folder": self.folder.name, "versions": versions()}
+        values["inputs"] = Inputs(self._measured_with(split)).to_dict()
         write_json(self.folder / RESULTS, json.loads(json.dumps(values)))
         if split.test_judgements is not None:
             with atomic_path(self.folder / PLOT) as path:
@@ -411,14 +503,12 @@ class _Distillation:
         """The folder is for this distillation, or ConfigError."""
         plan = {
             "collection": self.collection.name,
-            "texts": _texts_digest(self.collection),
             "recipe": json.loads(json.dumps(self.recipe.to_dict())),
         }
         path = self.folder / PLAN
         if path.is_file():
-            from dear.train.checkpoints import differences
-
-            if found := differences(plan, read_json(path)):
+            there = read_json(path)
+            if found := value_differences({key: there.get(key) for key in plan}, plan):
                 raise ConfigError(
                     f"{self.folder} holds another distillation ({'; '.join(found[:3])}); choose "
                     "another --output, or remove it"
@@ -426,20 +516,62 @@ class _Distillation:
         else:
             write_json(path, plan)
 
-    def _stage(self, name: str, work: Callable[[], dict[str, Any]], made: Path) -> None:
-        """Do `work` unless its note says that it is done and what it made is unchanged."""
+    def _texts(self, queries: Mapping[str, Query]) -> dict[str, Input]:
+        if self._corpus is None:
+            self._corpus = corpus_input(self.collection)
+        return {"corpus": self._corpus, "queries": queries_input(self.collection, queries)}
+
+    def _judged_by(self, split: _Split) -> dict[str, Input]:
+        if split.train_judgements is None:
+            return {}
+        name = f"{self.collection.name}, train"
+        return {"judgements": judgements_input(split.train_judgements, name)}
+
+    def _measured_with(self, split: _Split) -> dict[str, Input]:
+        if split.test_judgements is None:
+            return self._texts(split.test)
+        name = f"{self.collection.name}, test"
+        judged = judgements_input(split.test_judgements, name)
+        return {**self._texts(split.test), "judgements": judged}
+
+    def _run_path(self, part: str) -> Path:
+        return self.folder / "first-stage" / f"{part}.trec"
+
+    def _named(self, model: str) -> str:
+        """Without the folder of this distillation, which may be moved."""
+        return model.replace(f"{self.folder}{os.sep}", "")
+
+    def _stage(
+        self,
+        name: str,
+        inputs: Mapping[str, Input],
+        work: Callable[[], dict[str, Any]],
+        made: Path,
+        digest: Callable[[Path], str],
+    ) -> None:
+        """Do `work` unless its note says that it is done, from the same inputs, and what it made
+        is unchanged."""
         path = self._note_path(name)
-        if path.is_file() and made.exists():
-            there = read_json(path)
-            if there.get("made") == _digest(made):
-                self.seconds[name] = there["stage_seconds"]
-                self.note(f"{name}: done before, kept")
-                return
+        there = read_json(path) if path.is_file() and made.exists() else None
+        why = ""
+        if there is not None and "inputs" not in there:  # an earlier version's
+            why = "a stage before it is another now" if self._done_now else ""
+        elif there is not None:
+            why = _why_again(there, Inputs(inputs), made, digest)
+        if there is not None and not why:
+            self.seconds[name] = there["stage_seconds"]
+            unverified = "" if "inputs" in there else ", unverified: it does not say what it is of"
+            self.note(f"{name}: done before, kept{unverified}")
+            return
+        if why:
+            self.note(f"{name}: done again, {why}")
         started = time.perf_counter()
         result = work()
         seconds = round(time.perf_counter() - started, 1)
-        write_json(path, {**result, "stage_seconds": seconds, "made": _digest(made)})
+        about = {"inputs": Inputs(inputs).to_dict(), "made": digest(made)}
+        write_json(path, {**result, "stage_seconds": seconds, **about})
         self.seconds[name] = seconds
+        self._done_now = True
         self.note(f"{name}: {seconds:.0f} s")
 
     def _note_path(self, name: str) -> Path:
@@ -554,24 +686,14 @@ def _trained(metrics: Mapping[str, Any]) -> dict[str, Any]:
     return {key: metrics[key] for key in ("pairs", "seconds")}
 
 
-def _texts_digest(collection: Collection) -> str:
-    """16 hexadecimal digits over every text: another version of a collection is another one."""
-    digest = hashlib.sha256()
-    for query in collection.queries().values():
-        digest.update(f"{query.id}\0{query.text}\0".encode())
-    for passage in collection.corpus.values():
-        digest.update(f"{passage.id}\0{passage.full_text}\0".encode())
-    return digest.hexdigest()[:16]
+def _why_again(
+    there: Mapping[str, Any], inputs: Inputs, made: Path, digest: Callable[[Path], str]
+) -> str:
+    """Why a stage with this note is to be done again; "" where it is not."""
+    if found := Inputs.from_dict(there["inputs"]).changes(inputs):
+        return f"its inputs differ ({found})"
+    return "" if there.get("made") == digest(made) else f"{made.name} is not as it was made"
 
 
-def _digest(path: Path) -> str:
-    """16 hexadecimal digits over names, sizes and contents below `path`, hidden files aside."""
-    digest = hashlib.sha256()
-    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
-    for file in files:
-        if file.name.startswith("."):
-            continue
-        with file.open("rb") as stream:
-            content = hashlib.file_digest(stream, "sha256").hexdigest()
-        digest.update(f"{file.relative_to(path.parent)}:{content};".encode())
-    return digest.hexdigest()[:16]
+def _file_digest(path: Path) -> str:
+    return file_input(path).digest

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dear.data.inputs import UNKNOWN, Keys, pair_digests, run_input, text_keys
 from dear.data.labels import PairId, Stamp, open_store, write_ensemble
-from dear.errors import ConfigError, DataError
+from dear.digests import lines_digest
+from dear.errors import ConfigError, ContractMismatch, DataError
 from dear.evaluate.cost import Meter, stage
 from dear.records import Judgements, Ranking, Run
 
 if TYPE_CHECKING:
     from dear.data.collections import Collection
     from dear.models.opening import PairModel
+
+logger = logging.getLogger(__name__)
 
 SHARD_PAIRS = 4096
 """Pairs in one shard: what a killed job may have to score again."""
@@ -33,23 +37,29 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """What one labelling job did. scored: pairs now; kept: pairs that were there already."""
+    """What one labelling job did.
+
+    scored: pairs now; changed: how many of them had a label of other texts.
+    kept: pairs that were there already; unverified: how many of them do not say of which texts.
+    """
 
     folder: Path
     scored: int
     kept: int
     seconds: float
+    changed: int = 0
+    unverified: int = 0
 
 
 class FirstStage:
-    """The first stage's own score as a teacher.
+    """The first stage's own score as a teacher: labels of these runs, and of no others.
 
     A relevant passage that the run lacks gets the run's lowest score for that query.
     """
 
     def __init__(self, runs: Sequence[Run], name: str = FIRST_STAGE) -> None:
         self.name = name
-        self.revision = "run"
+        self.revision = f"run-{lines_digest(run_input(run).digest for run in runs)}"
         self.contract: dict[str, Any] = {"kind": "first-stage"}
         self.fingerprint = "first-stage"
         self._scores: dict[str, dict[str, float]] = {}
@@ -58,6 +68,10 @@ class FirstStage:
                 row = self._scores.setdefault(query_id, {})
                 for passage_id, score in zip(ranking.passage_ids, ranking.scores, strict=True):
                     row.setdefault(passage_id, score)
+
+    def former(self, revision: str) -> bool | None:
+        """Earlier versions called every run "run"."""
+        return True if revision == "run" else None
 
     def of(self, pairs: Sequence[PairId]) -> NDArray[np.float32]:
         """float32 (n,) scores by id."""
@@ -75,7 +89,7 @@ def label(
     shard_pairs: int = SHARD_PAIRS,
     progress: Progress | None = None,
 ) -> Labelled:
-    """Score every different pair of `runs` that has no label in `folder` yet.
+    """Score every different pair of `runs` that has no label in `folder`, or one of other texts.
 
     judged: also label the relevant passages (grade > 0) of these judgements, whether or not a
         run found them: training needs their labels too.
@@ -91,9 +105,16 @@ def label(
         raise ConfigError(f"shard_pairs is {shard_pairs}; a shard holds 1 pair or more")
     wanted = _wanted(runs, judged)
     _require_texts(collection, wanted)
-    stamp = _stamp(collection.name, teacher)
+    texts = _text_digests(collection, wanted)
+    stamp = stamp_of(collection.name, teacher)
     with open_store(folder, stamp) as store:
-        todo = [pair for pair in wanted if pair not in store]
+        there, before, known = store.find(wanted)
+        if isinstance(teacher, FirstStage):
+            _require_same_run(teacher, [wanted[i] for i in np.flatnonzero(there)], before, folder)
+        changed = there & (known != UNKNOWN) & (known != texts)
+        unverified = int((there & (known == UNKNOWN)).sum())
+        places = np.flatnonzero(~there | changed)
+        todo = [wanted[i] for i in places]
         kept = len(wanted) - len(todo)
         if progress is not None:
             progress(kept, len(wanted))
@@ -101,16 +122,22 @@ def label(
         with Meter() as meter:
             if todo:
                 _prepare(collection, teacher, wanted, todo)
-            done = kept
-            for shard in _chunks(todo, shard_pairs):
-                report = _counted(progress, done, len(wanted))
-                store.append(shard, _score(collection, teacher, shard, report))
-                done += len(shard)
+            for first in range(0, len(todo), shard_pairs):
+                shard = todo[first : first + shard_pairs]
+                report = _counted(progress, kept + first, len(wanted))
+                scores = _score(collection, teacher, shard, report)
+                store.append(shard, scores, texts[places[first : first + shard_pairs]])
         if todo:
             new = None if tokens is None else getattr(teacher, "tokens_scored", tokens) - tokens
             pointwise = stage("pairs", len(todo), meter.spent.seconds, tokens=new)
             store.record({"cost": meter.spent.to_dict() | {"pointwise": pointwise}})
-    return Labelled(folder, len(todo), kept, meter.spent.seconds)
+    if unverified:
+        logger.warning(
+            "%s: %s labels are unverified: an earlier version wrote them without digests of their "
+            "texts; label into another folder to be sure of them",
+            *(folder, f"{unverified:,}"),
+        )
+    return Labelled(folder, len(todo), kept, meter.spent.seconds, int(changed.sum()), unverified)
 
 
 def label_with_all(
@@ -133,12 +160,16 @@ def label_with_all(
     names = [slug(name) for name in teachers]
     if len(set(names)) != len(names):
         raise ConfigError(f"two teachers share a folder's name: {', '.join(names)}")
-    done = [
-        label(collection, runs, teacher, folder / name, judged=judged, progress=progress)
-        for name, teacher in zip(names, teachers.values(), strict=True)
-    ]
+    done: dict[str, Labelled] = {}
+    # the first stage first: that it is another run is found out before hours of other work
+    for name, teacher in sorted(
+        zip(names, teachers, strict=True), key=lambda n: n[1] != FIRST_STAGE
+    ):
+        done[name] = label(
+            collection, runs, teachers[teacher], folder / name, judged=judged, progress=progress
+        )
     write_ensemble(folder, dict(zip(names, weights, strict=True)))
-    return done
+    return [done[name] for name in names]
 
 
 def slug(name: str) -> str:
@@ -179,9 +210,32 @@ def _require_texts(collection: Collection, pairs: Iterable[PairId]) -> None:
             )
 
 
+def _text_digests(collection: Collection, pairs: Sequence[PairId]) -> Keys:
+    """uint64 (n,): a digest of each pair's texts."""
+    queries, corpus = collection.queries(), collection.corpus
+    query_ids = list(dict.fromkeys(q for q, _ in pairs))
+    passage_ids = list(dict.fromkeys(p for _, p in pairs))
+    of_query = dict(zip(query_ids, text_keys(queries[q].text for q in query_ids), strict=True))
+    passages = text_keys(corpus[p].full_text for p in passage_ids)
+    of_passage = dict(zip(passage_ids, passages, strict=True))
+    return pair_digests(
+        np.array([of_query[q] for q, _ in pairs], dtype=np.uint64),
+        np.array([of_passage[p] for _, p in pairs], dtype=np.uint64),
+    )
+
+
 def _texts(collection: Collection, pairs: Iterable[PairId]) -> list[tuple[str, str]]:
     queries, corpus = collection.queries(), collection.corpus
     return [(queries[q].text, corpus[p].full_text) for q, p in pairs]
+
+
+def _require_same_run(
+    teacher: FirstStage, pairs: Sequence[PairId], before: NDArray[np.float32], folder: Path
+) -> None:
+    """ContractMismatch where these pairs have another run's scores: what an earlier version wrote
+    does not say of which run it is."""
+    if not np.array_equal(teacher.of(pairs), before[np.isfinite(before)]):
+        raise ContractMismatch(f"{folder} holds the scores of another run; choose another folder")
 
 
 def _counted(progress: Progress | None, before: int, total: int) -> Progress:
@@ -219,21 +273,27 @@ def _score(
     return teacher.score(_texts(collection, shard), report)
 
 
-def _stamp(collection: str, teacher: PairModel | FirstStage) -> Stamp:
+def stamp_of(collection: str, teacher: PairModel | FirstStage) -> Stamp:
+    """Of the labels that this teacher gives the pairs of a collection."""
     contract = teacher.contract
+    plain = contract if isinstance(contract, dict) else contract.to_dict()
     return Stamp(
         collection=collection,
         teacher=teacher.name,
         revision=teacher.revision,
         fingerprint=teacher.fingerprint,
-        contract=contract if isinstance(contract, dict) else contract.to_dict(),
+        contract={**plain, **getattr(teacher, "computing", {})},
+        former=teacher.former if isinstance(teacher, FirstStage) else _former(teacher.name),
     )
 
 
-def _chunks(items: Sequence[PairId], size: int) -> Iterator[list[PairId]]:
-    iterator = iter(items)
-    while chunk := list(islice(iterator, size)):
-        yield chunk
+def _former(name: str) -> Callable[[str], bool | None]:
+    def check(digest: str) -> bool | None:
+        from dear.models.revisions import former  # only here: it loads torch
+
+        return former(name, digest)
+
+    return check
 
 
 def subset(run: Run, query_ids: Iterable[str]) -> dict[str, Ranking]:

@@ -81,5 +81,9 @@ def test_refusals_are_one_line(
     line = dear(*rank, "--model", deep, "--early", tmp_path / "nothing").line
     assert "nothing" in line
     again = ("calibrate", deep, "-o", early, "--collection", animals, "--run", run)
-    assert "holds an early exit already" in dear(*again).line
+    assert (
+        "settings.keep: 0.5 there, 0.99 now, settings.top_k: 1 there, 10 now" in dear(*again).line
+    )
+    same = dear(*again, "--split", "dev", "--top-k", 1, "--keep", 0.5)
+    assert "made from the same inputs; nothing was done" in same.out
     assert not (tmp_path / "out.trec").exists()

@@ -138,4 +138,5 @@ def test_refusals_are_one_line(model: Path, animals: Path, passages: Path) -> No
     assert "calibration.json" in refused(*rerank, "--calibration", animals)
     assert not (model / "calibration.json").exists()
     good(*fit(model, animals), "--split", "test", "--allow-test")
-    assert "is there already" in refused(*fit(model, animals))
+    assert "nothing was done" in good(*fit(model, animals), "--split", "test", "--allow-test")
+    assert "was made from other inputs" in refused(*fit(model, animals))

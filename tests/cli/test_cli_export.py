@@ -45,12 +45,17 @@ def test_an_export_ranks_like_any_model(
 
 
 def test_an_export_is_not_overwritten_and_not_exported_again(
-    export: Path, reranker: Path, tmp_path: Path
+    animals: Path, run: Path, export: Path, reranker: Path, tmp_path: Path
 ) -> None:
     before = sorted((p.name, p.stat().st_mtime_ns) for p in export.iterdir())
-    assert "holds an export already" in dear("export", reranker, "-o", export).line
+    line = dear("export", reranker, "-o", export).line
+    assert "dear_export.json was made from other inputs" in line
+    assert "settings.dtype: 'int8' there, 'bfloat16' now" in line
     assert sorted((p.name, p.stat().st_mtime_ns) for p in export.iterdir()) == before
     assert "is an export" in dear("export", export, "-o", tmp_path / "again").line
+    same = ("--dtype", "int8", "--collection", animals, "--run", run, "--pairs", 20)
+    assert "nothing was done" in dear("export", reranker, "-o", export, *same).out
+    assert sorted((p.name, p.stat().st_mtime_ns) for p in export.iterdir()) == before
 
 
 def test_wrong_options_are_one_line(reranker: Path, tmp_path: Path) -> None:

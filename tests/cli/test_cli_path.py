@@ -82,7 +82,7 @@ def test_a_finished_training_is_not_repeated(walk: Walk) -> None:
     assert "finished already" in again
     other = dear(*words)
     assert other.status == 2
-    assert "another recipe" in other.line
+    assert "recipe.train.max_steps: 3 there, 2 now" in other.line
     assert contents(walk / "student") == before
 
 

@@ -100,7 +100,7 @@ def test_shards_are_added_and_never_changed(tmp_path: Path) -> None:
     write(folder, {("q", "b"): 2.0})
     after = files(folder)
     assert set(after) == {"manifest.json", "shard-000000.parquet", "shard-000001.parquet"}
-    assert {name: after[name] for name in before} == before
+    assert after["shard-000000.parquet"] == before["shard-000000.parquet"]
     assert read_labels(folder).of("q", ["b", "a", "c"]).tolist()[:2] == [2.0, 1.0]
     assert np.isnan(read_labels(folder).of("q", ["c"])).all()
 
@@ -108,8 +108,9 @@ def test_shards_are_added_and_never_changed(tmp_path: Path) -> None:
 def test_a_shard_says_whose_it_is(tmp_path: Path) -> None:
     folder = write(tmp_path / "l", {("q", "a"): 1.0})
     schema = pq.read_schema(folder / "shard-000000.parquet")
-    assert schema.names == ["query_id", "passage_id", "score"]
+    assert schema.names == ["query_id", "passage_id", "score", "texts"]
     assert schema.field("score").type == pa.float32()
+    assert schema.field("texts").type == pa.uint64()
     assert json.loads(schema.metadata[b"dear"])["teacher"] == "t"
     assert json.loads((folder / "manifest.json").read_text())["contract"] == STAMP.contract
 
@@ -152,9 +153,9 @@ def test_a_pair_is_labelled_once(tmp_path: Path) -> None:
         (replace(STAMP, revision="r2"), "revision: 'r1' there, 'r2' now"),
         (
             replace(STAMP, fingerprint="f2", contract={"prompt": "dear", "max_tokens": 228}),
-            "contract max_tokens: 512 there, 228 now",
+            "contract.max_tokens: 512 there, 228 now",
         ),
-        (replace(STAMP, fingerprint="f2"), "contract: f1 there, f2 now"),
+        (replace(STAMP, fingerprint="f2"), "contract: 'f1' there, 'f2' now"),
     ],
 )
 def test_other_labels_are_refused_with_the_difference(
@@ -340,7 +341,7 @@ def test_a_folder_without_a_manifest(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ('{"format": "other/1"}', "not of format dear-labels/1"),
+        ('{"format": "other/1"}', "not of format dear-labels/2"),
         ('{"format": "dear-labels/1", "teacher": "t"}', "not a label manifest"),
         ("{", "broken JSON"),
     ],

@@ -12,8 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dear.data import passage_table
-from dear.data.label_table import LabelTable, open_labels
-from dear.data.labels import Stamp, open_store, read_labels
+from dear.data.labels import LabelsOnDisk, Stamp, open_labels, open_store, read_labels
 from dear.data.passage_table import PassageTable, open_passages, write_passages
 from dear.errors import DataError
 from dear.records import Passage
@@ -77,8 +76,8 @@ def test_many_labels_are_those_that_were_written(tmp_path: Path) -> None:
             shard = pairs[first : first + 100]
             store.append(shard, dice.normal(size=len(shard)).astype(np.float32))
     held = read_labels(tmp_path / "l").scaled(3.3)
-    table = open_labels(tmp_path / "l", 3.3, tmp_path / "t", small=0)
-    assert isinstance(table, LabelTable)
+    table = open_labels(tmp_path / "l", 3.3, small=0)
+    assert isinstance(table, LabelsOnDisk)
     assert len(table) == len(pairs) == len(held)
     for q in range(21):
         ids = [f"p{p}" for p in range(31)]
@@ -86,7 +85,7 @@ def test_many_labels_are_those_that_were_written(tmp_path: Path) -> None:
     # a store that has grown is read anew
     with open_store(tmp_path / "l", stamp) as store:
         store.append([("q0", "new")], np.array([1.5], dtype=np.float32))
-    grown = open_labels(tmp_path / "l", 2.0, tmp_path / "t", small=0)
+    grown = open_labels(tmp_path / "l", 2.0, small=0)
     assert grown.of("q0", ["new"]).tolist() == [3.0]
 
 

@@ -81,7 +81,7 @@ def test_a_hub_out_of_reach_says_what_else_there_is(monkeypatch: pytest.MonkeyPa
     assert "\n" not in str(e.value)
     # a revision that is known needs nothing before the rows do
     pinned = open_rows("Tevatron/msmarco-passage@abc")
-    assert pinned.identity == "hf:Tevatron/msmarco-passage@abc/train"
+    assert pinned.digest() == "hf:Tevatron/msmarco-passage@abc/train"
     with pytest.raises(DataError, match="without the hub"):
         next(pinned.read())
 

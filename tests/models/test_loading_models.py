@@ -36,6 +36,7 @@ from dear.models.files import quiet, revision_of
 from dear.models.hardware import pick_attention, pick_device, pick_dtype
 from dear.models.loading import check_length, load_scoring_model, load_weights, pick_layers
 from dear.models.opening import open_model
+from dear.models.revisions import revision_named
 from dear.models.scorer import Scorer
 
 SOME = pairs(6, seed=5)
@@ -161,6 +162,7 @@ def test_the_revision_of_an_adapter_changes_with_its_base(adapter: Callable[...,
     folder, _ = adapter("llama")
     before = load_scoring_model(folder, dtype="float32").revision
     assert before == load_scoring_model(folder, dtype="float32").revision
+    assert before == revision_named(str(folder))
     path = folder.parent / "base" / "model.safetensors"
     weights = {k: v * 1.01 for k, v in load_file(path).items()}
     save_file(weights, path, metadata={"format": "pt"})

@@ -16,13 +16,16 @@ from test_batches import example
 import dear.train.checkpoints
 import dear.train.trainer
 from dear.data.collections import Collection
+from dear.digests import Input
 from dear.errors import BackendError, ConfigError, DataError
 from dear.recipes import Recipe
 from dear.train.checkpoints import TRAINING_FILE, claimed, keep_only, last_whole, mark_whole
+from dear.train.inputs import inputs_of
 from dear.train.pointwise import Step, train
 from kills import die, dies_at, in_a_process
 from tiny_training import collection, recipe, same, weights
 
+F = {"examples": Input("f")}
 DEV = {"collection": "tiny", "queries": 6, "top_k": 12}
 LORA = {"rank": 2, "targets": ["query", "value"], "dropout": 0.1}
 
@@ -167,14 +170,16 @@ def test_with_dev_and_patience_the_same_checkpoint_is_chosen(
 
 
 def test_a_kill_between_report_and_clean_up_is_cleaned_up(
-    bert: str, labels: str, tmp_path: Path
+    bert: str, labels: str, tiny: Collection, tmp_path: Path
 ) -> None:
     made = recipe(bert, labels)
     assert in_a_process(job, made, tmp_path / "out", "never", 0) == 0
     (tmp_path / "out" / "steps" / "checkpoint-10").mkdir(parents=True)
     with pytest.raises(ConfigError, match="is finished; remove the folder to repeat it"):
-        train(made, tmp_path / "out", examples=[example(3, 1)])
+        train(made, tmp_path / "out", collections={"tiny": tiny})
     assert not (tmp_path / "out" / "steps").exists()
+    with pytest.raises(ConfigError, match=r"finished training from other inputs \(examples: "):
+        train(made, tmp_path / "out", examples=[example(3, 1)])
 
 
 @pytest.fixture
@@ -243,7 +248,7 @@ def test_a_second_process_is_refused(
     bert: str, labels: str, tiny: Collection, tmp_path: Path
 ) -> None:
     made = recipe(bert, labels)
-    with claimed(tmp_path / "out", made, "f"):
+    with claimed(tmp_path / "out", inputs_of(made, {}, F)):
         assert in_a_process(refused, made, tmp_path / "out") == 0
     train(made, tmp_path / "out", collections={"tiny": tiny})
 
@@ -251,7 +256,7 @@ def test_a_second_process_is_refused(
 def refused(made: Recipe, folder: Path) -> None:
     with (
         pytest.raises(DataError, match="another process is training here"),
-        claimed(folder, made, "f"),
+        claimed(folder, inputs_of(made, {}, F)),
     ):
         pass
 
@@ -275,11 +280,11 @@ def test_the_newest_whole_checkpoint_counts_by_number(tmp_path: Path) -> None:
 
 def test_checkpoints_cut_short_are_removed_when_training_goes_on(bert: str, tmp_path: Path) -> None:
     made = recipe(bert)
-    with claimed(tmp_path, made, "f") as nothing:
+    with claimed(tmp_path, inputs_of(made, {}, F)) as nothing:
         assert nothing is None
         kept = checkpoint(tmp_path / "steps", 5, whole=True)
         torn = checkpoint(tmp_path / "steps", 10, whole=False)
-    with claimed(tmp_path, made, "f") as resume:
+    with claimed(tmp_path, inputs_of(made, {}, F)) as resume:
         assert resume == kept
         assert not torn.exists()
 
@@ -373,8 +378,8 @@ def test_after_a_loss_that_was_not_finite_training_goes_on_from_the_last_whole_c
 
 def test_the_plan_is_the_recipes_own(bert: str, tmp_path: Path) -> None:
     made = recipe(bert)
-    with claimed(tmp_path, made, "f"):
+    with claimed(tmp_path, inputs_of(made, {}, F)):
         plan = json.loads((tmp_path / "steps" / "plan.json").read_text())
-    assert plan["examples"] == "f"
+    assert plan["inputs"]["examples"] == {"digest": "f"}
     assert plan["recipe"]["train"]["seed"] == made.train.seed
     assert plan["recipe"] != json.loads(json.dumps(replace(made, name="other").to_dict()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,14 +20,16 @@ from dear.cli.runs import (
     SplitOption,
     candidates_of,
     check_folder,
+    there_already,
 )
+from dear.digests import Input, Inputs, file_digest
 from dear.errors import ConfigError
 
 if TYPE_CHECKING:
     from dear.data.collections import Collection
     from dear.evaluate.calibration import Calibration
     from dear.models.opening import PairModel
-    from dear.records import Candidates, Run
+    from dear.records import Candidates, Judgements, Run
 
 QUERIES, QUERIES_EARLY = 200, 60
 
@@ -113,21 +116,19 @@ def calibrate(
     folder = output or Path(model)
     if output is None and not folder.is_dir():
         raise ConfigError(f"{model} is no folder; name one for the map with --output")
-    if (folder / CALIBRATION_FILE).exists():
-        raise ConfigError(f"{folder / CALIBRATION_FILE} is there already; remove it to repeat it")
     if unjudged not in ("leave", "irrelevant"):
         raise ConfigError(f"--unjudged {unjudged!r}: leave or irrelevant")
     check_folder(folder)
-    found = _probabilities(
-        model,
-        probability,
-        collection,
-        run,
-        split,
-        queries or QUERIES,
-        {"min_grade": min_grade, "unjudged": unjudged},
-        options,
+    asked = _Asked.of(
+        collection, run, split, queries or QUERIES, {"min_grade": min_grade, "unjudged": unjudged}
     )
+    there = folder / CALIBRATION_FILE
+    if there.exists():
+        from dear.evaluate.calibration import Calibration
+
+        there_already(there, Calibration.load(there).inputs, asked.inputs(model, probability))
+        return
+    found = _probabilities(model, probability, asked, options)
     _show(found, found.save(folder), model if output is None else None)
 
 
@@ -142,17 +143,27 @@ def _early(
     keep: float,
     options: dict[str, Any],
 ) -> None:
-    from dear.models.engines.early import EarlyExit
+    from dear.data.inputs import pairs_input
+    from dear.models.engines.early import JSON_FILE, EarlyExit
     from dear.models.loading import ScoringModel
     from dear.models.opening import open_model
+    from dear.models.revisions import revision_named
     from dear.models.scorer import Scorer
     from dear.rank.early import calibrate as fit
     from dear.records import every_nth
 
-    if (output / "early_exit.json").exists():
-        raise ConfigError(f"{output}: holds an early exit already; remove the folder to repeat it")
     candidates, _ = candidates_of(collection, run, split)
     picked = every_nth(candidates, queries or QUERIES_EARLY)
+    inputs = Inputs(
+        {
+            "model": Input(revision_named(model), model),
+            "texts": pairs_input(picked, collection),
+            "settings": Input.of_values({"top_k": top_k, "keep": keep}),
+        }
+    )
+    if (output / JSON_FILE).exists():
+        there_already(output / JSON_FILE, EarlyExit.inputs_of(output), inputs)
+        return
     check_folder(output)
     scorer = open_model(model, **options)
     if not isinstance(scorer, Scorer) or not isinstance(scorer.model, ScoringModel):
@@ -168,7 +179,7 @@ def _early(
             batch_tokens=scorer.batch_tokens,
             progress=report,
         )
-    found.save(output)
+    found.save(output, inputs)
     summary(
         f"{output}: candidates leave after layer {found.layer} of {found.layers}; on "
         f"{found.queries} queries {found.recall:.1%} of the full top {top_k} stayed, and "
@@ -200,71 +211,115 @@ def _early_gain(
     return seconds[0] / max(seconds[1], 1e-9)
 
 
-def _probabilities(
-    model: str,
-    kind: str,
-    collection: str,
-    run: str,
-    split: str,
-    queries: int,
-    policy: dict[str, Any],
-    options: dict[str, Any],
-) -> Calibration:
-    from dear.cli.runs import find_run
-    from dear.data.collections import open_collection
-    from dear.data.formats import read_run
-    from dear.data.origins import sha256
+@dataclass(frozen=True, kw_only=True)
+class _Asked:
+    """What a map is fitted on. first: the run's best candidates of the judged queries."""
+
+    opened: Collection
+    path: Path
+    split: str
+    whole: Run
+    first: Run
+    judgements: Judgements
+    policy: dict[str, Any]
+
+    @classmethod
+    def of(
+        cls, collection: str, run: str, split: str, queries: int, policy: dict[str, Any]
+    ) -> _Asked:
+        from dear.cli.runs import find_run
+        from dear.data.collections import open_collection
+        from dear.data.formats import read_run
+        from dear.records import every_nth
+
+        opened = open_collection(collection)
+        if policy["min_grade"] is None:
+            policy = policy | {"min_grade": opened.min_grade}
+        path = find_run(opened, run, split)
+        judgements = opened.judgements(split)
+        whole = read_run(path, ties="written")
+        asked = every_nth((q for q in whole if q in judgements), queries)
+        return cls(
+            opened=opened,
+            path=path,
+            split=split,
+            whole=whole,
+            first={q: whole[q].top(TOP_K) for q in asked},
+            judgements=judgements,
+            policy=policy,
+        )
+
+    def inputs(self, model: str, kind: str) -> Inputs:
+        from dear.cli.runs import gathered
+        from dear.data.inputs import judgements_input, pairs_input, run_input
+        from dear.models.revisions import revision_named
+
+        judged = {q: self.judgements[q] for q in self.first}
+        return Inputs(
+            {
+                "model": Input(revision_named(model), model),
+                "texts": pairs_input(gathered(self.opened, self.first), self.opened.name),
+                "judgements": judgements_input(judged, f"{self.opened.name}, {self.split}"),
+                "run": run_input(self.path),
+                "settings": Input.of_values({"kind": kind, **self.policy}),
+            }
+        )
+
+
+def _probabilities(model: str, kind: str, asked: _Asked, options: dict[str, Any]) -> Calibration:
     from dear.evaluate.calibration import calibrate as fit
     from dear.evaluate.reliability import judged_scores
     from dear.models.opening import open_model
-    from dear.records import every_nth
 
-    opened = open_collection(collection)
-    if policy["min_grade"] is None:
-        policy = policy | {"min_grade": opened.min_grade}
-    path = find_run(opened, run, split)
-    judgements = opened.judgements(split)
-    whole = read_run(path, ties="written")
-    asked = every_nth((q for q in whole if q in judgements), queries)
-    first = {q: whole[q].top(TOP_K) for q in asked}
     # before the model is read: what is relevant does not depend on its scores
-    judged_scores(first, judgements, **policy).require_both()
+    judged_scores(asked.first, asked.judgements, **asked.policy).require_both()
+    inputs = asked.inputs(model, kind)
     scorer = open_model(model, **options)
-    scored = _scored(scorer, opened, path, first)
+    scored = _scored(scorer, asked)
     contract = scorer.contract
     return fit(
-        judged_scores(scored, judgements, **policy),
+        judged_scores(scored, asked.judgements, **asked.policy),
         kind,
         revision=scorer.revision,
         contract=contract if isinstance(contract, dict) else contract.to_dict(),
         fitted_on={
-            "collection": opened.name,
-            "split": split,
-            "run": path.name,
-            "run_sha256": sha256(path),
+            "collection": asked.opened.name,
+            "split": asked.split,
+            "run": asked.path.name,
+            "run_sha256": file_digest(asked.path),
             "depth": TOP_K,
-            **policy,
+            **asked.policy,
         },
+        inputs=inputs,
     )
 
 
-def _scored(scorer: PairModel, opened: Collection, path: Path, run: Run) -> Run:
-    """The run with the model's scores: its own, where the note beside it says that it ranked it."""
+def _scored(scorer: PairModel, asked: _Asked) -> Run:
+    """The run with the model's scores: its own, where the note beside it says that it ranked it,
+    with these weights and over these texts."""
     from dear.cli.fuse import rank_all
     from dear.cli.runs import gathered
+    from dear.data.inputs import pairs_input, texts_input
     from dear.data.origins import read_origin
+    from dear.models.revisions import scoring_inputs
     from dear.rank.reranker import Reranker
 
-    origin = read_origin(path)
-    if origin is not None:
-        same = ("revision", "fingerprint")
-        altered = ("early", "fuse", "listwise")
-        if all(origin.values.get(key) == getattr(scorer, key) for key in same) and not any(
-            origin.values.get(key) for key in altered
-        ):
-            note(f"{path}: ranked by this model; its scores are taken from there")
-            return run
-    return rank_all(Reranker(scorer), gathered(opened, run), "scoring")
+    origin = read_origin(asked.path)
+    altered = ("early", "fuse", "listwise")
+    if origin is not None and origin.model is not None:
+        now = Inputs(scoring_inputs(scorer), complete=False)
+        found = origin.inputs.changes(now)
+        if not found and origin.values.get("all_texts") != texts_input(asked.opened).digest:
+            texts = pairs_input(gathered(asked.opened, asked.whole), asked.opened.name)
+            found = origin.inputs.changes(now | {"texts": texts})
+        if found or found.unverified:
+            why = str(found) or f"it does not say of which {', '.join(found.unverified)} it is"
+            if origin.model == scorer.name:
+                note(f"{asked.path}: ranked by this model, but scored again: {why}")
+        elif not any(origin.values.get(key) for key in altered):
+            note(f"{asked.path}: ranked by this model; its scores are taken from there")
+            return asked.first
+    return rank_all(Reranker(scorer), gathered(asked.opened, asked.first), "scoring")
 
 
 def _show(found: Calibration, path: Path, model: str | None) -> None:

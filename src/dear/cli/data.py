@@ -11,6 +11,7 @@ from dear.cli.output import count, duration, rate, summary
 from dear.cli.progress import progress
 from dear.cli.runs import TOP_K, check_output
 from dear.data.origins import write_origin
+from dear.digests import Input, Inputs
 from dear.errors import DataError
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ def retrieve(
     from dear.data.bm25 import retrieve as search
     from dear.data.collections import open_collection
     from dear.data.formats import write_run
+    from dear.data.inputs import corpus_input, queries_input
     from dear.evaluate.cost import Meter, stage
     from dear.records import count_pairs
 
@@ -100,6 +102,13 @@ def retrieve(
             "seconds": round(spent.seconds, 3),
             "cost": spent.to_dict() | {"search": stage("queries", len(queries), spent.seconds)},
         },
+        inputs=Inputs(
+            {
+                "corpus": corpus_input(opened),
+                "queries": queries_input(opened, queries),
+                "bm25": Input.of_values({**_as_dict(options), "top_k": top_k}),
+            }
+        ),
     )
     summary(
         f"{output}: {count(len(run), 'query')}, {count(count_pairs(run), 'passage')} "

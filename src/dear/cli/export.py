@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
+from dear.artifacts import read_json
 from dear.cli.output import note, summary, table
 from dear.cli.progress import progress
-from dear.cli.runs import RunOption, SplitOption, candidates_of, check_folder
+from dear.cli.runs import RunOption, SplitOption, candidates_of, check_folder, there_already
+from dear.digests import Input, Inputs, lines_digest
 from dear.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -47,7 +49,8 @@ def export(
     from dear.cli.train import check_model
     from dear.export.openvino import export_openvino
     from dear.models.engines.openvino import load_openvino
-    from dear.models.exported import is_exported
+    from dear.models.exported import EXPORT_FILE, is_exported
+    from dear.models.hardware import cpu_has_bfloat16
     from dear.models.loading import load_scoring_model
 
     if dtype not in ("float32", "bfloat16", "int8"):
@@ -56,19 +59,38 @@ def export(
         raise ConfigError("--dtype int8 needs --collection: its pairs set the ranges")
     load_openvino()  # before any weights are read
     check_model(model)
-    if is_exported(output):
-        raise ConfigError(f"{output}: holds an export already; remove the folder to repeat it")
     if is_exported(model):
         raise ConfigError(f"{model}: is an export; name the checkpoint that it was made of")
     texts = None if collection is None else candidates_of(collection, run, split)
+    calibration = [] if texts is None or dtype != "int8" else _spread(texts[0], pairs)
+    inputs = _inputs(model, dtype, calibration)
+    if is_exported(output):
+        there = read_json(output / EXPORT_FILE).get("inputs")
+        there_already(output / EXPORT_FILE, Inputs.from_dict(there), inputs)
+        return
     check_folder(output)
     loaded = load_scoring_model(model, dtype="float32", device="cpu")
-    calibration = [] if texts is None or dtype != "int8" else _spread(texts[0], pairs)
     note(f"exporting {model} as {dtype}" + (f", {len(calibration)} pairs" if calibration else ""))
-    export_openvino(loaded, output, cast("ExportDType", dtype), calibration=calibration)
+    export_openvino(
+        loaded, output, cast("ExportDType", dtype), calibration=calibration, inputs=inputs
+    )
     summary(f"{output}: {dtype} for OpenVINO; use the folder wherever a model is named")
+    if dtype == "bfloat16" and not cpu_has_bfloat16():
+        note("this processor has no bfloat16: here the export computes in float32, and says so")
     if texts is not None and check_queries:
         _compare(model, output, texts, check_queries)
+
+
+def _inputs(model: str, dtype: str, calibration: list[Pair]) -> Inputs:
+    from dear.models.revisions import revision_named
+
+    found = {
+        "model": Input(revision_named(model), model),
+        "settings": Input.of_values({"dtype": dtype}),
+    }
+    if calibration:
+        found["texts"] = Input(lines_digest(text for pair in calibration for text in pair))
+    return Inputs(found)
 
 
 def _spread(candidates: list[Candidates], pairs: int) -> list[Pair]:

@@ -105,6 +105,12 @@ class Lists:
         return self.opened.name
 
     @property
+    def identity(self) -> dict[str, Any]:
+        """What an order depends on beside its texts, as JSON values."""
+        own = getattr(self.opened, "identity", {})
+        return {**self.options, "depth": self.depth, "backend": dict(own)}
+
+    @property
     def is_local(self) -> bool:
         """True where the model computes in this process."""
         return self.named.startswith("local:")

@@ -22,6 +22,8 @@ import typer
 from dear import __version__
 from dear.artifacts import is_full
 from dear.cli.output import quiet
+from dear.cli.progress import lines
+from dear.digests import watch
 from dear.errors import DearError, nearest
 
 COMMANDS: dict[str, str] = {
@@ -146,7 +148,7 @@ def _surroundings(*, debug: bool, hush: bool) -> Iterator[None]:
     logger.addHandler(handler)
     logger.setLevel(logging.DEBUG if debug else logging.ERROR if hush else logging.WARNING)
     logger.propagate = False
-    token = quiet.set(hush)
+    token, watched = quiet.set(hush), watch.set(lines)
     try:
         with warnings.catch_warnings():
             if not debug and not sys.warnoptions:
@@ -155,6 +157,7 @@ def _surroundings(*, debug: bool, hush: bool) -> Iterator[None]:
             yield
     finally:
         quiet.reset(token)
+        watch.reset(watched)
         logger.removeHandler(handler)
         logger.setLevel(level)
         logger.propagate = propagates

@@ -45,6 +45,12 @@ def progress(what: str, unit: str) -> Iterator[Report]:
         yield _PlainLines(what, unit)
 
 
+@contextlib.contextmanager
+def lines(what: str, unit: str) -> Iterator[Report]:
+    """The same in plain lines, for work that may go on inside another's bar."""
+    yield _Silent() if quiet.get() else _PlainLines(what, unit)
+
+
 class _Silent:
     def __call__(self, done: int, total: int, /, *, before: int = 0, extra: str = "") -> None: ...
 

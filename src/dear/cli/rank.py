@@ -22,6 +22,7 @@ from dear.cli.output import count, duration, rate, summary
 from dear.cli.runs import check_output, find_run, gathered
 from dear.cli.train import check_model
 from dear.data.origins import write_origin
+from dear.digests import Input, Inputs
 from dear.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -121,7 +122,10 @@ def rank(
     """Rerank a run with a model, with a listwise backend, or with one behind the other."""
     from dear.data.collections import open_collection
     from dear.data.formats import read_run, write_run
+    from dear.data.inputs import pairs_input, run_input, texts_input
     from dear.evaluate.cost import Meter, stage
+    from dear.models.engines.early import EarlyExit
+    from dear.models.revisions import scoring_inputs
     from dear.rank.fusion import fuse_runs
     from dear.rank.reranker import Reranker
     from dear.records import limit_run
@@ -165,6 +169,7 @@ def rank(
     ranked: Run = first
     pairs, seconds = 0, 0.0
     values: dict[str, Any] = {}
+    inputs = {"texts": pairs_input(candidates, opened.name), "run": run_input(path)}
     spent: list[Spent] = []
     stages: dict[str, Any] = {}
     if model is not None:
@@ -188,6 +193,9 @@ def rank(
         stages["pointwise"] = stage("pairs", pairs, seconds, **tokens)
         if isinstance(weight, float):
             ranked = fuse_runs(ranked, first, weight)
+        inputs |= scoring_inputs(reranker.model)
+        if early is not None:
+            inputs["early"] = EarlyExit.input_of(early)
         values = {
             **_model_values(reranker),
             "early": None if early is None else str(early),
@@ -204,6 +212,8 @@ def rank(
         spent.append(meter.spent)
         stages["lists"] = lists.cost(report)
         values = {"model": lists.name} | values | {"listwise": lists.values(report)}
+        # its digest alone: a server's options may be nobody's business
+        inputs["lists"] = Input(Input.of_values(lists.identity).digest, lists.name)
     write_run(output, ranked, _tag(model or f"listwise-{strategy}"))
     write_origin(
         output,
@@ -213,10 +223,13 @@ def rank(
             "split": split,
             "top_k": top_k,
             "queries": len(ranked),
+            # where all texts are the same, those of the pairs need not be looked at
+            "all_texts": texts_input(opened).digest,
             "seconds": round(seconds, 3),
             "cost": _cost(spent, device if model or (lists and lists.is_local) else None) | stages,
         },
         first_stage=path,
+        inputs=Inputs(inputs),
     )
     if dev is not None:
         summary(curve_line(weight, curve, dev, fuse_split), output)
@@ -266,4 +279,5 @@ def _model_values(reranker: Reranker) -> dict[str, Any]:
         "fingerprint": model.fingerprint,
         "contract": contract if isinstance(contract, dict) else contract.to_dict(),
         "parameters": model.parameters,
+        "engine": getattr(model, "engine_name", None),
     }

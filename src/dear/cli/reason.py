@@ -14,6 +14,7 @@ from dear.cli.output import count, duration, rate, summary
 from dear.cli.reason_work import Work
 from dear.cli.runs import check_folder, find_run
 from dear.cli.train import check_model
+from dear.digests import Input, Inputs
 from dear.errors import ConfigError, DataError, nearest
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from dear.reason.leakage import HeldOut
     from dear.reason.sample import Drawn
     from dear.reason.select import Selected
-    from dear.records import Ranking
+    from dear.records import Judgements, Ranking
 
 KEEP_TAU, KEEP_NDCG = 0.3, 0.5
 ANSWERS = "answers.jsonl"
@@ -165,12 +166,16 @@ def reason(
                 f"nothing to check the order with: {opened.name} has no judgements for split "
                 f"{split!r}; give --labels or a --teacher"
             )
+        judgements = opened.judgements(split) if judged else None
+        scores, check = work.labels(folders, weights, opened)
+        work.inputs |= _inputs(opened, run or "", split, judgements)
         drawn = sample(
             opened,
             _run(opened, run or "", split),
             plan,
-            labels=work.labels(folders, weights, opened),
-            judgements=opened.judgements(split) if judged else None,
+            labels=scores,
+            check=check,
+            judgements=judgements,
             need_relevant=threshold.keep_ndcg is not None,
             leaking_queries=held.queries,
             leaking_passages=held.passages,
@@ -207,6 +212,7 @@ def reason(
             "leak_passages": "allowed" if allow_leaks else leak_passages,
         },
         "generator": work.generator,
+        "inputs": Inputs(work.inputs).to_dict(),
         "held_out": {
             "collections": held.collections,
             "queries": len(held.queries),
@@ -288,6 +294,18 @@ def _run(opened: Collection, run: str, split: str) -> Mapping[str, Ranking]:
     from dear.data.formats import read_run
 
     return read_run(find_run(opened, run, split), ties="written")
+
+
+def _inputs(
+    opened: Collection, run: str, split: str, judgements: Judgements | None
+) -> dict[str, Input]:
+    """What the lists are drawn from."""
+    from dear.data.inputs import corpus_input, judgements_input, run_input
+
+    found = {"texts": corpus_input(opened), "run": run_input(find_run(opened, run, split))}
+    if judgements is not None:
+        found["judgements"] = judgements_input(judgements, f"{opened.name}, {split}")
+    return found
 
 
 def _held_out(

@@ -9,12 +9,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dear.cli.output import count, note
+from dear.cli.output import count
 from dear.cli.progress import progress
+from dear.digests import Input, lines_digest
 
 if TYPE_CHECKING:
     from dear.backends import Backend, Completion
     from dear.data.collections import Collection
+    from dear.data.label_texts import LabelCheck
     from dear.data.labels import Labels
     from dear.models.opening import PairModel
     from dear.prompts.listwise import ListwisePrompt
@@ -28,7 +30,7 @@ DRAFTS = "drafts.jsonl"
 
 @dataclass
 class Work:
-    """generator: for the report.  lines: for the summary.
+    """generator: for the report.  inputs: what the set is made from.  lines: for the summary.
 
     new: examples that were made now, in `seconds`.
     """
@@ -36,30 +38,33 @@ class Work:
     folder: Path
     teacher: Callable[[], PairModel]
     generator: dict[str, Any] = field(default_factory=dict)
+    inputs: dict[str, Input] = field(default_factory=dict)
     new: int = 0
     seconds: float = 0.0
     lines: list[str] = field(default_factory=list)
 
     def labels(
         self, folders: Sequence[str], weights: Sequence[float], opened: Collection
-    ) -> Labels | None:
-        """One order out of the labels in these folders."""
-        from dear.data.labels import ensemble, read_labels
+    ) -> tuple[Labels | None, LabelCheck | None]:
+        """One order out of the labels in these folders, and what compares it with texts."""
+        from dear.data.label_texts import LabelCheck
+        from dear.data.labels import ensemble, labels_input, read_labels
 
         if not folders:
-            return None
+            return None, None
         members = [read_labels(folder) for folder in folders]
         found = members[0]
         if len(members) > 1:
             found = ensemble(members, weights or (1.0,) * len(members))
-        other = next((s.collection for s in found.stamps if s.collection != opened.name), None)
-        if other is not None:
-            note(f"the labels are of collection {other!r}, the lists of {opened.name!r}")
+        self.inputs["labels"] = Input(
+            lines_digest(labels_input(Path(folder)).digest for folder in folders),
+            ", ".join(folders),
+        )
         self.generator["labels"] = [
             {"teacher": s.teacher, "revision": s.revision, "fingerprint": s.fingerprint}
             for s in found.stamps
         ]
-        return found
+        return found, LabelCheck(found, folders, opened.name)
 
     def extract(self, questions: Sequence[Question], evidence: Evidence) -> list[Answer]:
         """Order and evidence by the teacher."""
@@ -131,10 +136,12 @@ class Work:
     def _scoring(
         self, what: str
     ) -> Iterator[tuple[PairModel, Drafts, Callable[[int, int, int], None]]]:
+        from dear.models.revisions import scoring_inputs
         from dear.reason.drafts import open_drafts
 
         with open_drafts(self.folder / DRAFTS) as drafts, progress(what, "examples") as report:
             teacher, before = self.teacher(), len(drafts)
+            self.inputs |= scoring_inputs(teacher)
             self.generator["teacher"] = {
                 "teacher": teacher.name,
                 "revision": teacher.revision,

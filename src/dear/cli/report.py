@@ -111,7 +111,7 @@ def report(
         *(w for a in also or [] for w in ("--also", str(a))),
     ]
     texts = queries > 0 and write_report in writers
-    found = gather(plan, folder, command=shlex.join(words), texts=texts)
+    found = gather(plan, folder, command=shlex.join(words), texts=texts, revision=_revision)
     for path, write in zip(outputs, writers, strict=True):
         if write is write_report:
             write_report(path, found, max_queries=queries)
@@ -123,6 +123,12 @@ def report(
     runs = sum(len(part.study.entries) for part in found.parts)
     for path in outputs:
         summary(f"{path}: {count(runs, 'run')} on {count(len(found.parts), 'collection')}", path)
+
+
+def _revision(model: Path) -> str:
+    from dear.models.revisions import revision_named
+
+    return revision_named(str(model))
 
 
 def _plan(

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
-from dear.errors import DataError
+from dear.cli.output import summary
+from dear.digests import Inputs
+from dear.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from dear.data.collections import Collection
@@ -120,6 +122,23 @@ def check_folder(folder: Path, named: Path | None = None) -> None:
             else error.strerror
         )
         raise DataError.at(named or folder, None, f"cannot be written: {reason}") from None
+
+
+def there_already(path: Path, there: Inputs, now: Inputs) -> None:
+    """Nothing is done where what is there was made from the same. ConfigError: from something
+    else."""
+    found = there.changes(now)
+    if found:
+        raise ConfigError(
+            f"{path} was made from other inputs ({found}); remove it to make it anew, or write "
+            "elsewhere with --output"
+        )
+    if found.unverified:
+        raise ConfigError(
+            f"{path} is there already, and does not say what it was made from; remove it to "
+            "make it anew"
+        )
+    summary(f"{path}: made from the same inputs; nothing was done")
 
 
 def gathered(collection: Collection, run: Run) -> list[Candidates]:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dear.artifacts import read_json
 from dear.cli.launching import (
     GpusOption,
     MainAddressOption,
@@ -20,7 +18,7 @@ from dear.cli.launching import (
     places_of,
 )
 from dear.cli.models import BatchOption, DeviceOption, DTypeOption
-from dear.cli.output import count, duration, rate, summary
+from dear.cli.output import count, duration, note, rate, summary
 from dear.cli.progress import Report, progress
 from dear.cli.runs import check_folder, read_runs
 from dear.cli.trained import told_fitted, told_learnt, told_trained
@@ -56,8 +54,7 @@ def train(
 
     wanted = load_recipe(recipe, changes or ())
     if is_finished(output):
-        _require_same(wanted, output)
-        summary(f"{output}: this training is finished already; nothing was done")
+        _finished(wanted, output)
         return
     check_folder(output)
     if launched(
@@ -92,15 +89,17 @@ def train(
     summary(told_trained(trained))
 
 
-def _require_same(recipe: Recipe, folder: Path) -> None:
-    from dear.train.checkpoints import TRAINING_FILE
+def _finished(recipe: Recipe, folder: Path) -> None:
+    """Nothing is done where the training in the folder is of the same inputs."""
+    from dear.train.checkpoints import require_same
+    from dear.train.finished import changes_since
 
-    there = read_json(folder / TRAINING_FILE).get("recipe")
-    if json.loads(json.dumps(recipe.to_dict())) != there:
-        raise ConfigError(
-            f"{folder} holds the finished training of another recipe; choose another folder or "
-            "remove it"
-        )
+    found = changes_since(recipe, folder)
+    assert found is not None
+    require_same(folder, found)
+    summary(f"{folder}: this training is finished already; nothing was done")
+    if found.unverified:
+        note(f"{folder}: unverified: it does not say of which {', '.join(found.unverified)}")
 
 
 def _steps(report: Report) -> Callable[[Step], None]:
@@ -262,8 +261,11 @@ def _require_form(folder: Path, *, several: bool) -> None:
 
 
 def _labelled(done: Labelled) -> str:
-    kept = f", {done.kept:,} were there" if done.kept else ""
+    again = ""
+    if done.changed:
+        again = f", {done.changed:,} of them scored again because their texts changed"
+    kept = f", {done.kept:,} kept" if done.kept else ""
     return (
         f"{done.folder}: {count(done.scored, 'pair')} in {duration(done.seconds)} "
-        f"({rate(done.scored, done.seconds)}){kept}"
+        f"({rate(done.scored, done.seconds)}){again}{kept}"
     )

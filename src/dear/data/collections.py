@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TypeAlias
@@ -17,7 +17,7 @@ from dear.data.catalogue import (
     known_names,
 )
 from dear.data.catalogue.entry import DEFAULT_GRADE, DEFAULT_MEASURE
-from dear.data.folders import answers_reader, corpus_reader, folder_queries
+from dear.data.folders import answers_reader, corpus_files, corpus_reader, folder_queries
 from dear.data.formats import beir_files, read_qrels, read_run
 from dear.data.places import (
     ListedCollection,
@@ -68,6 +68,8 @@ class Collection:
         made_runs: Mapping[str, Callable[[str], dict[str, Ranking]]] | None = None,
         folder: Path | None = None,
         entry: CollectionEntry | None = None,
+        corpus_files: Callable[[], Sequence[Path]] | None = None,
+        pinned: str = "",
     ) -> None:
         """corpus, queries, qrels (by split), answers: called once, when first asked for.
 
@@ -75,7 +77,11 @@ class Collection:
         have no judgements.  answers: query id → what a passage must hold to answer it.
         made_runs: name → the run of a split, where it is no file.
         entry: what the catalogue knows about it.
+        corpus_files: all that the corpus is read from, where that is files.
+        pinned: names a published corpus that never changes.
         """
+        self.pinned = pinned
+        self._corpus_files = corpus_files
         self.name, self.folder, self.entry = name, folder, entry
         self._read_corpus, self._read_queries = corpus, queries
         self._qrels, self._runs = dict(qrels or {}), dict(runs or {})
@@ -134,6 +140,7 @@ class Collection:
             runs=files.runs,
             answers=answers_reader(root),
             entry=entry,
+            corpus_files=partial(corpus_files, root),
         )
 
     def __repr__(self) -> str:
@@ -143,6 +150,11 @@ class Collection:
     def corpus(self) -> Mapping[str, Passage]:
         """Passage id → passage."""
         return self._read_corpus()
+
+    @property
+    def corpus_files(self) -> Sequence[Path]:
+        """All that the corpus is read from; empty where it is no files."""
+        return () if self._corpus_files is None else self._corpus_files()
 
     @cached_property
     def _all_queries(self) -> dict[str, Query]:

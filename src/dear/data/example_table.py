@@ -12,14 +12,14 @@ import fcntl
 import hashlib
 import itertools
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, overload
 
-from dear.artifacts import atomic_path, read_json, write_json
+from dear.artifacts import atomic_path, cache_folder, read_json, write_json
 from dear.data.groups import Group
+from dear.digests import text_digest
 from dear.errors import DataError
 
 FORMAT = "dear-examples/1"
@@ -170,8 +170,7 @@ def keep(
     folder: where tables are kept; the cache where None. One process writes a table, others that
     want the same one wait for it.
     """
-    text = json.dumps({"format": FORMAT, **key}, sort_keys=True)
-    name = hashlib.sha256(text.encode()).hexdigest()[:24]
+    name = text_digest(json.dumps({"format": FORMAT, **key}, sort_keys=True))
     path = (folder or cache_folder("examples")) / f"{name}.arrow"
     if about_path(path).exists():
         table = ExampleTable(path)
@@ -217,12 +216,6 @@ def write_table(
 def about_path(path: Path) -> Path:
     """The note that makes a file a whole table."""
     return path.with_suffix(".json")
-
-
-def cache_folder(name: str) -> Path:
-    """~/.cache/dear/NAME (XDG_CACHE_HOME moves it); it may be removed at any time."""
-    home = os.environ.get("XDG_CACHE_HOME")
-    return (Path(home) if home else Path.home() / ".cache") / "dear" / name
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ from dear.data.formats import (
 )
 from dear.data.formats.answers import read_answers
 from dear.data.formats.beir import plain_or_gz
+from dear.data.formats.plain import document_files
 from dear.errors import DataError
 from dear.records import Passage, Query
 
@@ -32,6 +33,15 @@ def corpus_reader(root: Path) -> Callable[[], dict[str, Passage]] | None:
             return partial(read, path)
     documents = root / "corpus"
     return partial(read_document_folder, documents) if documents.is_dir() else None
+
+
+def corpus_files(root: Path) -> list[Path]:
+    """All files that `corpus_reader` reads; empty where it holds none."""
+    for ending in ("jsonl", "tsv", "txt"):
+        if path := plain_or_gz(root / f"corpus.{ending}"):
+            return [path]
+    documents = root / "corpus"
+    return document_files(documents) if documents.is_dir() else []
 
 
 def folder_queries(root: Path) -> dict[str, Query]:

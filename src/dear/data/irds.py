@@ -57,6 +57,7 @@ def _open(name: str, ids: Mapping[str, str], entry: CollectionEntry | None) -> C
         qrels={s: partial(judgements, one) for s, one in by_split.items() if one.has_qrels()},
         answers=all_answers if _has_answers(first) else None,
         entry=entry,
+        pinned=f"irds:{ids[next(iter(ids))]}",
     )
 
 

@@ -2,9 +2,11 @@
 
 A store is a folder of Parquet shards and a `manifest.json`. It belongs to one collection, one
 teacher (with the revision of its weights) and one scoring contract; every shard carries the same
-stamp, and checksums of its pages. Shards are only ever added, each written whole or not at all,
-so a killed writer loses the shard it was at and nothing else. A folder of stores with an
-`ensemble.json` reads as one teacher.
+stamp, and checksums of its pages. Beside each score stands a digest of the two texts that it is
+for: a pair whose texts have changed is scored again, into a later shard, and the latest row of a
+pair counts. Shards are only ever added, each written whole or not at all, so a killed writer loses
+the shard it was at and nothing else; a shard's number is never used again. A folder of stores with
+an `ensemble.json` reads as one teacher.
 """
 
 from __future__ import annotations
@@ -12,9 +14,10 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +25,42 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dear.artifacts import atomic_path, read_json, write_json
+from dear.data.inputs import UNKNOWN, Keys
+from dear.data.label_index import (
+    KEPT_ROWS,
+    LabelIndex,
+    Rows,
+    Scores,
+    TwoLabelsError,
+    id_keys,
+    load,
+    query_keys,
+)
+from dear.digests import Input, Inputs, file_digests, lines_digest, signature
 from dear.errors import ConfigError, ContractMismatch, DataError, excerpt
 from dear.records import Run
 
 MANIFEST = "manifest.json"
 ENSEMBLE = "ensemble.json"
-FORMAT = "dear-labels/1"
-COLUMNS = ("query_id", "passage_id", "score")
-_SHARD = re.compile(r"shard-(\d{6})\.parquet")
+FORMAT = "dear-labels/2"
+FORMER_FORMAT = "dear-labels/1"
+"""Without digests of texts."""
+
+COLUMNS = ("query_id", "passage_id", "score", "texts")
+
+SMALL_BYTES = 16 << 20
+"""Of shards, about a million pairs: `open_labels` reads a store below this into memory."""
+
+_SHARD = re.compile(r"shard-(\d{6,})\.parquet")
+_SHARDS_AT_ONCE = 64
+_FLUSHED_ROWS = 1 << 23
+
+logger = logging.getLogger(__name__)
 
 PairId = tuple[str, str]
 """(query id, passage id)."""
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,6 +69,8 @@ class Stamp:
 
     contract: the scoring contract as a dict, or how a zero-shot teacher was asked.
     fingerprint: the contract's.
+    former: whether a revision or a fingerprint that an earlier version wrote is this one; see
+        `dear.digests.Input`.
     """
 
     collection: str
@@ -48,36 +78,42 @@ class Stamp:
     revision: str
     fingerprint: str
     contract: dict[str, Any] = field(default_factory=dict)
+    former: Callable[[str], bool | None] | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def inputs(self) -> Inputs:
+        contract = {key: value for key, value in self.contract.items() if key != "name"}
+        return Inputs(
+            {
+                "collection": Input(self.collection),
+                "teacher": Input(self.teacher),
+                "revision": Input(self.revision, former=self.former),
+                "contract": Input(self.fingerprint, values=contract, former=self.former),
+            }
+        )
 
     def require(self, other: Stamp, folder: Path) -> None:
         """ContractMismatch that names every difference to the labels in `folder`."""
-        found = [
-            f"{name}: {theirs!r} there, {mine!r} now"
-            for name in ("collection", "teacher", "revision")
-            if (mine := getattr(self, name)) != (theirs := getattr(other, name))
-        ]
-        if self.fingerprint != other.fingerprint:
-            keys = [
-                k
-                for k in sorted({*self.contract, *other.contract})
-                if self.contract.get(k) != other.contract.get(k) and k != "name"
-            ]
-            found += [
-                f"contract {k}: {other.contract.get(k)!r} there, {self.contract.get(k)!r} now"
-                for k in keys
-            ] or [f"contract: {other.fingerprint} there, {self.fingerprint} now"]
-        if found:
+        if found := other.inputs.changes(self.inputs):
             raise ContractMismatch(
-                f"{folder} holds other labels ({'; '.join(found)}); choose another folder"
+                f"{folder} holds other labels ({found}); choose another folder, or remove it"
             )
+
+    def to_dict(self) -> dict[str, Any]:
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "former"}
 
 
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """Teacher scores in memory, by query id and passage id."""
+    """Teacher scores in memory, by query id and passage id.
+
+    stamps: of the stores that they come from.
+    texts: for each of them, digests of the texts that were scored; UNKNOWN where not written down.
+    """
 
     scores: Mapping[str, Mapping[str, float]]
     stamps: tuple[Stamp, ...] = ()
+    texts: tuple[Mapping[str, Mapping[str, int]], ...] = ()
 
     def __len__(self) -> int:
         return sum(len(row) for row in self.scores.values())
@@ -87,10 +123,16 @@ class Labels:
             return False
         return pair[1] in self.scores.get(pair[0], {})
 
-    def of(self, query_id: str, passage_ids: Sequence[str]) -> NDArray[np.float32]:
+    def of(self, query_id: str, passage_ids: Sequence[str]) -> Scores:
         """float32 (n,); NaN where there is no label."""
         row = self.scores.get(query_id, {})
         return np.array([row.get(p, np.nan) for p in passage_ids], dtype=np.float32)
+
+    def texts_of(self, query_id: str, passage_ids: Sequence[str]) -> Keys:
+        """uint64 (stores, n): the digests of `texts`; UNKNOWN where there is none."""
+        rows = [store.get(query_id, {}) for store in self.texts]
+        found = [[row.get(p, int(UNKNOWN)) for p in passage_ids] for row in rows]
+        return np.array(found, dtype=np.uint64).reshape(len(rows), len(passage_ids))
 
     def missing(self, run: Run) -> int:
         """How many pairs of a run have no label."""
@@ -98,76 +140,108 @@ class Labels:
 
     def scaled(self, factor: float) -> Labels:
         """Every score times `factor` (> 0): a similarity becomes a logit."""
-        return Labels(
-            {q: {p: s * factor for p, s in row.items()} for q, row in self.scores.items()},
-            self.stamps,
+        scores = {q: {p: s * factor for p, s in row.items()} for q, row in self.scores.items()}
+        return Labels(scores, self.stamps, self.texts)
+
+
+class LabelsOnDisk:
+    """The labels of a large store: the same questions as `Labels` answers, a little slower."""
+
+    def __init__(self, index: LabelIndex, stamp: Stamp, scale: float = 1.0) -> None:
+        self._index, self.stamps, self._scale = index, (stamp,), scale
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def of(self, query_id: str, passage_ids: Sequence[str]) -> Scores:
+        """float32 (n,); NaN where there is no label."""
+        # in float64, as the labels in memory are scaled
+        return (self._find(query_id, passage_ids)[0].astype(np.float64) * self._scale).astype(
+            np.float32
         )
+
+    def texts_of(self, query_id: str, passage_ids: Sequence[str]) -> Keys:
+        """uint64 (1, n): as `Labels.texts_of`."""
+        return self._find(query_id, passage_ids)[1][None]
+
+    def of_batch(self, pairs: Sequence[PairId]) -> Scores:
+        """float32 (n,), all looked up at once; NaN where there is no label."""
+        _, scores, _ = self._index.find(*_pair_keys(pairs))
+        return (scores.astype(np.float64) * self._scale).astype(np.float32)
+
+    def _find(self, query_id: str, passage_ids: Sequence[str]) -> tuple[Scores, Keys]:
+        _, scores, texts = self._index.find(*_pair_keys([(query_id, p) for p in passage_ids]))
+        return scores, texts
 
 
 class LabelStore:
     """A store that is open for writing; use `open_store`."""
 
-    def __init__(self, folder: Path, stamp: Stamp) -> None:
+    def __init__(self, folder: Path, stamp: Stamp, number: int, index: LabelIndex) -> None:
         self.folder = folder
         self.stamp = stamp
-        self._done: set[PairId] = set()
-        self._next = 0
-        for path in _shards(folder):
-            pairs = list(zip(*_read_shard(path, stamp, ("query_id", "passage_id")), strict=True))
-            before = len(self._done)
-            self._done.update(pairs)
-            if len(self._done) != before + len(pairs):
-                raise DataError.at(path, None, "holds a pair that has a label already; delete it")
-            self._next = int(path.stem.rpartition("-")[2]) + 1
+        self._number = number
+        self._index = index
 
     def __len__(self) -> int:
-        return len(self._done)
+        return len(self._index)
 
     def __contains__(self, pair: object) -> bool:
-        return pair in self._done
+        if not isinstance(pair, tuple) or len(pair) != 2:
+            return False
+        return bool(self.find([pair])[0][0])
 
-    def append(self, pairs: Sequence[PairId], scores: NDArray[np.float32]) -> None:
-        """One shard, whole or not at all. DataError for a pair that is there already and for a
-        score that is not finite; nothing is written then."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
+    def find(self, pairs: Sequence[PairId]) -> tuple[NDArray[np.bool_], Scores, Keys]:
+        """(whether each pair has a label, the label or NaN, the digest of the texts that it is
+        for), each (n,)."""
+        return self._index.find(*_pair_keys(pairs))
 
+    def append(self, pairs: Sequence[PairId], scores: Scores, texts: Keys | None = None) -> None:
+        """One shard, whole or not at all.
+
+        texts: digests of the pairs' texts (dear.data.inputs.pair_digests), UNKNOWN where None. A
+        pair that has a label of other texts gets this one in its place.
+        DataError for a pair that has a label of the same texts and for a score that is not finite;
+        nothing is written then.
+        """
         if len(pairs) != len(scores):
             raise DataError(f"{len(pairs)} pairs, {len(scores)} scores")
         if not pairs:
             return
-        fresh = set(pairs)
-        if len(fresh) != len(pairs) or not fresh.isdisjoint(self._done):
-            raise DataError.at(self.folder, None, "a pair would be labelled twice")
         if not np.isfinite(scores).all():
             at = int(np.flatnonzero(~np.isfinite(scores))[0])
             raise DataError(f"query {pairs[at][0]!r}, passage {pairs[at][1]!r}: {scores[at]}")
-        columns = ([q for q, _ in pairs], [p for _, p in pairs], scores)
+        if texts is None:
+            texts = np.full(len(pairs), UNKNOWN)
         try:
-            table = pa.table(
-                [pa.array(c, t) for c, t in zip(columns, _types(), strict=True)], names=COLUMNS
-            )
+            rows = Rows.of(*_pair_keys(pairs), np.asarray(scores, dtype=np.float32), texts)
+            new = self._index.count_new(rows)
         except UnicodeEncodeError as error:
             raise DataError(f"the id {excerpt(error.object)} is no valid text") from None
-        table = table.replace_schema_metadata(
-            {"dear": json.dumps(asdict(self.stamp), sort_keys=True)}
-        )
-        with atomic_path(self.folder / f"shard-{self._next:06d}.parquet") as path:
-            pq.write_table(table, path, compression="zstd", write_page_checksum=True)
-        self._done |= fresh
-        self._next += 1
+        except TwoLabelsError:
+            raise DataError.at(self.folder, None, "a pair would be labelled twice") from None
+        if len(rows) != len(pairs):
+            raise DataError.at(self.folder, None, "a pair would be labelled twice")
+        shard = self.folder / f"shard-{self._number:06d}.parquet"
+        _write_shard(shard, pairs, scores, texts, self.stamp)
+        self._index.add(rows, new)
+        self._number += 1
+        _update(self.folder, {"next_shard": self._number})
+        if self._index.behind >= _FLUSHED_ROWS:
+            self._index.save(self.folder, _signatures(self.folder))
 
     def record(self, job: Mapping[str, Any]) -> None:
         """Notes what a job that came to its end took, behind those before it."""
-        path = self.folder / MANIFEST
-        values = read_json(path)
-        write_json(path, values | {"jobs": [*values.get("jobs", ()), dict(job)]})
+        jobs = read_json(self.folder / MANIFEST).get("jobs", ())
+        _update(self.folder, {"jobs": [*jobs, dict(job)]})
 
 
 @contextlib.contextmanager
 def open_store(folder: Path, stamp: Stamp) -> Iterator[LabelStore]:
     """The store in `folder`, made if need be, for this process alone.
 
+    One that an earlier version wrote is brought to this version's form; its shards stay as they
+    are, and so does that their texts are not known.
     Raises ContractMismatch if the folder holds labels of another teacher, collection or
     contract, DataError if another process writes to it or a shard is damaged.
     """
@@ -184,52 +258,125 @@ def open_store(folder: Path, stamp: Stamp) -> Iterator[LabelStore]:
         if not (folder / MANIFEST).exists():
             if _shards(folder):
                 raise DataError.at(folder, None, f"shards but no {MANIFEST}; choose another folder")
-            write_json(folder / MANIFEST, {"format": FORMAT, **asdict(stamp)})
-        there = _read_stamp(folder)
-        stamp.require(there, folder)
-        yield LabelStore(folder, there)
+            write_json(folder / MANIFEST, {"format": FORMAT, **stamp.to_dict(), "next_shard": 0})
+        there = _Manifest.read(folder)
+        stamp.require(there.stamp, folder)
+        there = there.brought_up(folder, stamp)
+        index = _index(folder, there)
+        yield LabelStore(folder, there.stamp, there.next_shard, index)
+        if index.behind >= KEPT_ROWS:
+            index.save(folder, _signatures(folder))
+
+
+@dataclass(frozen=True, slots=True)
+class _Manifest:
+    """stamp: of the store; former: those that shards of earlier versions carry."""
+
+    format: str
+    stamp: Stamp
+    former: tuple[Stamp, ...]
+    next_shard: int
+
+    @classmethod
+    def read(cls, folder: Path) -> _Manifest:
+        path = folder / MANIFEST
+        if not path.is_file():
+            raise DataError.at(folder, None, f"holds no labels (no {MANIFEST})")
+        values = read_json(path)
+        kind = values.pop("format", None)
+        if kind not in (FORMAT, FORMER_FORMAT):
+            raise DataError.at(path, None, f"is not of format {FORMAT}")
+        values.pop("jobs", None)
+        try:
+            former = tuple(Stamp(**one) for one in values.pop("former", ()))
+            number = int(values.pop("next_shard", 0))
+            stamp = Stamp(**values)
+        except (TypeError, ValueError) as error:
+            raise DataError.at(path, None, f"is not a label manifest: {error}") from None
+        # a writer may have been killed between a shard and this
+        numbers = [int(p.stem.rpartition("-")[2]) + 1 for p in _shards(folder)]
+        return cls(kind, stamp, former, max([number, *numbers]))
+
+    def brought_up(self, folder: Path, stamp: Stamp) -> _Manifest:
+        """As `stamp` has it now, in this version's form; written if it was not so."""
+        former, unverified = self.former, self.stamp.inputs.changes(stamp.inputs).unverified
+        if unverified:
+            former = (*former, self.stamp)
+            logger.warning(
+                "%s: unverified: an earlier version wrote these labels, and looked less closely at "
+                "their %s; they are kept",
+                *(folder, " and ".join(unverified)),
+            )
+        else:
+            stamp = self.stamp  # the same but for the contract's name
+        found = _Manifest(FORMAT, stamp, former, self.next_shard)
+        if found != self or read_json(folder / MANIFEST).get("next_shard") != self.next_shard:
+            change = {"format": FORMAT, **stamp.to_dict(), "next_shard": self.next_shard}
+            if former:
+                change["former"] = [one.to_dict() for one in former]
+            _update(folder, change)
+        return found
+
+    def require(self, theirs: Stamp, shard: Path) -> None:
+        """ContractMismatch for a shard of another store."""
+        if not any(theirs == one for one in (self.stamp, *self.former)):
+            self.stamp.require(theirs, shard)
 
 
 def read_labels(folder: Path | str) -> Labels:
-    """All labels of a store, or of an ensemble of stores.
+    """All labels of a store, or of an ensemble of stores, in memory.
 
     Members of an ensemble are brought to mean 0 and standard deviation 1 for each query, over
     the passages that all members labelled, and summed with their weights.
-    DataError: no labels there, a damaged shard, a pair with two labels. ContractMismatch: a shard
-    of another store.
+    DataError: no labels there, a damaged shard, a pair with two labels of the same texts.
+    ContractMismatch: a shard of another store.
     """
     folder = Path(folder)
     if (folder / ENSEMBLE).is_file():
         return _read_ensemble(folder)
-    stamp = _read_stamp(folder)
+    manifest = _Manifest.read(folder)
     scores: dict[str, dict[str, float]] = {}
+    texts: dict[str, dict[str, int]] = {}
     for path in _shards(folder):
-        for query_id, passage_id, score in zip(*_read_shard(path, stamp), strict=True):
-            row = scores.setdefault(query_id, {})
-            if passage_id in row:
-                raise DataError.at(
-                    path, None, f"query {query_id!r}, passage {passage_id!r} has two labels"
-                )
-            row[passage_id] = score
-    return Labels(scores, (stamp,))
+        query_ids, passage_ids, values, digests = _read_shard(path, manifest)
+        rows = zip(query_ids, passage_ids, values.tolist(), digests.tolist(), strict=True)
+        for query_id, passage_id, score, text in rows:
+            row, known = scores.setdefault(query_id, {}), texts.setdefault(query_id, {})
+            if known.get(passage_id) == text:
+                raise _two_labels(path, query_id, passage_id)
+            row[passage_id], known[passage_id] = score, text
+    return Labels(scores, (manifest.stamp,), (texts,))
 
 
-def iter_shards(folder: Path) -> Iterator[list[list[Any]]]:
-    """The columns (query ids, passage ids, scores) of each shard of a store. Errors as
-    `read_labels`, but for a pair with two labels."""
-    stamp = _read_stamp(folder)
-    for path in _shards(folder):
-        yield _read_shard(path, stamp)
+def open_labels(
+    folder: Path, scale: float = 1.0, *, small: int = SMALL_BYTES
+) -> Labels | LabelsOnDisk:
+    """A store's labels times `scale`: in memory where they are few or an ensemble."""
+    if (folder / ENSEMBLE).is_file():
+        return read_labels(folder).scaled(scale)
+    manifest = _Manifest.read(folder)
+    if sum(path.stat().st_size for path in _shards(folder)) < small:
+        return read_labels(folder).scaled(scale)
+    return LabelsOnDisk(_index(folder, manifest), manifest.stamp, scale)
 
 
-def labels_identity(folder: Path) -> list[str]:
-    """Names, sizes and times of all files of a store or an ensemble: another one where the labels
-    are others. DataError: no labels there."""
-    if not (folder / ENSEMBLE).is_file() and not (folder / MANIFEST).is_file():
-        raise DataError.at(folder, None, f"holds no labels (no {MANIFEST})")
-    files = [p for p in sorted(folder.rglob("*")) if p.suffix in (".parquet", ".json")]
-    about = ((p, p.stat()) for p in files)
-    return [f"{p.resolve()}:{a.st_size}:{a.st_mtime_ns}" for p, a in about]
+def read_stamp(folder: Path) -> Stamp:
+    """Whose labels a store holds. DataError: no store."""
+    return _Manifest.read(folder).stamp
+
+
+def labels_input(folder: Path) -> Input:
+    """What is in a store or an ensemble, and whose. DataError: no labels there."""
+    return Input(_labels_digest(folder), str(folder))
+
+
+def _labels_digest(folder: Path) -> str:
+    if (folder / ENSEMBLE).is_file():
+        members = _members(folder)
+        return lines_digest(f"{w!r} {_labels_digest(folder / n)}" for n, w in members.items())
+    stamp, shards = _Manifest.read(folder).stamp, _shards(folder)
+    whose = f"{stamp.collection}\n{stamp.teacher}\n{stamp.revision}\n{stamp.fingerprint}"
+    return lines_digest([whose, *file_digests(shards)])
 
 
 def ensemble(members: Sequence[Labels], weights: Sequence[float]) -> Labels:
@@ -251,7 +398,11 @@ def ensemble(members: Sequence[Labels], weights: Sequence[float]) -> Labels:
                 w * z_scores(m.of(query_id, shared)) for w, m in zip(weights, members, strict=True)
             )
             scores[query_id] = dict(zip(shared, np.asarray(total).tolist(), strict=True))
-    return Labels(scores, tuple(s for m in members for s in m.stamps))
+    return Labels(
+        scores,
+        tuple(s for m in members for s in m.stamps),
+        tuple(t for m in members for t in m.texts),
+    )
 
 
 def z_scores(values: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
@@ -269,54 +420,135 @@ def write_ensemble(folder: Path, members: Mapping[str, float]) -> None:
 
 
 def _read_ensemble(folder: Path) -> Labels:
+    declared = _members(folder)
+    members = [read_labels(folder / name) for name in declared]
+    return ensemble(members, list(declared.values()))
+
+
+def _members(folder: Path) -> dict[str, float]:
+    """Subfolder → weight."""
     declared = read_json(folder / ENSEMBLE).get("members")
     if not isinstance(declared, dict) or not declared:
         raise DataError.at(folder / ENSEMBLE, None, "names no members")
-    members = [read_labels(folder / name) for name in declared]
-    return ensemble(members, [float(w) for w in declared.values()])
+    return {name: float(weight) for name, weight in declared.items()}
 
 
-def _read_stamp(folder: Path) -> Stamp:
+def _update(folder: Path, change: Mapping[str, Any]) -> None:
     path = folder / MANIFEST
-    if not path.is_file():
-        raise DataError.at(folder, None, f"holds no labels (no {MANIFEST})")
-    values = read_json(path)
-    if values.pop("format", None) != FORMAT:
-        raise DataError.at(path, None, f"is not of format {FORMAT}")
-    values.pop("jobs", None)
-    try:
-        return Stamp(**values)
-    except TypeError as error:
-        raise DataError.at(path, None, f"is not a label manifest: {error}") from None
+    write_json(path, {**read_json(path), **change})
 
 
 def _shards(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if _SHARD.fullmatch(p.name))
+    """In the order of their numbers."""
+    found = [(int(m[1]), p) for p in folder.iterdir() if (m := _SHARD.fullmatch(p.name))]
+    return [path for _, path in sorted(found)]
 
 
-def _types() -> list[Any]:
+def _signatures(folder: Path) -> dict[str, str]:
+    return {path.name: signature([path]) for path in _shards(folder)}
+
+
+def _index(folder: Path, manifest: _Manifest) -> LabelIndex:
+    """The index of a store as it is now; kept in the cache where it took long to make."""
+    shards = _signatures(folder)
+    index, lacking = load(folder, shards)
+    names = list(shards)
+    for start in range(0, len(lacking), _SHARDS_AT_ONCE):
+        some = lacking[start : start + _SHARDS_AT_ONCE]
+        _add(index, [folder / name for name in some], manifest)
+        if index.behind >= _FLUSHED_ROWS:
+            index.save(folder, {n: shards[n] for n in names[: names.index(some[-1]) + 1]})
+    if index.behind >= KEPT_ROWS:
+        index.save(folder, shards)
+    return index
+
+
+def _add(index: LabelIndex, paths: Sequence[Path], manifest: _Manifest) -> None:
+    shards = [_read_shard(path, manifest) for path in paths]
+    query_ids = [i for shard in shards for i in shard[0]]
+    passage_ids = [i for shard in shards for i in shard[1]]
+    keys = query_keys(query_ids), id_keys(passage_ids)
+    rows = Rows.of(
+        *keys, np.concatenate([s[2] for s in shards]), np.concatenate([s[3] for s in shards])
+    )
+    if len(rows) != len(query_ids) and len(paths) > 1:  # of a pair, only the last row would be seen
+        for path in paths:
+            _add(index, [path], manifest)
+        return
+    try:
+        new = index.count_new(rows)
+    except TwoLabelsError as error:
+        at = np.flatnonzero((keys[0] == error.args[0]) & (keys[1] == error.args[1]))[-1]
+        ends = np.cumsum([len(shard[0]) for shard in shards])
+        path = paths[int(np.searchsorted(ends, at, side="right"))]
+        raise _two_labels(path, query_ids[at], passage_ids[at]) from None
+    if len(rows) != len(query_ids):
+        pairs = list(zip(query_ids, passage_ids, strict=True))
+        raise _two_labels(paths[0], *next(p for i, p in enumerate(pairs) if p in pairs[:i]))
+    index.add(rows, new)
+
+
+def _two_labels(path: Path, query_id: str, passage_id: str) -> DataError:
+    return DataError.at(
+        path,
+        None,
+        f"query {query_id!r}, passage {passage_id!r} has two labels of the same texts; delete the "
+        "shard that does not belong here",
+    )
+
+
+def _pair_keys(pairs: Sequence[PairId]) -> tuple[Keys, Keys]:
+    return query_keys([q for q, _ in pairs]), id_keys(p for _, p in pairs)
+
+
+def _types() -> dict[str, Any]:
     """The Arrow types of COLUMNS."""
     import pyarrow as pa
 
-    return [pa.string(), pa.string(), pa.float32()]
+    return dict(zip(COLUMNS, (pa.string(), pa.string(), pa.float32(), pa.uint64()), strict=True))
 
 
-def _read_shard(path: Path, stamp: Stamp, columns: Sequence[str] = COLUMNS) -> list[list[Any]]:
-    """The columns of a shard that belongs to the store with this stamp."""
+def _write_shard(
+    target: Path, pairs: Sequence[PairId], scores: Scores, texts: Keys, stamp: Stamp
+) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = ([q for q, _ in pairs], [p for _, p in pairs], scores, texts)
+    arrays = [pa.array(c, t) for c, t in zip(columns, _types().values(), strict=True)]
+    about = {"dear": json.dumps(stamp.to_dict(), sort_keys=True)}
+    table = pa.table(arrays, names=COLUMNS).replace_schema_metadata(about)
+    with atomic_path(target) as path:
+        pq.write_table(
+            table,
+            path,
+            compression="zstd",
+            write_page_checksum=True,
+            # of the other columns hardly a value comes again: 16 bytes a row instead of 21
+            use_dictionary=["query_id"],
+        )
+
+
+def _read_shard(path: Path, manifest: _Manifest) -> tuple[list[str], list[str], Scores, Keys]:
+    """COLUMNS of a shard that belongs to this store."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(path, columns=list(columns), page_checksum_verification=True)
+        table = pq.read_table(path, page_checksum_verification=True)
         theirs = Stamp(**json.loads((table.schema.metadata or {})[b"dear"]))
-        expected = dict(zip(COLUMNS, _types(), strict=True))
-        for name in columns:
-            if table.schema.field(name).type != expected[name]:
+        types = _types()
+        if table.schema.names == list(COLUMNS[:3]):  # as an earlier version wrote it
+            unknown = pa.array(np.full(table.num_rows, UNKNOWN), types["texts"])
+            table = table.append_column("texts", unknown)
+        for name in COLUMNS:
+            if table.schema.field(name).type != types[name]:
                 raise ValueError(f"column {name} is {table.schema.field(name).type}")
-        found = [table.column(name).to_pylist() for name in columns]
+        query_ids, passage_ids = (table.column(name).to_pylist() for name in COLUMNS[:2])
+        scores, texts = (table.column(name).to_numpy() for name in COLUMNS[2:])
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
         raise DataError.at(
             path, None, f"the shard is damaged, delete it and label again: {error}"
         ) from None
-    stamp.require(theirs, path)
-    return found
+    manifest.require(theirs, path)
+    return query_ids, passage_ids, scores, texts

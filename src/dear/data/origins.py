@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
+import logging
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from dear.artifacts import read_json, versions, write_json
+from dear.digests import Inputs, file_digest, file_input
 
 FORMAT = "dear-run/1"
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -20,12 +23,15 @@ class Origin:
 
     model: None for a first stage's own run.  first_stage: the run that was reranked.
     top_k: candidates of each query that were.
+    inputs: what it was made from: texts, run (the first stage), model, contract, …; incomplete
+        where an earlier version wrote the note.
     """
 
     model: str | None
     first_stage: Path | None
     top_k: int | None
     values: Mapping[str, Any]
+    inputs: Inputs = field(default_factory=lambda: Inputs(complete=False))
 
 
 def note_path(run: Path) -> Path:
@@ -33,7 +39,13 @@ def note_path(run: Path) -> Path:
     return run.with_name(f"{run.name}.json")
 
 
-def write_origin(run: Path, values: Mapping[str, Any], *, first_stage: Path | None = None) -> None:
+def write_origin(
+    run: Path,
+    values: Mapping[str, Any],
+    *,
+    first_stage: Path | None = None,
+    inputs: Inputs | None = None,
+) -> None:
     """The note beside a run that was just written; nothing beside a pipe or a device."""
     if not run.is_file():
         return
@@ -44,21 +56,28 @@ def write_origin(run: Path, values: Mapping[str, Any], *, first_stage: Path | No
         note_path(run),
         {
             "format": FORMAT,
-            "sha256": sha256(run),
+            "sha256": file_digest(run),
             "first_stage": first,
             **values,
+            **({} if inputs is None else {"inputs": inputs.to_dict()}),
             "versions": versions(),
         },
     )
 
 
 def read_origin(run: Path) -> Origin | None:
-    """The note beside a run; None where there is none, or where it is about another content."""
+    """The note beside a run; None where there is none, or, with a warning, where it is about
+    another content."""
     path = note_path(run)
     if not run.is_file() or not path.is_file():
         return None
     values = read_json(path)
-    if values.get("format") != FORMAT or values.get("sha256") != sha256(run):
+    if values.get("format") != FORMAT:
+        return None
+    if values.get("sha256") != file_digest(run):
+        logger.warning(
+            "%s: another run than the one that %s is about, which is left out", run, path
+        )
         return None
     first = values.get("first_stage")
     return Origin(
@@ -66,13 +85,8 @@ def read_origin(run: Path) -> Origin | None:
         first_stage=None if first is None else Path(os.path.normpath(run.resolve().parent / first)),
         top_k=values.get("top_k"),
         values=values,
+        inputs=Inputs.from_dict(values.get("inputs")),
     )
-
-
-def sha256(path: Path) -> str:
-    """64 hexadecimal digits over a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def first_stage_of(
@@ -90,7 +104,10 @@ def first_stage_of(
             return run, None
         if origin.first_stage is not None:
             if origin.first_stage.is_file():
-                return origin.first_stage, None
+                now = Inputs({"run": file_input(origin.first_stage)}, complete=False)
+                if origin.inputs.changes(now):
+                    said = f"{origin.first_stage} has changed since {run} was made from it"
+                return origin.first_stage, said
             said = f"{origin.first_stage}, which {run} was made from, is gone"
     elif run.resolve() in {path.resolve() for path in own.values()}:
         return run, None

@@ -15,12 +15,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dear.artifacts import atomic_path, read_json, write_json
+from dear.artifacts import atomic_path, cache_folder, read_json, write_json
 from dear.data.collections import open_collection
-from dear.data.example_table import about_path, alone, cache_folder
+from dear.data.example_table import about_path, alone
 from dear.data.folders import corpus_reader
 from dear.data.formats.beir import passage_of
-from dear.data.training_rows import PARQUET, file_identity, open_rows
+from dear.data.inputs import corpus_input
+from dear.data.training_rows import PARQUET, open_rows
+from dear.digests import text_digest
 from dear.errors import DataError
 from dear.records import Passage
 
@@ -44,7 +46,7 @@ def open_passages(spec: str, tables: Path | None = None) -> Mapping[str, Passage
     rows = open_rows(spec)
     if path.is_file() and path.stat().st_size < SMALL_BYTES and not spec.endswith(PARQUET):
         return in_memory(map(passage_of, rows.read()), spec)
-    return in_table(lambda: map(passage_of, rows.read()), rows.identity, spec, tables)
+    return in_table(lambda: map(passage_of, rows.read()), rows.digest(), spec, tables)
 
 
 def in_memory(passages: Iterable[Passage], source: str) -> dict[str, Passage]:
@@ -57,10 +59,13 @@ def in_memory(passages: Iterable[Passage], source: str) -> dict[str, Passage]:
 
 
 def in_table(
-    read: Callable[[], Iterable[Passage]], identity: str, source: str, tables: Path | None = None
+    read: Callable[[], Iterable[Passage]], digest: str, source: str, tables: Path | None = None
 ) -> PassageTable:
-    """The table of these passages, written if it is not there; one process writes, others wait."""
-    name = hashlib.sha256(f"{FORMAT} {identity}".encode()).hexdigest()[:24]
+    """The table of these passages, written if it is not there; one process writes, others wait.
+
+    digest: of what they are read from, and of how.
+    """
+    name = text_digest(f"{FORMAT} {digest}")
     path = (tables or cache_folder("passages")) / f"{name}.arrow"
     if not about_path(path).exists():
         with alone(path):
@@ -69,15 +74,13 @@ def in_table(
     return PassageTable(path)
 
 
-def passages_identity(spec: str) -> str:
-    """Another one where the passages may be others; "" for a collection by name."""
+def passages_digest(spec: str) -> str:
+    """Over all passages that `open_passages` gives; "" for no spec."""
     if not spec:
         return ""
-    if _is_rows(spec):
-        return open_rows(spec).identity
-    folder = Path(spec).expanduser()
-    files = sorted(folder.glob("corpus.*")) if folder.is_dir() else []
-    return " ".join(map(file_identity, files))
+    return (
+        open_rows(spec).digest() if _is_rows(spec) else corpus_input(open_collection(spec)).digest
+    )
 
 
 def _is_rows(spec: str) -> bool:

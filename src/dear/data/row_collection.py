@@ -85,4 +85,4 @@ def _texts(rows: RowSource, where: str, tables: Path | None) -> Mapping[str, Pas
     path = Path(where)
     if path.is_file() and path.stat().st_size < SMALL_BYTES:
         return in_memory(passages(), where)
-    return in_table(passages, f"texts of {rows.identity}", where, tables)
+    return in_table(passages, f"texts of {rows.digest()}", where, tables)

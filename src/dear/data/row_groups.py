@@ -16,6 +16,7 @@ from dear.data.formats.tevatron import training_record
 from dear.data.formats.training import TrainingIds, TrainingRow, in_place, resolve
 from dear.data.groups import GroupPlan, Tally, TeacherScores, groups_of
 from dear.data.held_out import SameText, normalised
+from dear.data.label_texts import LabelCheck
 from dear.errors import ConfigError, DataError
 from dear.records import Passage, Run
 
@@ -49,7 +50,8 @@ class RowSampling:
 
     name: stands before each query id, for ids of different sources may be the same.
     corpus: for rows by id, and for a run's passages.
-    labels: a teacher's scores; with `needs_teacher` and without labels the rows' own are taken.
+    labels: a teacher's scores, compared with the rows' texts; with `needs_teacher` and without
+        labels the rows' own are taken.
     scale: factor on the rows' own scores.
     run: hard negatives, used as `negatives` says.
     held_out: normalised queries that may not be learnt → who asks them.
@@ -59,7 +61,7 @@ class RowSampling:
     name: str
     plan: GroupPlan
     corpus: Mapping[str, Passage] | None = None
-    labels: TeacherScores | None = None
+    labels: LabelCheck | None = None
     needs_teacher: bool = False
     scale: float = 1.0
     run: Run | None = None
@@ -71,7 +73,8 @@ class RowSampling:
     def __call__(self, rows: Iterator[Row], counts: dict[str, Any]) -> Iterator[Example]:
         """Examples in the order of their rows; `counts` is filled when the last one has come.
 
-        DataError names the place of a broken row, and counts missing labels at the end.
+        DataError names the place of a broken row, and counts missing labels, and labels of other
+        texts, at the end.
         """
         tally, met, used = Tally(), RowCounts(), 0
         for row in rows:
@@ -83,6 +86,8 @@ class RowSampling:
             if self.limit is not None and used >= self.limit:
                 break
         tally.require_labels()
+        if self.labels is not None:
+            self.labels.require()
         met.too_close = tally.too_close
         counts.update(met.to_dict())
 
@@ -109,7 +114,7 @@ class RowSampling:
             found.query.id,
             [p.id for p in negatives],
             grades,
-            self._teacher(row, found),
+            self._teacher(row, found, known),
             self.plan,
             repeated,
             tally,
@@ -158,9 +163,13 @@ class RowSampling:
         positives = {p.id for p in row.positives}
         return frozenset(p.id for p in negatives if p.id not in positives and p.full_text in same)
 
-    def _teacher(self, row: Row, found: TrainingRow) -> TeacherScores | None:
-        if self.labels is not None or not self.needs_teacher:
-            return self.labels
+    def _teacher(
+        self, row: Row, found: TrainingRow, known: Mapping[str, Passage]
+    ) -> TeacherScores | None:
+        if self.labels is not None:
+            return self.labels.over(lambda _: found.query.text, lambda p: known[p].full_text)
+        if not self.needs_teacher:
+            return None
         if found.positive_scores is None or (found.negatives and found.negative_scores is None):
             raise row.error(
                 "the loss reads a teacher's scores: the row has none, and `labels` names no folder"

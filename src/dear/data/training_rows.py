@@ -9,6 +9,7 @@ from pathlib import Path
 
 from dear.data.formats.lines import numbered_lines
 from dear.data.formats.rows import JSON_LINES, Row, row_of
+from dear.digests import file_digests, lines_digest
 from dear.errors import ConfigError, DataError
 
 PARQUET = ".parquet"
@@ -21,11 +22,11 @@ _ROWS_AT_ONCE = 256
 class RowSource:
     """Rows that can be read again and again, a few of them in memory at a time.
 
-    name: short, for ids and messages.  identity: another one where the content is another.
+    name: short, for ids and messages.  digest: over the content, or what names it for ever.
     """
 
     name: str
-    identity: str
+    digest: Callable[[], str]
     read: Callable[[], Iterator[Row]]
 
 
@@ -39,21 +40,21 @@ def open_rows(spec: str, split: str = "train") -> RowSource:
     """
     path = Path(spec).expanduser()
     if path.is_file():
-        return _of_files(_stem(path), [path], spec)
+        return _of_files(_stem(path), [path])
     if path.is_dir():
-        return _of_files(path.resolve().name, row_files(path, split), spec)
+        return _of_files(path.resolve().name, row_files(path, split))
     if spec.startswith("hf:") or (_HUB.fullmatch(spec) and not spec.endswith(_KNOWN)):
         from dear.data.hub import hub_revision, hub_rows
 
         dataset = spec.removeprefix("hf:")
         name, _, wanted = dataset.partition("@")
         if Path(name).is_dir():
-            found = _of_files(Path(name).resolve().name, row_files(Path(name), split), spec)
-            return RowSource(found.name, found.identity, lambda: hub_rows(name, split, None))
+            found = _of_files(Path(name).resolve().name, row_files(Path(name), split))
+            return RowSource(found.name, found.digest, lambda: hub_rows(name, split, None))
         revision = wanted or hub_revision(name)
         return RowSource(
             name.rpartition("/")[2],
-            f"hf:{name}@{revision}/{split}",
+            lambda: f"hf:{name}@{revision}/{split}",
             lambda: hub_rows(name, split, revision),
         )
     raise ConfigError(
@@ -97,18 +98,13 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
         raise DataError.at(path, number + 1 if number else None, problem) from error
 
 
-def _of_files(name: str, files: list[Path], spec: str) -> RowSource:
+def _of_files(name: str, files: list[Path]) -> RowSource:
     def read() -> Iterator[Row]:
         for path in files:
             yield from file_rows(path)
 
-    return RowSource(name, " ".join([spec, *map(file_identity, files)]), read)
-
-
-def file_identity(path: Path) -> str:
-    """Name, size and time of change: read anew when one of them is another."""
-    about = path.stat()
-    return f"{path.resolve()}:{about.st_size}:{about.st_mtime_ns}"
+    # contents in order: how the files are called changes no row
+    return RowSource(name, lambda: lines_digest(file_digests(files)), read)
 
 
 def _stem(path: Path) -> str:

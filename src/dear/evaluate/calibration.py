@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 from scipy.special import expit
 
 from dear.artifacts import read_json, versions, write_json
+from dear.digests import Inputs
 from dear.errors import ContractMismatch, DataError
 from dear.evaluate.reliability import Assessment, Floats, JudgedScores, assess
 from dear.evaluate.score_maps import KINDS, Map, check_kind, read_map
@@ -29,6 +30,7 @@ class Calibration:
     """A map, whose scores it is for, and what it was fitted on.
 
     revision, contract: of the model; the map is for no other.
+    inputs: what it was fitted on, by digests; incomplete where an earlier version fitted it.
     before: sigmoid of the scores.  after: the map; every query by one that was fitted without it.
     fitted_on: collection, split, run and its sha256, min_grade, unjudged, queries, …
     """
@@ -40,18 +42,14 @@ class Calibration:
     before: Assessment
     after: Assessment
     fitted_on: Mapping[str, Any]
+    inputs: Inputs = field(default_factory=lambda: Inputs(complete=False))
 
     def probability(self, scores: ArrayLike) -> Floats:
         """float64, in the shape of `scores`: how likely each pair is relevant."""
         return self.map(np.asarray(scores, dtype=np.float64))
 
-    def require(self, revision: str, contract: Mapping[str, Any], *, model: str) -> None:
-        """ContractMismatch unless this was fitted on these weights under this contract."""
-        if revision != self.revision:
-            raise ContractMismatch(
-                f"calibration: fitted on revision {self.revision}, but {model} is {revision}; "
-                "calibrate again"
-            )
+    def require(self, contract: Mapping[str, Any], *, model: str) -> None:
+        """ContractMismatch unless this was fitted under this contract."""
         other = [
             key
             for key in sorted({*contract, *self.contract})
@@ -77,6 +75,7 @@ class Calibration:
                 "before": self.before.to_dict(),
                 "after": self.after.to_dict(),
                 "fitted_on": dict(self.fitted_on),
+                "inputs": self.inputs.to_dict(),
                 "versions": versions(),
             },
         )
@@ -98,6 +97,7 @@ class Calibration:
                 before=Assessment(**values["before"]),
                 after=Assessment(**values["after"]),
                 fitted_on=dict(values["fitted_on"]),
+                inputs=Inputs.from_dict(values.get("inputs")),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise DataError.at(path, None, f"the calibration is damaged: {error}") from None
@@ -110,6 +110,7 @@ def calibrate(
     revision: str,
     contract: Mapping[str, Any],
     fitted_on: Mapping[str, Any] | None = None,
+    inputs: Inputs | None = None,
 ) -> Calibration:
     """Fit a map to all pairs, and assess it by cross-validation over queries.
 
@@ -129,6 +130,7 @@ def calibrate(
         before=assess(expit(pairs.scores), pairs.relevant),
         after=assess(cross_fitted(pairs, kind), pairs.relevant),
         fitted_on={**(fitted_on or {}), "queries": pairs.queries, "folds": FOLDS},
+        inputs=Inputs(complete=False) if inputs is None else inputs,
     )
 
 

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from dear.artifacts import write_json
+from dear.digests import Inputs
 from dear.errors import ConfigError
 from dear.export.graph import scoring_graph
 from dear.export.int8 import quantised
 from dear.models.encoding import Pair
 from dear.models.engines.openvino import GRAPH, WEIGHTS, load_openvino
-from dear.models.exported import EXPORT_FILE
-from dear.models.files import sampled_digest
+from dear.models.exported import EXPORT_FILE, graph_digest
 from dear.models.hardware import cpu_has_bfloat16
 from dear.models.loading import ScoringModel
 
@@ -37,11 +37,13 @@ def export_openvino(
     dtype: ExportDType,
     *,
     calibration: Sequence[Pair] = (),
+    inputs: Inputs | None = None,
 ) -> None:
     """Write `model` to `folder` as a graph that OpenVINO runs on a CPU.
 
     model: in float32, on the CPU, its adapter merged.
     calibration: for int8, pairs like those that will be scored; their judgements do not matter.
+    inputs: what it is made from, to be written down.
     ConfigError for a model whose graph does not give transformers' own scores, and for int8
     without pairs; nothing is left in `folder` then.
     """
@@ -73,7 +75,8 @@ def export_openvino(
             "precision": "bf16" if dtype != "float32" and cpu_has_bfloat16() else "f32",
             "calibration_pairs": len(calibration) if dtype == "int8" else 0,
             "openvino": ov.__version__,
-            "graph": sampled_digest([folder / GRAPH, folder / WEIGHTS]),
+            **({} if inputs is None else {"inputs": inputs.to_dict()}),
+            "graph": graph_digest([folder / GRAPH, folder / WEIGHTS]),
         },
     )
 

@@ -1,14 +1,13 @@
 """The token budget that a machine and a model like best: probed once, then remembered.
 
-Kept in ~/.cache/dear/budget.json (XDG_CACHE_HOME moves it; it may be removed at any time), for
-one device, processor, number of threads, torch version and shape of model.
+Kept in the cache's budget.json, for one device, processor, number of threads, torch version and
+shape of model.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -17,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dear.artifacts import read_json, write_json
+from dear.artifacts import cache_folder, read_json, write_json
 from dear.errors import DataError
 from dear.models.encoding import Encoded
 from dear.models.engines import Engine
@@ -149,8 +148,7 @@ def _key(model: ScoringModel | ExportedModel) -> str:
 
 
 def _cache_file() -> Path:
-    home = os.environ.get("XDG_CACHE_HOME")
-    return (Path(home) if home else Path.home() / ".cache") / "dear" / "budget.json"
+    return cache_folder("budget.json")
 
 
 def _read() -> dict[str, object]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,12 @@ from typing import Any
 import torch
 
 from dear.artifacts import read_json
+from dear.digests import files_digest
 from dear.errors import ConfigError, DataError
 from dear.models.contract import DType, ScoringContract
 from dear.models.engines.openvino import BATCH_TOKENS, GRAPH, WEIGHTS, OpenVINOEngine
 from dear.models.family import locate
-from dear.models.files import sampled_digest
+from dear.models.files import sampled_digest, tokenizer_files
 from dear.models.loading import load_tokenizer
 
 EXPORT_FILE = "dear_export.json"
@@ -26,7 +28,8 @@ class ExportedModel:
     """What a Scorer needs to know of a graph; the twin of ScoringModel.
 
     working_parameters: without the input embedding, which is looked up.
-    precision: "f32" or "bf16", what the graph computes in beside its int8 parts.
+    contract: as it was written; what its graph computes in here is for its engine to say.
+    precision: "f32" or "bf16", what the graph should compute in beside its int8 parts.
     """
 
     tokenizer: Any
@@ -82,17 +85,31 @@ def load_exported(
     if contract is not None:
         stored.require(contract, what=str(name), ignore=("dtype", "pooling"))
     files = [folder / GRAPH, folder / WEIGHTS]
-    if not all(file.is_file() for file in files) or sampled_digest(files) != about["graph"]:
+    if not all(file.is_file() for file in files) or _graph(files, about["graph"]) != about["graph"]:
         raise DataError.at(folder, None, "the graph is not the one that was exported")
     return ExportedModel(
         tokenizer=load_tokenizer(locate(folder)),
         contract=stored,
         name=str(name),
-        # the graph names its nodes anew in every export; the weights are the same
-        revision=f"local-{sampled_digest(files[1:])}",
+        revision=exported_revision(folder),
         architecture=about["architecture"],
         parameters=about["parameters"],
         working_parameters=about["working_parameters"],
         precision=about["precision"],
         folder=folder,
     )
+
+
+def exported_revision(folder: Path) -> str:
+    """Over weights and tokenizer: the graph names its nodes anew in every export."""
+    return f"local-{files_digest({WEIGHTS: folder / WEIGHTS, **tokenizer_files(locate(folder))})}"
+
+
+def graph_digest(files: Sequence[Path]) -> str:
+    """Over the files of a graph."""
+    return files_digest({path.name: path for path in files})
+
+
+def _graph(files: Sequence[Path], stored: str) -> str:
+    """In the form of the stored one: earlier versions took samples of 16 digits."""
+    return sampled_digest(files) if len(stored) == 16 else graph_digest(files)

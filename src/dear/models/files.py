@@ -4,18 +4,54 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import logging
+import re
 import threading
 import warnings
 from collections.abc import Iterable, Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from dear.artifacts import read_json
+from dear.digests import files_digest
 from dear.errors import BackendError, DataError, DearError
 from dear.models.family import Source
 
-WEIGHTS = (".safetensors", ".bin")
+TOKENIZER_PATTERNS = (
+    "tokenizer*.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab*.*",
+    "merges.txt",
+    "*.model",
+    "*.tiktoken",
+    "chat_template*",
+)
+"""Names of files that a tokenizer is made from."""
+
+WEIGHT_PATTERNS = (
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "pytorch_model*.bin*",
+    "adapter_model.bin",
+    "openvino_model.bin",
+    "config.json",
+    "generation_config.json",
+    "adapter_config.json",
+    "modules.json",
+    "sentence_bert_config.json",
+    "config_sentence_transformers.json",
+    "dear_heads.json",
+)
+"""Names of all other files that a model's scores depend on, but for its contract: tensors, and what
+says how they are put together. The folders that modules.json names count with all their files."""
+
+FORMER_REVISION = re.compile(r"local-[0-9a-f]{16}(?![0-9a-f])")
+"""How earlier versions wrote a folder's revision, which was over samples of its files."""
+
+_FORMER_SUFFIXES = (".safetensors", ".bin")
 _SAMPLES, _SAMPLE_BYTES = 16, 65536
 
 
@@ -46,26 +82,73 @@ def model_json(source: Source, name: str) -> dict[str, Any]:
 
 
 def revision_of(source: Source) -> str:
-    """A hub commit, or `local-` and 16 digits over configuration and samples of the weights.
-
-    Sampled: 64 KiB at 16 places of each file, so that a 13B folder takes no minute; training
-    moves every weight, and the samples see it.
-    """
+    """A hub commit, or `local-` and 32 digits over all that the folder's scores depend on: every
+    tensor, the configuration, the tokenizer."""
     folder = source.folder
     if folder is None:
         path = model_file(source, "adapter_config.json") or model_file(source, "config.json")
         # …/snapshots/COMMIT/config.json
         return path.parent.name if path is not None else source.revision or "main"
+    return f"local-{files_digest(weight_files(source) | tokenizer_files(source))}"
+
+
+def weight_files(source: Source) -> dict[str, Path]:
+    """Name → file of a folder's model, its tokenizer aside (a GGUF file holds both)."""
+    folder = source.folder
+    assert folder is not None
+    if source.gguf_file:
+        return {source.gguf_file: folder / source.gguf_file}
+    found = _matching(folder, WEIGHT_PATTERNS)
+    for module in _module_folders(folder):
+        paths = [path for path in (folder / module).rglob("*") if path.is_file()]
+        found |= {path.relative_to(folder).as_posix(): path for path in paths}
+    return found
+
+
+def tokenizer_files(source: Source) -> dict[str, Path]:
+    """Name → file of a folder's tokenizer; a GGUF file holds it beside the weights."""
+    folder = source.folder
+    assert folder is not None
+    if source.gguf_file:
+        return {source.gguf_file: folder / source.gguf_file}
+    return _matching(folder, TOKENIZER_PATTERNS)
+
+
+def _matching(folder: Path, patterns: Iterable[str]) -> dict[str, Path]:
+    return {
+        path.name: path
+        for path in folder.iterdir()
+        if any(fnmatchcase(path.name, pattern) for pattern in patterns) and path.is_file()
+    }
+
+
+def _module_folders(folder: Path) -> list[str]:
+    """Those that sentence-transformers' modules.json names; what is wrong in it is its reader's
+    error."""
+    try:
+        modules = json.loads((folder / "modules.json").read_bytes())
+        paths = [str(module["path"]) for module in modules]
+    except (OSError, ValueError, TypeError, KeyError):
+        return []
+    inside = [path for path in paths if path and not Path(path).is_absolute()]
+    return [path for path in inside if ".." not in Path(path).parts and (folder / path).is_dir()]
+
+
+def former_revision_of(source: Source) -> str:
+    """As earlier versions wrote it: over configuration and samples of the weights."""
+    folder = source.folder
+    if folder is None:
+        return revision_of(source)
     if source.gguf_file:
         return f"local-{sampled_digest([folder / source.gguf_file])}"
     names = ("config.json", "adapter_config.json")
     return "local-" + sampled_digest(
-        path for path in folder.iterdir() if path.suffix in WEIGHTS or path.name in names
+        path for path in folder.iterdir() if path.suffix in _FORMER_SUFFIXES or path.name in names
     )
 
 
 def sampled_digest(paths: Iterable[Path]) -> str:
-    """16 hexadecimal digits over name, size and samples of each file, in the order of names."""
+    """What earlier versions took for a digest of files: name, size and 16 samples of 64 KiB."""
     digest = hashlib.sha256()
     for path in sorted(paths, key=lambda p: p.name):
         size = path.stat().st_size

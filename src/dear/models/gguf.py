@@ -1,14 +1,12 @@
 """GGUF files, dequantised once.
 
 transformers needs some 20 seconds to read a small GGUF file; the safetensors that it makes of it
-load in a tenth of a second, so they are kept: ~/.cache/dear/gguf/DIGEST/ (XDG_CACHE_HOME moves it;
-the folder may be removed at any time).
+load in a tenth of a second, so they are kept, in `cache_folder("gguf")`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import importlib.util
 import io
 import logging
@@ -19,10 +17,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from dear.artifacts import read_json, write_json
+from dear.artifacts import cache_folder, read_json, write_json
+from dear.digests import file_digest, file_digests
 from dear.errors import DataError, MissingExtra
 from dear.models.family import Source
-from dear.models.files import reading, sampled_digest
+from dear.models.files import reading
 from dear.models.threads import LOADING
 
 logger = logging.getLogger(__name__)
@@ -46,8 +45,7 @@ def gguf_as_safetensors(source: Source) -> Source:
     path = Path(source.path) / source.gguf_file
     if path.stat().st_size > LARGEST_KEPT:
         return source
-    with path.open("rb") as file:
-        entry = _cache() / hashlib.file_digest(file, "sha256").hexdigest()[:32]
+    entry = cache_folder("gguf") / file_digest(path)[:32]
     if not _is_whole(entry):
         try:
             _convert(source, entry)
@@ -64,17 +62,12 @@ def drop_quantization(model: Any) -> None:
     model.hf_quantizer = None
 
 
-def _cache() -> Path:
-    home = os.environ.get("XDG_CACHE_HOME")
-    return (Path(home) if home else Path.home() / ".cache") / "dear" / "gguf"
-
-
 def _is_whole(entry: Path) -> bool:
     try:
         files = read_json(entry / _MANIFEST).get("files")
-        return isinstance(files, dict) and all(
-            sampled_digest([entry / name]) == digest for name, digest in files.items()
-        )
+        if not isinstance(files, dict):
+            return False
+        return file_digests([entry / name for name in files]) == list(files.values())
     except (DataError, OSError):
         return False
 
@@ -101,7 +94,8 @@ def _convert(source: Source, entry: Path) -> None:
         for path in building.iterdir():
             with path.open("rb+") as file:
                 os.fsync(file.fileno())
-        digests = {path.name: sampled_digest([path]) for path in building.iterdir()}
+        paths = sorted(building.iterdir())
+        digests = dict(zip((p.name for p in paths), file_digests(paths), strict=True))
         write_json(building / _MANIFEST, {"gguf": source.gguf_file, "files": digests})
         if entry.exists() and not _is_whole(entry):
             shutil.rmtree(entry)

@@ -19,7 +19,7 @@ from dear.models.batching import (
     require_finite,
 )
 from dear.models.budget import load_batch_tokens, probe_batch_tokens, remember_batch_tokens
-from dear.models.contract import ScoringContract
+from dear.models.contract import ScoringContract, fingerprint_of
 from dear.models.encoding import Encoded, Pair, PairEncoder
 from dear.models.engines import ENGINES, FITS, Engine, EngineName
 from dear.models.exported import ExportedModel
@@ -124,11 +124,27 @@ class Scorer:
 
     @property
     def contract(self) -> ScoringContract:
-        return self.model.contract
+        """With the dtype in force: an export says bfloat16, and a processor may have none."""
+        contract = self.model.contract
+        if contract.dtype == "bfloat16" and self.computing.get("precision", "bf16") != "bf16":
+            return contract.with_dtype("float32")
+        return contract
+
+    @property
+    def computing(self) -> dict[str, str]:
+        """What else of an export's computing its scores depend on; nothing for a checkpoint, whose
+        engines all give its scores."""
+        precision = getattr(self.engine, "precision", None)
+        return {} if precision is None else {"engine": "openvino", "precision": precision}
+
+    @property
+    def engine_name(self) -> str:
+        """A key of ENGINES, or "export"."""
+        return self._engine_name
 
     @property
     def fingerprint(self) -> str:
-        return self.model.contract.fingerprint
+        return fingerprint_of({**self.contract.to_dict(), **self.computing})
 
     @property
     def parameters(self) -> int:

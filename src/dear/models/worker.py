@@ -106,4 +106,5 @@ def _about(model: PairModel) -> dict[str, Any]:
         "parameters": model.parameters,
         "contract": contract if plain else contract.to_dict(),
         "plain_contract": plain,
+        "computing": getattr(model, "computing", {}),
     }

@@ -93,6 +93,7 @@ class ScorerPool:
         self.revision: str = found["revision"]
         self.fingerprint: str = found["fingerprint"]
         self.parameters: int = found["parameters"]
+        self.computing: dict[str, str] = found["computing"]
         stored = found["contract"]
         self.contract: Any = (
             stored if found["plain_contract"] else ScoringContract.from_dict(stored)

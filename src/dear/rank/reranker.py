@@ -190,6 +190,7 @@ def _early_exit(model: PairModel, folder: Path) -> _RankEarly:
 def _loaded(model: PairModel, path: Path | None) -> Calibration:
     """From a file or folder; from beside the weights where None."""
     from dear.evaluate.calibration import CALIBRATION_FILE, Calibration
+    from dear.models.revisions import require_revision
 
     if path is None:
         # a kind of reading, such as biencoder:NAME, is no place
@@ -201,11 +202,8 @@ def _loaded(model: PairModel, path: Path | None) -> Calibration:
             )
     found = Calibration.load(path)
     contract = model.contract
-    found.require(
-        model.revision,
-        contract if isinstance(contract, dict) else contract.to_dict(),
-        model=model.name,
-    )
+    require_revision("calibration: fitted on", found.revision, model)
+    found.require(contract if isinstance(contract, dict) else contract.to_dict(), model=model.name)
     return found
 
 

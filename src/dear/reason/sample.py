@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from dear.data.collections import Collection
-from dear.data.groups import NEGATIVES
+from dear.data.groups import NEGATIVES, TeacherScores
 from dear.data.held_out import normalised
+from dear.data.label_texts import LabelCheck
 from dear.data.labels import Labels
 from dear.errors import ConfigError, DataError
 from dear.records import Judgements, Passage, Query, Ranking, Run, every_nth
@@ -96,6 +97,7 @@ def sample(
     plan: Plan,
     *,
     labels: Labels | None = None,
+    check: LabelCheck | None = None,
     judgements: Judgements | None = None,
     need_relevant: bool = False,
     leaking_queries: Container[str] = frozenset(),
@@ -105,11 +107,12 @@ def sample(
 
     labels: spread over the teacher's scores, which the questions carry, and only queries and
         passages that have one; else over the run's.
+    check: of these labels, which are then compared with the collection's texts.
     need_relevant: a list holds one relevant passage at least, of those that the run found.
     leaking_*: normalised texts that may not be in a list; a query with fewer than the smallest
         list left gives none.
     A query's lists depend on its id, the seed and its own candidates alone. Passages of equal text
-    are taken once. DataError: not one list.
+    are taken once. DataError: labels of other texts.
     """
     ids = [q for q in run if judgements is None or not need_relevant or q in judgements]
     if labels is not None:
@@ -118,6 +121,7 @@ def sample(
         ids = every_nth(ids, plan.queries)
     drawn = Drawn()
     queries, corpus = collection.queries(), collection.corpus
+    scores = labels if check is None else check.over_collection(queries, corpus)
     text_of: dict[str, str] = {}  # normalised once, however many queries find a passage
     for query_id in ids:
         query = queries.get(query_id)
@@ -127,7 +131,7 @@ def sample(
             drawn.skipped[LEAKS] += 1
             continue
         top = run[query_id].top(plan.top_k)
-        pool = _pool(top, corpus, text_of, labels, leaking_passages, drawn, plan.sizes[0])
+        pool = _pool(top, corpus, text_of, scores, leaking_passages, drawn, plan.sizes[0])
         if isinstance(pool, str):
             drawn.skipped[pool] += 1
             continue
@@ -149,6 +153,8 @@ def sample(
                     else tuple(max(0, grades.get(pool[i].passage.id, 0)) for i in places),
                 )
             )
+    if check is not None:
+        check.require()
     return drawn
 
 
@@ -162,7 +168,7 @@ def _pool(
     ranking: Ranking,
     corpus: Mapping[str, Passage],
     text_of: dict[str, str],
-    labels: Labels | None,
+    labels: TeacherScores | None,
     leaking: Container[str],
     drawn: Drawn,
     at_least: int,
@@ -193,7 +199,7 @@ def _pool(
     return list(pool.values())
 
 
-def _label_scores(labels: Labels, ranking: Ranking) -> tuple[float, ...]:
+def _label_scores(labels: TeacherScores, ranking: Ranking) -> tuple[float, ...]:
     return tuple(labels.of(ranking.query_id, ranking.passage_ids).tolist())
 
 

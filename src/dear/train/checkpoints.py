@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import logging
 import shutil
 from collections.abc import Iterator, Set
@@ -19,10 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from dear.artifacts import read_json, versions, write_json
+from dear.digests import Changes, Inputs
 from dear.errors import ConfigError, DataError
 from dear.models.contract import ScoringContract
 from dear.models.listwise_contract import ListwiseContract
-from dear.recipes import Recipe
+from dear.train.inputs import changes, plan_of, read_plan
 from dear.train.marks import (
     PLAN,
     STEP,
@@ -50,12 +50,14 @@ __all__ = [
     "STEPS",
     "TRAINING_FILE",
     "claimed",
-    "differences",
     "finish",
+    "finished_inputs",
+    "forget_others",
     "is_finished",
     "keep_only",
     "last_whole",
     "mark_whole",
+    "require_same",
     "require_undamaged",
     "saving",
 ]
@@ -66,16 +68,18 @@ _logger = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
-def claimed(folder: Path, recipe: Recipe, fingerprint: str) -> Iterator[Path | None]:
+def claimed(folder: Path, inputs: Inputs) -> Iterator[Path | None]:
     """`folder` for this process and this training; the checkpoint to go on from, if there is one.
 
-    fingerprint: of the training examples.
-    ConfigError if the training in the folder is finished, or if it holds checkpoints of another
-    recipe or of other examples; nothing is touched then. DataError if another process is at it.
+    inputs: all that it is made from.
+    ConfigError if the training in the folder is finished, or if it holds checkpoints of one from
+    other inputs; nothing is touched then. DataError if another process is at it.
     """
-    if is_finished(folder):
+    there = finished_inputs(folder)
+    if there is not None:
         # a kill may have come between the last file and this
         shutil.rmtree(folder / STEPS, ignore_errors=True)
+        require_same(folder, changes(there, inputs))
         raise ConfigError(f"{folder}: this training is finished; remove the folder to repeat it")
     steps = folder / STEPS
     steps.mkdir(parents=True, exist_ok=True)
@@ -84,24 +88,30 @@ def claimed(folder: Path, recipe: Recipe, fingerprint: str) -> Iterator[Path | N
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise DataError.at(folder, None, "another process is training here") from None
-        yield _begin(folder, recipe, fingerprint)
+        yield _begin(folder, inputs)
 
 
-def _begin(folder: Path, recipe: Recipe, fingerprint: str) -> Path | None:
+def _begin(folder: Path, inputs: Inputs) -> Path | None:
     steps = folder / STEPS
-    plan = {"recipe": json.loads(json.dumps(recipe.to_dict())), "examples": fingerprint}
     newest = last_whole(steps)
     resume = None
     if newest is not None:
-        if different := differences(plan, _plan_there(steps, newest)):
+        found = changes(read_plan(_plan_there(steps, newest)), inputs)
+        if found:
             raise ConfigError(
-                f"{folder} holds another training ({'; '.join(different[:3])}); a changed recipe "
-                "is another training: choose another folder, or remove this one to begin anew"
+                f"{folder} holds another training ({found}); choose another folder, or remove "
+                "this one to begin anew"
+            )
+        if found.unverified:
+            _logger.warning(
+                "%s: unverified: an earlier version began this training and did not write down "
+                "its %s",
+                *(folder, ", ".join(found.unverified)),
             )
         resume = _last_sound(steps)
     for path in torn(steps):  # first: they may be what fills the disk
         shutil.rmtree(path)
-    write_json(steps / PLAN, plan)
+    write_json(steps / PLAN, plan_of(inputs))
     return resume
 
 
@@ -185,15 +195,40 @@ def is_finished(folder: Path) -> bool:
     return (folder / TRAINING_FILE).is_file()
 
 
+def finished_inputs(folder: Path) -> Inputs | None:
+    """What the finished training in a folder was made from; None where there is none."""
+    return read_plan(read_json(folder / TRAINING_FILE)) if is_finished(folder) else None
+
+
+def forget_others(folder: Path, inputs: Inputs) -> None:
+    """Remove a training, finished or not, that was made from other inputs."""
+    steps = folder / STEPS
+    there = finished_inputs(folder)
+    newest = last_whole(steps) if there is None and steps.is_dir() else None
+    if newest is not None:
+        there = read_plan(_plan_there(steps, newest))
+    if there is not None and changes(there, inputs):
+        shutil.rmtree(folder)
+
+
+def require_same(folder: Path, found: Changes) -> None:
+    """ConfigError where a finished training is of other inputs."""
+    if found:
+        raise ConfigError(
+            f"{folder} holds a finished training from other inputs ({found}); choose another "
+            "folder, or remove it to train again"
+        )
+
+
 def finish(
     folder: Path,
     model: Any,
     tokenizer: Any,
     contract: ScoringContract | ListwiseContract | None,
-    recipe: Recipe,
+    inputs: Inputs,
     metrics: dict[str, Any],
 ) -> None:
-    """Write the finished checkpoint: contract, weights, tokenizer; then recipe, metrics, versions.
+    """Write the finished checkpoint: contract, weights, tokenizer; then inputs, metrics, versions.
 
     TRAINING_FILE is written when everything else is on disk, and the steps are removed after it.
     """
@@ -202,7 +237,7 @@ def finish(
         _write_finished(folder, model, tokenizer, contract)
         write_json(
             folder / TRAINING_FILE,
-            {"recipe": recipe.to_dict(), "metrics": metrics, "versions": versions()},
+            {**plan_of(inputs), "metrics": metrics, "versions": versions()},
         )
     except Exception as error:
         if not is_of_writing(error):
@@ -229,14 +264,3 @@ def _write_finished(
     model.save_pretrained(folder, **extra)
     tokenizer.save_pretrained(folder)
     to_disk(folder)
-
-
-def differences(mine: Any, theirs: Any, path: str = "") -> list[str]:
-    if isinstance(mine, dict) and isinstance(theirs, dict):
-        keys = sorted({*mine, *theirs})
-        return [
-            d
-            for k in keys
-            for d in differences(mine.get(k), theirs.get(k), f"{path}.{k}".lstrip("."))
-        ]
-    return [] if mine == theirs else [f"{path}: {theirs!r} there, {mine!r} now"]

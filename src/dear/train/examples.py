@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -22,11 +21,20 @@ from dear.data.example_table import (
 from dear.data.formats import read_run
 from dear.data.groups import Group, GroupPlan, TeacherScores, sample_groups
 from dear.data.held_out import SameText, held_out_queries, normalised
-from dear.data.label_table import open_labels
-from dear.data.labels import Labels, ensemble, labels_identity, read_labels
-from dear.data.passage_table import open_passages, passages_identity
+from dear.data.inputs import run_input
+from dear.data.label_texts import LabelCheck
+from dear.data.labels import (
+    Labels,
+    LabelsOnDisk,
+    ensemble,
+    labels_input,
+    open_labels,
+    read_labels,
+)
+from dear.data.passage_table import open_passages, passages_digest
 from dear.data.row_groups import RowSampling
-from dear.data.training_rows import file_identity, open_rows
+from dear.data.training_rows import open_rows
+from dear.digests import lines_digest
 from dear.errors import ConfigError, DataError
 from dear.recipes import DataRecipe, GroupsRecipe
 from dear.records import Judgements, Passage, Query, Ranking, Run, gather, limit_run
@@ -111,7 +119,7 @@ def draw_groups(
     recipe: GroupsRecipe,
     *,
     judgements: Judgements | None,
-    labels: Labels | None,
+    labels: TeacherScores | None,
     corpus: Mapping[str, Passage],
     seed: int,
 ) -> list[Group]:
@@ -136,7 +144,7 @@ def _of_source(
 ) -> list[Example]:
     run: Run = open_run(collection, source.run, source.split)
     needs_labels = with_labels or recipe.min_margin is not None
-    labels = _labels(source, source.collection) if needs_labels else None
+    check = _checked(source, collection.name) if needs_labels else None
     judgements = collection.judgements(source.split) if source.judged else None
     if judgements is not None:
         run = {q: r for q, r in run.items() if q in judgements}
@@ -146,10 +154,14 @@ def _of_source(
         limit_run(run, queries=source.queries),
         recipe,
         judgements=judgements,
-        labels=labels,
+        labels=None
+        if check is None
+        else check.over_collection(collection.queries(), collection.corpus),
         corpus=collection.corpus,
         seed=seed,
     )
+    if check is not None:
+        check.require()
     examples = examples_of(groups, collection.queries(), collection.corpus)
     # ids of different collections may be the same
     return [
@@ -195,14 +207,14 @@ def _of_rows(
     needs_teacher = with_labels or recipe.min_margin is not None
     tests = held_out_queries(source.exclude)
     key = {
-        "rows": rows.identity,
+        "rows": rows.digest(),
         "source": asdict(source),
         "groups": asdict(recipe),
         "seed": seed,
-        "teacher": [labels_identity(Path(f)) for f in source.labels] if needs_teacher else None,
-        "tests": hashlib.sha256("\n".join(sorted(tests)).encode()).hexdigest(),
-        "corpus": passages_identity(source.corpus),
-        "run": file_identity(Path(source.run)) if Path(source.run).is_file() else "",
+        "teacher": [labels_input(Path(f)).digest for f in source.labels] if needs_teacher else None,
+        "tests": lines_digest(sorted(tests)),
+        "corpus": passages_digest(source.corpus),
+        "run": run_input(Path(source.run)).digest if Path(source.run).is_file() else "",
     }
 
     def draw(counts: dict[str, Any]) -> Any:
@@ -211,7 +223,7 @@ def _of_rows(
             name=rows.name,
             plan=_plan(recipe, seed),
             corpus=open_passages(source.corpus, tables) if source.corpus else None,
-            labels=_teacher(source, tables) if needs_teacher and source.labels else None,
+            labels=_checked(source, "") if needs_teacher and source.labels else None,
             needs_teacher=needs_teacher,
             scale=source.label_scale,
             run=_run_file(source) if from_run else None,
@@ -232,13 +244,6 @@ def _of_rows(
     return found
 
 
-def _teacher(source: DataRecipe, tables: Path | None) -> TeacherScores:
-    """The labels of rows: on disk where they are many."""
-    if len(source.labels) == 1 and not source.label_weights:
-        return open_labels(Path(source.labels[0]), source.label_scale, tables)
-    return _labels(source, source.rows)
-
-
 def _run_file(source: DataRecipe) -> Run:
     if not Path(source.run).is_file():
         raise ConfigError(f"{source.rows}: run {source.run!r}: beside rows it must be a run's file")
@@ -251,13 +256,22 @@ def _report(name: str, total: int, left_out: Mapping[str, int]) -> None:
         logger.warning("%s: of %s queries left out: %s", name, f"{total:,}", reasons)
 
 
-def _labels(source: DataRecipe, name: str) -> Labels:
+def _checked(source: DataRecipe, collection: str) -> LabelCheck:
+    """The labels of a source, to be compared with the texts that they are looked up for.
+
+    collection: the name of the one at hand; "" for rows, which have none.
+    """
     if not source.labels:
         raise ConfigError(
-            f"{name}: the loss reads a teacher's scores, but `labels` names no folder"
+            f"{collection}: the loss reads a teacher's scores, but `labels` names no folder"
         )
-    stores = [read_labels(folder) for folder in source.labels]
-    if len(stores) == 1 and not source.label_weights:
-        return stores[0].scaled(source.label_scale)
-    weights = source.label_weights or (1.0,) * len(stores)
-    return ensemble(stores, weights).scaled(source.label_scale)
+    folders = [Path(folder) for folder in source.labels]
+    labels: Labels | LabelsOnDisk
+    if len(folders) == 1 and not source.label_weights:
+        labels = open_labels(folders[0], source.label_scale)
+    else:
+        weights = source.label_weights or (1.0,) * len(folders)
+        labels = ensemble(list(map(read_labels, folders)), weights).scaled(source.label_scale)
+    return LabelCheck(
+        labels, source.labels, collection or f"rows:{source.rows}", known=bool(collection)
+    )

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dear.artifacts import versions, write_json
+from dear.digests import Inputs
 from dear.errors import ConfigError
 from dear.models.files import quiet
 from dear.models.lists.attention_heads import PEFT_TYPE, HeadWeights, fit_heads
@@ -23,7 +24,8 @@ from dear.models.listwise_contract import ListwiseContract
 from dear.recipes import HeadsRecipe, Recipe
 from dear.records import ListExample
 from dear.train.checkpoints import TRAINING_FILE, claimed
-from dear.train.lists import lists_fingerprint, load_lists
+from dear.train.inputs import data_inputs, inputs_of, plan_of
+from dear.train.lists import exact_inputs, load_lists
 from dear.train.listwise import list_quality
 
 Progress = Callable[[int, int], None]
@@ -64,6 +66,7 @@ def train_heads(
     list that fits; a model whose attention cannot be read), DataError (the data).
     """
     asked = recipe.heads
+    data = data_inputs(recipe) if examples is None and held_out is None else {}
     if examples is None:
         examples = load_lists([path for source in recipe.data for path in source.lists])
     if held_out is None:
@@ -71,7 +74,8 @@ def train_heads(
     kept, dev = _short(examples, asked), _short(held_out, asked)
     if not kept:
         raise ConfigError(f"heads: no list of {asked.max_window} passages or fewer")
-    with claimed(folder, recipe, lists_fingerprint([*examples, *held_out])), quiet():
+    made_of = inputs_of(recipe, data, exact_inputs(examples, held_out))
+    with claimed(folder, made_of), quiet():
         started = time.perf_counter()
         contract = ListwiseContract(
             max_words=asked.max_words, max_window=asked.max_window, learnt="attention"
@@ -88,7 +92,7 @@ def train_heads(
             seconds=time.perf_counter() - started,
             **judged,
         )
-        _save(recipe, folder, contract, weights, fitted)
+        _save(recipe, folder, contract, weights, made_of, fitted)
     return fitted
 
 
@@ -144,6 +148,7 @@ def _save(
     folder: Path,
     contract: ListwiseContract,
     weights: HeadWeights,
+    made_of: Inputs,
     fitted: FittedHeads,
 ) -> None:
     base = recipe.model.base
@@ -166,7 +171,7 @@ def _save(
     # last: it says that the folder is whole
     write_json(
         folder / TRAINING_FILE,
-        {"recipe": recipe.to_dict(), "metrics": metrics, "versions": versions()},
+        {**plan_of(made_of), "metrics": metrics, "versions": versions()},
     )
 
 

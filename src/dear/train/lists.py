@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeAlias
 from dear.data.formats import read_lists
 from dear.data.formats.reasoning import list_line
 from dear.data.formats.rows import json_rows
+from dear.digests import Input
 from dear.errors import ConfigError, DataError
 from dear.models.list_encoding import ListEncoder
 from dear.models.listwise_contract import ListwiseContract
@@ -52,9 +53,7 @@ def load_lists(paths: Sequence[str]) -> list[ListExample]:
     """All examples of files or folders, in order. DataError: no file, no example, DeAR-COT rows."""
     found: list[ListExample] = []
     for name in paths:
-        path = Path(name) / LISTS_FILE if Path(name).is_dir() else Path(name)
-        if not path.is_file():
-            raise DataError.at(path, None, "no such file; lists come from `dear reason`")
+        path = list_file(name)
         head = next(iter(json_rows(path)), None)
         if head is not None and "instruction" in head.fields:
             raise DataError.at(
@@ -66,12 +65,27 @@ def load_lists(paths: Sequence[str]) -> list[ListExample]:
     return found
 
 
+def list_file(name: str) -> Path:
+    """A file of lists, or the one in a folder. DataError: no such file."""
+    path = Path(name) / LISTS_FILE if Path(name).is_dir() else Path(name)
+    if not path.is_file():
+        raise DataError.at(path, None, "no such file; lists come from `dear reason`")
+    return path
+
+
 def lists_fingerprint(examples: Sequence[ListExample]) -> str:
     """16 hexadecimal digits over all that training reads, in order."""
     digest = hashlib.sha256()
     for example in examples:
         digest.update(list_line(example).encode() + b"\n")
     return digest.hexdigest()[:16]
+
+
+def exact_inputs(
+    examples: Sequence[ListExample], held_out: Sequence[ListExample]
+) -> dict[str, Input]:
+    """All that training reads of the data; see dear.train.inputs."""
+    return {"examples": Input(lists_fingerprint([*examples, *held_out]))}
 
 
 def reordered(example: ListExample, places: Sequence[int]) -> ListExample:

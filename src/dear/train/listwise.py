@@ -25,12 +25,13 @@ from dear.models.loading import count_parameters
 from dear.recipes import ListLossRecipe, Recipe
 from dear.records import ListExample
 from dear.train.checkpoints import finish
+from dear.train.inputs import data_inputs, inputs_of
 from dear.train.list_quality import judge_of, list_quality
 from dear.train.list_start import require_positions, start_list_model
 from dear.train.lists import (
     ListTokenizer,
     ListTokens,
-    lists_fingerprint,
+    exact_inputs,
     load_lists,
     plan,
     row_of,
@@ -121,13 +122,14 @@ def _train_lists(
 ) -> TrainedLists:
     contract, reads = list_contract_of(recipe), _reads(recipe.listwise.loss)
     head = _head(recipe, contract)
+    data = data_inputs(recipe) if examples is None and held_out is None else {}
     if examples is None:
         examples = load_lists([path for source in recipe.data for path in source.lists])
     if held_out is None:
         held_out = load_lists(recipe.listwise.dev) if recipe.listwise.dev else ()
     _require_scores(examples, reads)
-    print_of = lists_fingerprint([*examples, *held_out])
-    with claimed_together(folder, recipe, print_of) as resume, quiet():
+    made_of = inputs_of(recipe, data, exact_inputs(examples, held_out))
+    with claimed_together(folder, made_of) as resume, quiet():
         set_seed(recipe.train.seed)  # before a new adapter is made
         model, tokenizer = start_list_model(recipe.model, on_cpu=in_shards(recipe))
         require_positions(model, contract, recipe.model.base)
@@ -201,7 +203,7 @@ def _train_lists(
         if rank() == 0:
             if recipe.model.lora is not None and recipe.model.lora.merge:
                 model = model.merge_and_unload()
-            finish(folder, model, tokenizer, contract, recipe, metrics)
+            finish(folder, model, tokenizer, contract, made_of, metrics)
         wait_for_all()
     return trained
 

@@ -16,6 +16,7 @@ from typing import Any
 from transformers import set_seed
 
 from dear.data.collections import Collection, open_collection
+from dear.digests import Input, Inputs
 from dear.errors import ConfigError, DataError
 from dear.losses import Objective, Term
 from dear.models.contract import DEAR, ScoringContract
@@ -35,6 +36,7 @@ from dear.train.biencoder import (
 )
 from dear.train.checkpoints import finish
 from dear.train.examples import Example, fingerprint, load_examples, open_run, totals_of
+from dear.train.inputs import data_inputs, dev_input, inputs_of
 from dear.train.processes import (
     claimed_together,
     joined,
@@ -98,6 +100,7 @@ def train(
     folder: Path,
     *,
     examples: Sequence[Example] | None = None,
+    inputs: Mapping[str, Input] | None = None,
     collections: Mapping[str, Collection] | None = None,
     progress: Callable[[Step], None] | None = None,
 ) -> Trained:
@@ -109,36 +112,37 @@ def train(
     With `recipe.dev` the weights are those of the evaluation with the highest nDCG@10, else the
     last ones.
     examples: training examples to use instead of sampling those of `recipe.data`.
+    inputs: what those were made from, by kind, to be written down.
     collections: opened collections by name.
     Raises ConfigError (the recipe; a folder with another training), DataError (the data; another
     process in the folder), BackendError (a loss or gradient that is not finite; the last whole
     checkpoint is kept).
     """
     with joined():
-        return _train(recipe, folder, examples, collections, progress)
+        return _train(recipe, folder, examples, inputs, collections, progress)
 
 
 def _train(
     recipe: Recipe,
     folder: Path,
     examples: Sequence[Example] | None,
+    inputs: Mapping[str, Input] | None,
     collections: Mapping[str, Collection] | None,
     progress: Callable[[Step], None] | None,
 ) -> Trained:
     biencoder = recipe.kind == "biencoder"
+    if biencoder and recipe.dev is not None:
+        raise ConfigError("dev is for pointwise models; leave it out for a biencoder")
     objective = contrastive_objective(recipe) if biencoder else objective_of(recipe.loss)
     if examples is None:
-        examples = load_examples(
-            recipe.data,
-            recipe.groups,
-            seed=recipe.train.seed,
-            with_labels=objective.needs_teacher,
-            collections=collections,
-        )
+        inputs = data_inputs(recipe, with_labels=objective.needs_teacher, opened=collections)
+        examples = read_examples(recipe, collections)
     _require_targets(examples, objective)
-    with claimed_together(folder, recipe, fingerprint(examples)) as resume, quiet():
+    dev = read_dev(recipe, collections)
+    made_of = inputs_of(recipe, inputs or {}, exact_inputs(examples, dev))
+    with claimed_together(folder, made_of) as resume, quiet():
         make = _contrastive_trainer if biencoder else _trainer
-        trainer = make(recipe, folder, examples, objective, collections, progress, resume)
+        trainer = make(recipe, folder, examples, objective, dev, progress, resume)
         started = time.perf_counter()
         model = run_to_end(trainer, recipe, folder, resume, lambda: start_model(recipe.model)[0])
         seconds = time.perf_counter() - started
@@ -166,13 +170,44 @@ def _train(
             "dev_curve": curve,
         }
         if rank() == 0:
-            _finish(recipe, folder, model, trainer.scoring, metrics)
+            _finish(recipe, folder, model, trainer.scoring, made_of, metrics)
         wait_for_all()
     return trained
 
 
+def read_examples(
+    recipe: Recipe, collections: Mapping[str, Collection] | None = None
+) -> Sequence[Example]:
+    """The training examples of a recipe's data."""
+    return load_examples(
+        recipe.data,
+        recipe.groups,
+        seed=recipe.train.seed,
+        with_labels=needs_teacher(recipe),
+        collections=collections,
+    )
+
+
+def needs_teacher(recipe: Recipe) -> bool:
+    """Whether the recipe's loss reads labels."""
+    if recipe.kind == "biencoder":
+        return contrastive_objective(recipe).needs_teacher
+    return objective_of(recipe.loss).needs_teacher
+
+
+def exact_inputs(examples: Sequence[Example], dev: Dev | None) -> dict[str, Input]:
+    """All that training reads of the data; see dear.train.inputs."""
+    found = {"examples": Input(fingerprint(examples))}
+    return found if dev is None else {**found, "dev examples": dev_input(dev)}
+
+
 def _finish(
-    recipe: Recipe, folder: Path, model: Any, scoring: Scoring, metrics: dict[str, Any]
+    recipe: Recipe,
+    folder: Path,
+    model: Any,
+    scoring: Scoring,
+    made_of: Inputs,
+    metrics: dict[str, Any],
 ) -> None:
     biencoder, lora = recipe.kind == "biencoder", recipe.model.lora
     if lora is not None and lora.merge:
@@ -180,7 +215,7 @@ def _finish(
     if biencoder:
         write_modules(folder, recipe.contract.max_passage_tokens, model.config.hidden_size)
     contract = None if biencoder else scoring.contract
-    finish(folder, model, scoring.tokenizer, contract, recipe, metrics)
+    finish(folder, model, scoring.tokenizer, contract, made_of, metrics)
 
 
 def _trainer(
@@ -188,7 +223,7 @@ def _trainer(
     folder: Path,
     examples: Sequence[Example],
     objective: Objective,
-    collections: Mapping[str, Collection] | None,
+    dev: Dev | None,
     progress: Callable[[Step], None] | None,
     resume: Path | None,
 ) -> GroupTrainer:
@@ -201,7 +236,7 @@ def _trainer(
         recipe=recipe.train,
         objective=objective,
         scoring=Scoring(tokenizer, contract),
-        dev=_dev(recipe.dev, collections),
+        dev=dev,
         progress=progress,
         callbacks=reporters(recipe.train, folder, step_of(resume)),
         model=laid_out(model, recipe, resume),
@@ -216,12 +251,10 @@ def _contrastive_trainer(
     folder: Path,
     examples: Sequence[Example],
     objective: Objective,
-    _collections: Mapping[str, Collection] | None,
+    _dev: Dev | None,
     progress: Callable[[Step], None] | None,
     resume: Path | None,
 ) -> GroupTrainer:
-    if recipe.dev is not None:
-        raise ConfigError("dev is for pointwise models; leave it out for a biencoder")
     if world_size() > 1:
         raise ConfigError("a biencoder trains in one process: its negatives are those of one pass")
     args = training_arguments(recipe, folder)
@@ -241,9 +274,14 @@ def _contrastive_trainer(
     )
 
 
-def _dev(recipe: DevRecipe | None, collections: Mapping[str, Collection] | None) -> Dev | None:
-    if recipe is None:
+def read_dev(recipe: Recipe, collections: Mapping[str, Collection] | None = None) -> Dev | None:
+    """What training is evaluated on, where the recipe names it."""
+    if recipe.dev is None:
         return None
+    return _dev(recipe.dev, collections)
+
+
+def _dev(recipe: DevRecipe, collections: Mapping[str, Collection] | None) -> Dev:
     collection = (collections or {}).get(recipe.collection) or open_collection(recipe.collection)
     judgements = collection.judgements(recipe.split)
     run = open_run(collection, recipe.run, recipe.split)

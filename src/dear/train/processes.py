@@ -20,9 +20,9 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
+from dear.digests import Inputs
 from dear.errors import BackendError, ConfigError, DataError, DearError
 from dear.models.hardware import pick_device
-from dear.recipes import Recipe
 from dear.train.checkpoints import claimed
 from dear.train.launching import LAUNCHED
 
@@ -117,27 +117,29 @@ def _end_with_launcher() -> None:
 
 
 @contextlib.contextmanager
-def claimed_together(folder: Path, recipe: Recipe, fingerprint: str) -> Iterator[Path | None]:
+def claimed_together(folder: Path, inputs: Inputs) -> Iterator[Path | None]:
     """As `claimed`, which the first process alone does; all raise what it raises.
 
-    DataError: the processes have read different examples.
+    DataError: the processes have read different things.
     """
     if world_size() == 1:
-        with claimed(folder, recipe, fingerprint) as resume:
+        with claimed(folder, inputs) as resume:
             yield resume
         return
     found: list[Any] = [None] * world_size()
-    dist.all_gather_object(found, fingerprint)
-    if len(set(found)) > 1:
-        raise DataError(
-            f"the {world_size()} processes have read different examples; give every machine the "
-            "same data"
-        )
+    dist.all_gather_object(found, inputs.to_dict())
+    first = Inputs.from_dict(found[0])
+    for other in map(Inputs.from_dict, found[1:]):
+        if different := first.changes(other):
+            raise DataError(
+                f"the {world_size()} processes have read different {', '.join(different.by_kind)}; "
+                "give every machine the same data and the same base"
+            )
     with contextlib.ExitStack() as stack:
         said: list[Any] = [None, None]
         if rank() == 0:
             try:
-                said = [stack.enter_context(claimed(folder, recipe, fingerprint)), None]
+                said = [stack.enter_context(claimed(folder, inputs)), None]
             except DearError as error:
                 said = [None, error]
         dist.broadcast_object_list(said)

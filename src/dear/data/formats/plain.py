@@ -184,11 +184,7 @@ def read_document_folder(folder: Path | str) -> dict[str, Passage]:
     DataError: no such file at all, not UTF-8 (file and line).
     """
     root = Path(folder)
-    files = sorted(
-        path
-        for path in chain(root.rglob("*.txt"), root.rglob("*.md"))
-        if path.is_file() and not any(p.startswith(".") for p in path.relative_to(root).parts)
-    )
+    files = document_files(root)
     if not files:
         raise DataError.at(root, None, "holds no .txt or .md file")
     passages = [_document(path, root) for path in files]
@@ -196,6 +192,15 @@ def read_document_folder(folder: Path | str) -> dict[str, Passage]:
     for path, passage in zip(files, passages, strict=True):
         once(seen, passage.id, str(path), None, "passage id")
     return {passage.id: passage for passage in passages}
+
+
+def document_files(root: Path) -> list[Path]:
+    """Every .txt and .md below a folder, by name, but for hidden ones."""
+    return sorted(
+        path
+        for path in chain(root.rglob("*.txt"), root.rglob("*.md"))
+        if path.is_file() and not any(p.startswith(".") for p in path.relative_to(root).parts)
+    )
 
 
 def _document(path: Path, root: Path) -> Passage:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from dear.artifacts import read_json, versions
 from dear.data.collections import Collection, open_collection
 from dear.data.formats import read_lists, read_run
+from dear.data.inputs import judgements_input, pairs_input, texts_input
 from dear.data.origins import Origin, first_stage_of, read_origin
+from dear.digests import Input, Inputs
 from dear.errors import ConfigError, DataError, nearest
 from dear.evaluate.calibration import CALIBRATION_FILE, Calibration
 from dear.evaluate.metrics import MEASURES, parse_measures
@@ -25,6 +27,7 @@ from dear.evaluate.report.parts import (
 )
 from dear.evaluate.report.plan import CollectionPlan, ReportPlan
 from dear.evaluate.study import Source, Study, study
+from dear.records import gather as gather_texts
 
 TRAINING_FILE = "dear_training.json"
 """In a checkpoint's folder (dear.train.checkpoints)."""
@@ -32,11 +35,25 @@ TRAINING_FILE = "dear_training.json"
 Thoughts = dict[str, list[str]]
 
 
-def gather(plan: ReportPlan, folder: Path, *, command: str = "", texts: bool = True) -> Report:
+Revision = Callable[[Path], str]
+"""(folder of a checkpoint) → the revision of the weights in it now."""
+
+
+def gather(
+    plan: ReportPlan,
+    folder: Path,
+    *,
+    command: str = "",
+    texts: bool = True,
+    revision: Revision | None = None,
+) -> Report:
     """Everything that the plan names, measured.
 
-    folder: where its paths start.  texts: read queries and passages, too. Errors are those of
-    the readers and of `study`; ConfigError for a name that is no run of its collection.
+    folder: where its paths start.  texts: read queries and passages, too.
+    revision: compares the weights of checkpoints at hand with those that ranked.
+    A run that was made from other texts, another first stage or other weights than are there now is
+    named in the notes. Errors are those of the readers and of `study`; ConfigError for a name that
+    is no run of its collection.
     """
     texts = texts and plan.texts
     measures = [m.name for m in parse_measures(plan.measures or MEASURES)]
@@ -59,8 +76,11 @@ def gather(plan: ReportPlan, folder: Path, *, command: str = "", texts: bool = T
             min_grade=opened.min_grade if one.min_grade is None else one.min_grade,
             across_candidates=plan.across_candidates,
         )
-        made = dataclasses.replace(made, notes=(*notes, *made.notes))
         models = found.models(made)
+        revisions = {} if revision is None else {n: revision(m) for n, m in models.items()}
+        notes += found.stale(made, revisions)
+        maps = _maps(made, models, revisions, notes)
+        made = dataclasses.replace(made, notes=(*notes, *made.notes))
         for name, model in models.items():
             if (model / TRAINING_FILE).is_file() and model.resolve() not in curves:
                 curves[model.resolve()] = Curve.of(name, read_json(model / TRAINING_FILE))
@@ -71,11 +91,11 @@ def gather(plan: ReportPlan, folder: Path, *, command: str = "", texts: bool = T
                 passages=opened.corpus if texts else {},
                 costs={n: Cost.of(read_json(folder / p)) for n, p in one.costs.items()},
                 thoughts={n: _thoughts(folder / p) for n, p in one.thoughts.items()},
-                reliability=[
-                    _reliability(made, name, model / CALIBRATION_FILE)
-                    for name, model in models.items()
-                    if (model / CALIBRATION_FILE).is_file()
-                ],
+                reliability=[_reliability(made, name, one) for name, one in maps.items()],
+                inputs={
+                    "judgements": judgements_input(opened.judgements(one.split), one.split).digest,
+                    "texts": texts_input(opened).digest,
+                },
                 published=_published(plan, made),
             )
         )
@@ -98,6 +118,7 @@ class _Gathered:
     collection: Collection
     folder: Path
     files: Mapping[str, Path]
+    origins: dict[str, Origin | None] = field(default_factory=dict)
 
     @classmethod
     def of(cls, plan: CollectionPlan, collection: Collection, folder: Path) -> _Gathered:
@@ -115,7 +136,8 @@ class _Gathered:
         notes: list[str] = []
         files = dict(self.files)
         names = {path.resolve(): name for name, path in files.items()}
-        origins = {name: read_origin(path) for name, path in files.items()}
+        origins = self.origins
+        origins |= {name: read_origin(path) for name, path in files.items()}
         reranked: dict[str, str | None] = {}
         for name in self.files:
             first = self._first_stage(name, origins[name], notes)
@@ -154,6 +176,29 @@ class _Gathered:
             path=path,
             origin=None if origin is None else origin.values,
         )
+
+    def stale(self, made: Study, revisions: Mapping[str, str]) -> list[str]:
+        """What there is to say about runs that were made from something else than is there now."""
+        said: list[str] = []
+        for entry in made.entries:
+            origin = self.origins.get(entry.name)
+            if origin is None or origin.model is None:
+                continue
+            now = Inputs(complete=False)
+            if entry.name in revisions:
+                now |= {"model": Input(revisions[entry.name], origin.model)}
+            if origin.values.get("all_texts") != texts_input(self.collection).digest:
+                run = entry.source.run
+                queries, corpus = self.collection.queries(), self.collection.corpus
+                pairs = [gather_texts(ranking, queries, corpus) for ranking in run.values()]
+                now |= {"texts": pairs_input(pairs, self.collection.name)}
+            found = origin.inputs.changes(now)
+            if found:
+                said.append(f"{entry.name} was ranked from other inputs ({found}); rank it again")
+            elif found.unverified:
+                kinds = " and ".join(found.unverified)
+                said.append(f"{entry.name} is unverified: its note does not say of which {kinds}")
+        return said
 
     def models(self, made: Study) -> dict[str, Path]:
         """Entry → its checkpoint, where that is a folder at hand."""
@@ -218,9 +263,29 @@ def _thoughts(path: Path) -> Thoughts:
     return found
 
 
-def _reliability(made: Study, name: str, path: Path) -> Reliability:
+def _maps(
+    made: Study, models: Mapping[str, Path], revisions: Mapping[str, str], notes: list[str]
+) -> dict[str, Calibration]:
+    """Entry → the map of its model; those of other weights are left out, and are named."""
+    found: dict[str, Calibration] = {}
+    for name, model in models.items():
+        if not (model / CALIBRATION_FILE).is_file():
+            continue
+        calibration = Calibration.load(model / CALIBRATION_FILE)
+        origin = made.entry(name).source.origin or {}
+        ranked_by = origin.get("revision", revisions.get(name, calibration.revision))
+        if calibration.revision == ranked_by:
+            found[name] = calibration
+        else:
+            notes.append(
+                f"{name}: {model / CALIBRATION_FILE} was fitted on other weights than those that "
+                "ranked, and is left out; `dear calibrate` fits it again"
+            )
+    return found
+
+
+def _reliability(made: Study, name: str, calibration: Calibration) -> Reliability:
     """The calibrated probabilities of the run's judged pairs against the judgements."""
-    calibration = Calibration.load(path)
     run = made.entry(name).source.run
     fitted = calibration.fitted_on
     pairs = judged_scores(

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from dear.evaluate.plot.canvas import plain
 from dear.evaluate.report.parts import Report, ReportPart
-from dear.evaluate.report.repeat import run_files
+from dear.evaluate.report.repeat import measured_with, run_files
 from dear.evaluate.report.rows import (
     ALPHA,
     Cell,
@@ -140,6 +140,8 @@ def _repeat(report: Report) -> Iterator[str]:
         yield f"{fence:`<3}\n{plain(report.command)}\n{fence:`<3}"
     if report.versions:
         yield f"With {', '.join(f'{_said(k)} {_said(v)}' for k, v in report.versions.items())}."
+    if inputs := list(measured_with(report)):
+        yield "\n".join(f"- {_said(line)}" for line in inputs)
     if files:
         yield _table(
             ["collection", "run", "file", "sha256"],

@@ -12,7 +12,7 @@ from dear.evaluate.report.choice import chosen_queries
 from dear.evaluate.report.figures import collection_figures, cost_figure, training_figures
 from dear.evaluate.report.markup import Html, join, table, tag
 from dear.evaluate.report.parts import Report, ReportPart
-from dear.evaluate.report.repeat import run_files
+from dear.evaluate.report.repeat import measured_with, run_files
 from dear.evaluate.report.tables import (
     comparison_table,
     cost_table,
@@ -189,6 +189,7 @@ def _repeat(report: Report) -> Html:
         *((tag("pre", tag("code", report.command), tabindex="0"),) if report.command else ()),
         *((tag("p", f"With {versions}."),) if versions else ()),
         *((tag("p", f"Made on {report.date}."),) if report.date else ()),
+        *(tag("p", f"{line}.", class_="small") for line in measured_with(report)),
         table("The runs", headers, files, class_="files") if files else "",
     )
 

@@ -104,6 +104,7 @@ class ReportPart:
     queries: id → text.  passages: id → passage; looked up for the queries that are shown only.
     costs, thoughts: by the name of the entry; a thought is one text or several for a query.
     published: rows of this collection and of the compared measure; others are left out.
+    inputs: digests of what was measured with, by kind.
     Names that are no entry of the study are refused by `write_report`.
     """
 
@@ -114,6 +115,7 @@ class ReportPart:
     thoughts: Mapping[str, Mapping[str, Sequence[str]]] = field(default_factory=dict)
     reliability: Sequence[Reliability] = ()
     published: Sequence[PublishedRow] = ()
+    inputs: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def measure(self) -> str:

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from dear.data.origins import sha256
+from dear.digests import file_digest
+from dear.errors import DataError
 from dear.evaluate.report.parts import Report
 from dear.evaluate.study import Source
 
@@ -37,6 +38,14 @@ def run_files(report: Report) -> Iterator[RunFile]:
                 )
 
 
+def measured_with(report: Report) -> Iterator[str]:
+    """A line for each collection: digests of its judgements and texts."""
+    for part in report.parts:
+        if part.inputs:
+            digests = ", ".join(f"{kind} {digest}" for kind, digest in part.inputs.items())
+            yield f"{part.study.collection}: {digests}"
+
+
 def shown_path(path: Path) -> str:
     """As given; an absolute one without the folders that are this machine's own."""
     return str(path) if not path.is_absolute() else str(Path("…", *path.parts[-2:]))
@@ -53,6 +62,6 @@ def _made_by(source: Source) -> str:
 
 def _sha256(path: Path) -> str:
     try:
-        return sha256(path)
-    except OSError:
+        return file_digest(path)
+    except DataError:
         return ""

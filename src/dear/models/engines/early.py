@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from dear.artifacts import atomic_path, read_json, write_json
+from dear.digests import Input, Inputs, files_digest
 from dear.errors import ConfigError, ContractMismatch, DataError
 from dear.models.batching import ANY_SHAPE, token_batches
 from dear.models.contract import ScoringContract
@@ -25,10 +26,12 @@ from dear.models.encoding import Encoded, PairEncoder
 from dear.models.engines.dropping import AllDropped, RowDropper, full_mask
 from dear.models.engines.padded import PaddedEngine
 from dear.models.loading import ScoringModel
+from dear.models.revisions import require_revision
 from dear.models.threads import exclusive
 
 WEIGHTS_FILE = "early_exit.safetensors"
 JSON_FILE = "early_exit.json"
+INPUTS = "inputs"
 
 _PROBE_PAIRS = [("a", "b"), ("a", "b c d e f g"), ("a b", "c d e")]
 _TOLERANCE = {"float32": 1e-3, "bfloat16": 5e-2, "float16": 1e-2}
@@ -66,18 +69,15 @@ class EarlyExit:
 
     def require(self, model: ScoringModel) -> None:
         """ContractMismatch unless this was calibrated on these weights under this contract."""
-        if model.revision != self.revision:
-            raise ContractMismatch(
-                f"early exit: calibrated on revision {self.revision}, but {model.name} is "
-                f"{model.revision}; calibrate again"
-            )
+        require_revision("early exit: calibrated on", self.revision, model)
         self.contract.require(
             model.contract, what="early exit", ignore=("dtype", "pooling", "padding_side")
         )
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path, inputs: Inputs | None = None) -> None:
         """early_exit.safetensors and early_exit.json, in a folder of their own.
 
+        inputs: what it was calibrated on, to be written down.
         ConfigError for a checkpoint's folder: its revision is a digest over the weights in it.
         """
         from safetensors.numpy import save
@@ -90,7 +90,20 @@ class EarlyExit:
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "weights"}
         with atomic_path(folder / WEIGHTS_FILE) as path:
             path.write_bytes(save({"weights": self.weights}))
-        write_json(folder / JSON_FILE, values | {"contract": self.contract.to_dict()})
+        values |= {"contract": self.contract.to_dict()}
+        values |= {} if inputs is None else {INPUTS: inputs.to_dict()}
+        write_json(folder / JSON_FILE, values)
+
+    @staticmethod
+    def inputs_of(folder: Path) -> Inputs:
+        """What the early exit in a folder was calibrated on, as far as it says so."""
+        return Inputs.from_dict(read_json(folder / JSON_FILE).get(INPUTS))
+
+    @staticmethod
+    def input_of(folder: Path) -> Input:
+        """The early exit in a folder, as an input of a ranking."""
+        files = {name: folder / name for name in (WEIGHTS_FILE, JSON_FILE)}
+        return Input(files_digest(files), str(folder))
 
     @classmethod
     def load(cls, folder: Path, model: ScoringModel | None = None) -> EarlyExit:
@@ -100,6 +113,7 @@ class EarlyExit:
 
         path = folder / JSON_FILE
         values = read_json(path)
+        values.pop(INPUTS, None)
         wanted = {f.name: f.type for f in fields(cls) if f.name != "weights"}
         if values.keys() != wanted.keys():
             raise DataError.at(path, None, f"must hold {', '.join(wanted)} and nothing else")

@@ -44,7 +44,8 @@ class OpenVINOEngine:
     """One compiled graph, with a stream for each processor.
 
     graph: the file of the graph, or a graph in memory.
-    precision: "f32" or "bf16", in which everything computes that is not quantised.
+    precision: "f32" or "bf16", in which everything is to compute that is not quantised; the
+        attribute says in which it does.
     longest: tokens of the longest sequence there may be.
     threads: processors to use; as many as PyTorch's threads where None.
     """
@@ -82,6 +83,9 @@ class OpenVINOEngine:
         except RuntimeError as error:
             name = graph if isinstance(graph, Path) else "graph"
             raise DataError.at(name, None, f"OpenVINO: {_first(error)}") from None
+        # asked for is one thing: a processor without bfloat16 computes in float32
+        in_force = self._compiled.get_property("INFERENCE_PRECISION_HINT")
+        self.precision: str = in_force.get_type_name()
         self._inputs = {port.any_name for port in self._compiled.inputs}
         self._streams = threads
         # not OpenVINO's own queue, which may hand one request to two threads; one more than there
