@@ -51,10 +51,12 @@ class BiEncoder:
         dtype: DType = "auto",
         device: str = "auto",
         batch_tokens: int | None = None,
+        revision: str | None = None,
+        instruction: str | None = None,
     ) -> None:
         from transformers import AutoModel
 
-        reader = load_reader(name, AutoModel, dtype=dtype, device=device)
+        reader = load_reader(name, AutoModel, dtype=dtype, device=device, revision=revision)
         self.name = f"{self.kind}:{name}"
         self.revision = reader.revision
         self.model, self.tokenizer, self.device = reader.model, reader.tokenizer, reader.device

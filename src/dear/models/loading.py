@@ -9,28 +9,33 @@ from typing import Any
 import torch
 
 from dear.errors import ConfigError
+from dear.models.answering import load_answering
 from dear.models.contract import DType, ScoringContract
 from dear.models.family import Source, locate
-from dear.models.files import reading, revision_of
-from dear.models.gguf import drop_quantization, gguf_as_safetensors
+from dear.models.files import revision_of
+from dear.models.gguf import gguf_as_safetensors
 from dear.models.hardware import SHARDED, pick_attention, pick_device, pick_dtype
 from dear.models.heads import bare_model, float32_head, is_head, pool_by_mask, pools_by_mask
-from dear.models.layers import check_length, count_parameters, find_layers, pick_layers
+from dear.models.layers import (
+    check_length,
+    count_parameters,
+    find_layers,
+    fit_length,
+    own_length,
+    pick_layers,
+)
 from dear.models.lora import adapter_config, attach, base_of, require_scorer
-from dear.models.published import contract_of, require_pointwise
+from dear.models.pretrained import read_pretrained
+from dear.models.published import require_pointwise, resolve
 from dear.models.quantised import QUANTISED, to_device, weight_options
 from dear.models.tokenizing import (
     TOKENIZER_FILES,
     has_tokenizer,
     load_tokenizer,
     mend_padding,
+    require_rows,
 )
-from dear.models.weights import (
-    classifier_config,
-    require_one_output,
-    require_safetensors,
-    require_whole,
-)
+from dear.models.weights import classifier_config, is_classifier, require_one_output
 
 __all__ = [
     "TOKENIZER_FILES",
@@ -53,6 +58,7 @@ class ScoringModel:
     """A one-logit model that is ready to score.
 
     contract.dtype is the dtype in force, never "auto". `revision` changes with the weights.
+    why: this contract and no other.
     """
 
     model: Any
@@ -61,6 +67,7 @@ class ScoringModel:
     name: str
     revision: str
     device: torch.device
+    why: str = ""
 
     @property
     def parameters(self) -> int:
@@ -99,16 +106,20 @@ class Reader:
 def load_scoring_model(
     name: str | Path,
     *,
-    contract: ScoringContract | None = None,
+    contract: ScoringContract | str | Path | None = None,
     dtype: DType = "auto",
     device: str = "auto",
     merge: bool = True,
     revision: str | None = None,
+    instruction: str | None = None,
 ) -> ScoringModel:
     """A checkpoint that scores: folder, hub id or name; full weights or LoRA adapter.
 
-    contract: must agree with the one the checkpoint carries (ContractMismatch otherwise); for a
-    checkpoint that carries none it is taken as given, and the published one is the default.
+    contract: one, its name, or a file that holds one. It must agree with the one the checkpoint
+        carries (ContractMismatch otherwise); for a checkpoint that carries none it is taken as
+        given. None: what `dear.models.published.resolve` finds.
+    instruction: what the model is to look for, where its contract has a place for it
+        (ConfigError otherwise); None is the contract's own.
     dtype: "auto" leaves it to the contract, and to the machine where that says "auto" too; "int8"
         and "int4" are weights of 8 and 4 bits, an adapter beside them.
     merge: fold a LoRA adapter into its base (exact, faster) or keep it live.
@@ -120,26 +131,36 @@ def load_scoring_model(
     adapter = adapter_config(source)
     if adapter is not None:
         require_scorer(source, adapter)
-    chosen = contract_of(source, contract)
+    resolved = resolve(source, contract)
+    chosen = resolved.contract
     where = pick_device(device)
     picked = pick_dtype(chosen.dtype if dtype == "auto" else dtype, where)
     # a low-rank update vanishes in the steps of 8 and 4 bits
     merge = merge and picked not in QUANTISED
-    model, tokenizer, fresh = load_weights(
-        source, dtype=picked, merge=merge, device=where, sharded=device == SHARDED
-    )
-    if fresh:
-        raise ConfigError(
-            f"{name}: this model has no trained one-logit head ({', '.join(sorted(fresh))}); "
-            "train one with `dear train`, or read it without training: "
-            f"biencoder:{name} or upr:{name}"
+    if (chosen.yes or resolved.answers) and not is_classifier(source):
+        model, tokenizer, chosen = load_answering(
+            gguf_as_safetensors(source),
+            chosen,
+            attn_implementation=pick_attention(where),
+            **weight_options(picked, where, sharded=device == SHARDED),
         )
-    require_one_output(str(name), model.config.num_labels)
+    else:
+        model, tokenizer, fresh = load_weights(
+            source, dtype=picked, merge=merge, device=where, sharded=device == SHARDED
+        )
+        if fresh:
+            raise _without_head(str(name), fresh)
+        require_one_output(str(name), model.config.num_labels)
+    if resolved.own_length:
+        chosen = replace(chosen, max_tokens=own_length(source, tokenizer, model.config))
     chosen = replace(chosen, dtype=picked, pooling="mask" if pools_by_mask(model) else "model")
-    check_length(model.config, chosen, str(name))
+    if instruction is not None:
+        chosen = replace(chosen, instruction=instruction)
+    chosen = fit_length(model.config, chosen, str(name))
     to_device(model, where)
     float32_head(model)
     model.eval()
+    resolved.tell(str(name), chosen)
     return ScoringModel(
         model=model,
         tokenizer=tokenizer,
@@ -147,6 +168,14 @@ def load_scoring_model(
         name=str(name),
         revision=_revision(source),
         device=where,
+        why=resolved.why,
+    )
+
+
+def _without_head(name: str, fresh: set[str]) -> ConfigError:
+    return ConfigError(
+        f"{name}: this model has no trained one-logit head ({', '.join(sorted(fresh))}); "
+        f"train one with `dear train`, or read it without training: biencoder:{name} or upr:{name}"
     )
 
 
@@ -172,7 +201,7 @@ def load_weights(
     own_tokenizer = adapter is not None and has_tokenizer(source)
     tokenizer = load_tokenizer(source if own_tokenizer else base)
     overrides = {"num_labels": 1} if classifier_config(base) is None else {}
-    model, info = _read(
+    model, info = read_pretrained(
         AutoModelForSequenceClassification,
         base,
         attn_implementation=pick_attention(device),
@@ -180,28 +209,36 @@ def load_weights(
         **overrides,
     )
     fresh = {key for key in info["missing_keys"] if is_head(key)}
-    mend_padding(model, tokenizer)
+    spared = mend_padding(model, tokenizer)
     pool_by_mask(model)
     if adapter is not None:
         model, fresh = attach(model, source, adapter, fresh, merge)
+    require_rows(bare_model(model), tokenizer, source.name, spared=spared)
     return model, tokenizer, fresh
 
 
 def load_reader(
-    name: str | Path, auto: Any, *, dtype: DType = "auto", device: str = "auto"
+    name: str | Path,
+    auto: Any,
+    *,
+    dtype: DType = "auto",
+    device: str = "auto",
+    revision: str | None = None,
 ) -> Reader:
     """A model of the transformers auto class `auto`, whole, on its device, in eval mode."""
     where = pick_device(device)
     picked = pick_dtype(dtype, where)
-    named = locate(name)
+    named = locate(name, revision=revision)
     source = gguf_as_safetensors(named)
     tokenizer = load_tokenizer(source)
-    model, _ = _read(
+    model, _ = read_pretrained(
         auto,
         source,
         attn_implementation=pick_attention(where),
         **weight_options(picked, where, sharded=device == SHARDED),
     )
+    spared = mend_padding(model, tokenizer)
+    require_rows(model, tokenizer, named.name, spared=spared)
     to_device(model, where)
     model.eval()
     return Reader(
@@ -212,40 +249,6 @@ def load_reader(
         device=where,
         dtype=picked,
     )
-
-
-def _read(auto: Any, source: Source, **options: Any) -> tuple[Any, dict[str, Any]]:
-    """(a whole model of an auto class, what `from_pretrained` says of its loading)."""
-    require_safetensors(source)
-    with reading(source):
-        model, info = _from_pretrained(
-            auto,
-            source.path,
-            gguf_file=source.gguf_file,
-            revision=source.revision,
-            output_loading_info=True,
-            # looked at below, where an error can name them
-            ignore_mismatched_sizes=True,
-            trust_remote_code=False,
-            **({} if source.gguf_file else {"use_safetensors": True}),
-            **options,
-        )
-    require_whole(source, info)
-    # dequantised weights are plain, and an adapter trained on them names what the user named
-    if source.gguf_file:
-        drop_quantization(model)
-    model.name_or_path = model.config._name_or_path = source.name
-    return model, info
-
-
-def _from_pretrained(auto: Any, path: str, **options: Any) -> Any:
-    """`auto.from_pretrained`, with eager attention for a model that has no other."""
-    try:
-        return auto.from_pretrained(path, **options)
-    except ValueError as error:
-        if "attn_implementation" not in str(error):
-            raise
-    return auto.from_pretrained(path, **options | {"attn_implementation": "eager"})
 
 
 def _revision(source: Source) -> str:

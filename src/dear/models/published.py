@@ -1,12 +1,31 @@
-"""What is known of published checkpoints that carry no contract of their own."""
+"""Which contract a checkpoint is scored under, and why: one place that decides."""
 
 from __future__ import annotations
 
-from dear.errors import ConfigError
-from dear.models.contract import CARD, CONTRACT_FILE, CONTRACTS, ScoringContract
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from dear.errors import ConfigError, excerpt
+from dear.models.contract import (
+    CARD,
+    CONTRACT_FILE,
+    CONTRACTS,
+    PLAIN,
+    ScoringContract,
+    read_contract,
+)
 from dear.models.family import Source, family_of
 from dear.models.files import model_file
+from dear.models.known import known_reranker
 from dear.models.listwise_contract import LISTWISE_FILE, ListwiseContract
+from dear.models.notices import say, warn
+from dear.models.sbert import (
+    activation_of,
+    cross_encoder_evidence,
+    default_prompt,
+    modules_of,
+)
+from dear.prompts.pointwise import PAIR_PROMPTS
 
 LIST_CONTRACTS: dict[str, ListwiseContract] = {
     # the limits of stage 2 (Abdallah et al. 2025); the prompt asks for its three steps in our words
@@ -21,21 +40,106 @@ LIST_CONTRACTS: dict[str, ListwiseContract] = {
 }
 
 
-def contract_of(source: Source, given: ScoringContract | None = None) -> ScoringContract:
-    """The contract that a one-logit checkpoint is scored under.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Resolved:
+    """The contract that a model is scored under, and why that one.
 
-    The stored one, which a given one must agree with (ContractMismatch); where none is stored the
-    given one, else the published one of a model of the family, else CARD.
+    guessed:       nothing says so: the default.
+    own_length:    `max_tokens` is not known before tokenizer and configuration are.
+    answers:       a language model of sentence-transformers' files: see load_answering.
+    stored:        it is the checkpoint's own, which needs no telling.
+    reading:       a key of ZERO_SHOT_PROMPTS: a reading of a language model, no one-logit model.
+    """
+
+    contract: ScoringContract
+    why: str
+    guessed: bool = False
+    own_length: bool = False
+    answers: bool = False
+    stored: bool = False
+    reading: str = ""
+
+    def tell(self, name: str, contract: ScoringContract) -> None:
+        """One line: the contract in force, and why."""
+        if self.stored:
+            return
+        text = f"{name}: {summary_of(contract)}: {self.why}"
+        (warn if self.guessed else say)(text)
+
+
+def resolve(source: Source, given: ScoringContract | str | Path | None = None) -> Resolved:
+    """The contract of a checkpoint: the first of these that there is.
+
+    The one that is given, which a stored one must agree with (ContractMismatch); the stored one
+    (scoring_contract.json); that of a model known by its name; what sentence-transformers' files
+    say; CARD.
     """
     path = model_file(source, CONTRACT_FILE)
     stored = ScoringContract.load(path.parent) if path is not None else None
-    if stored is not None and given is not None:
-        # what the model and the machine decide is no disagreement
-        stored.require(given, what=source.name, ignore=("dtype", "pooling"))
-    if stored is not None or given is not None:
-        return stored or given or CARD
-    known = family_of(source)
-    return CONTRACTS[known.contract] if known is not None and known.contract else CARD
+    named = None if given is None or isinstance(given, ScoringContract) else str(given)
+    asked = given if named is None else read_contract(named)
+    assert asked is None or isinstance(asked, ScoringContract)
+    if stored is not None:
+        if asked is not None:
+            # what the model and the machine decide is no disagreement
+            stored.require(asked, what=source.name, ignore=("dtype", "pooling"))
+        return Resolved(contract=stored, why=f"its own {CONTRACT_FILE} says so", stored=True)
+    activation = activation_of(source)
+    if asked is not None:
+        if asked.activation is None and activation is not None:
+            asked = replace(asked, activation=activation)
+        return Resolved(contract=asked, why="as asked for", own_length=named == PLAIN.name)
+    family = family_of(source)
+    if family is not None and family.contract in CONTRACTS:
+        return Resolved(
+            contract=CONTRACTS[family.contract], why=f"it is the published {family.name}"
+        )
+    plain = replace(PLAIN, activation=activation, query_prefix=default_prompt(source))
+    known = known_reranker(source)
+    if known is not None and known.contract not in CONTRACTS:
+        return Resolved(contract=plain, why=known.documented, reading=known.contract)
+    if known is not None and known.contract != PLAIN.name:
+        contract = replace(CONTRACTS[known.contract], activation=activation)
+        return Resolved(contract=contract, why=f"known by its name ({known.documented})")
+    evidence = cross_encoder_evidence(source)
+    if known is None and not evidence:
+        return Resolved(
+            contract=CARD,
+            why=(
+                "nothing in the folder says how it was trained, so it is read as a DeAR model; "
+                "--contract plain reads bare pairs, as most public cross-encoders want"
+            ),
+            guessed=True,
+        )
+    why = f"known by its name ({known.documented})" if known else f"its {evidence} says so"
+    answers = any(entry.kind == "LogitScore" for entry in modules_of(source))
+    return Resolved(contract=plain, why=why, own_length=True, answers=answers)
+
+
+def contract_of(source: Source, given: ScoringContract | None = None) -> ScoringContract:
+    """The contract that `resolve` finds, before the model itself has its say."""
+    return resolve(source, given).contract
+
+
+def summary_of(contract: ScoringContract) -> str:
+    """`bare pairs of at most 512 tokens (contract plain)`."""
+    if contract.template:
+        texts = "a template of its own"
+    elif contract.prompt == PLAIN.prompt:
+        texts = "bare pairs"
+    else:
+        prompt = PAIR_PROMPTS[contract.prompt]
+        texts = " and ".join(
+            f"'{text.replace('{query}', '…').replace('{passage}', '…')}'"
+            for text in (prompt.query, prompt.passage)
+        )
+    if contract.query_prefix:
+        texts += f" behind {excerpt(contract.query_prefix)}"
+    if contract.max_tokens is not None:
+        limit = f"{contract.max_tokens:,}"
+    else:
+        limit = f"{contract.max_query_tokens} + {contract.max_passage_tokens}"
+    return f"{texts} of at most {limit} tokens (contract {contract.name})"
 
 
 def list_contract_of(
