@@ -14,7 +14,7 @@ from dear.models.contract import ScoringContract
 from dear.models.family import Source
 from dear.models.heads import first_position
 from dear.models.notices import warn
-from dear.models.sbert import transformer_settings
+from dear.models.sbert import ModuleEntry, transformer_settings
 
 
 def count_parameters(model: Any) -> int:
@@ -39,10 +39,20 @@ DEFAULT_LENGTH = 512
 """Tokens of a pair where neither files nor positions say how many."""
 
 
-def own_length(source: Source, tokenizer: Any, config: Any, default: int = DEFAULT_LENGTH) -> int:
+def own_length(
+    source: Source,
+    tokenizer: Any,
+    config: Any,
+    default: int = DEFAULT_LENGTH,
+    *,
+    entry: ModuleEntry | None = None,
+) -> int:
     """Tokens of the longest text, as sentence-transformers reads it: max_seq_length where it is
-    stored, else the lower of the tokenizer's limit and the model's positions, else `default`."""
-    stored = transformer_settings(source).get("max_seq_length")
+    stored, else the lower of the tokenizer's limit and the model's positions, else `default`.
+
+    entry: of the transformer among the modules.
+    """
+    stored = transformer_settings(source, entry).get("max_seq_length")
     limit = int(stored or tokenizer.model_max_length)
     positions = positions_of(config)
     if positions is None:

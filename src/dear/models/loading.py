@@ -25,9 +25,11 @@ from dear.models.layers import (
     pick_layers,
 )
 from dear.models.lora import adapter_config, attach, base_of, require_scorer
+from dear.models.modular import load_modules
 from dear.models.pretrained import read_pretrained
 from dear.models.published import require_pointwise, resolve
 from dear.models.quantised import QUANTISED, to_device, weight_options
+from dear.models.sbert import transformer_entry
 from dear.models.tokenizing import (
     TOKENIZER_FILES,
     has_tokenizer,
@@ -137,7 +139,13 @@ def load_scoring_model(
     picked = pick_dtype(chosen.dtype if dtype == "auto" else dtype, where)
     # a low-rank update vanishes in the steps of 8 and 4 bits
     merge = merge and picked not in QUANTISED
-    if (chosen.yes or resolved.answers) and not is_classifier(source):
+    if resolved.modules:
+        model, tokenizer = load_modules(
+            source,
+            attn_implementation=pick_attention(where),
+            **weight_options(picked, where, sharded=device == SHARDED),
+        )
+    elif (chosen.yes or resolved.answers) and not is_classifier(source):
         model, tokenizer, chosen = load_answering(
             gguf_as_safetensors(source),
             chosen,
@@ -152,7 +160,9 @@ def load_scoring_model(
             raise _without_head(str(name), fresh)
         require_one_output(str(name), model.config.num_labels)
     if resolved.own_length:
-        chosen = replace(chosen, max_tokens=own_length(source, tokenizer, model.config))
+        entry = transformer_entry(source)
+        length = own_length(source, tokenizer, model.config, entry=entry)
+        chosen = replace(chosen, max_tokens=length)
     chosen = replace(chosen, dtype=picked, pooling="mask" if pools_by_mask(model) else "model")
     if instruction is not None:
         chosen = replace(chosen, instruction=instruction)
@@ -218,17 +228,21 @@ def load_weights(
 
 
 def load_reader(
-    name: str | Path,
+    name: str | Path | Source,
     auto: Any,
     *,
     dtype: DType = "auto",
     device: str = "auto",
     revision: str | None = None,
+    stamped: Source | None = None,
 ) -> Reader:
-    """A model of the transformers auto class `auto`, whole, on its device, in eval mode."""
+    """A model of the transformers auto class `auto`, whole, on its device, in eval mode.
+
+    stamped: the folder whose revision counts, where the weights are only a part of it.
+    """
     where = pick_device(device)
     picked = pick_dtype(dtype, where)
-    named = locate(name, revision=revision)
+    named = name if isinstance(name, Source) else locate(name, revision=revision)
     source = gguf_as_safetensors(named)
     tokenizer = load_tokenizer(source)
     model, _ = read_pretrained(
@@ -245,7 +259,7 @@ def load_reader(
         model=model,
         tokenizer=tokenizer,
         source=source,
-        revision=revision_of(named),
+        revision=revision_of(stamped or named),
         device=where,
         dtype=picked,
     )

@@ -20,6 +20,7 @@ from dear.models.known import known_reranker
 from dear.models.listwise_contract import LISTWISE_FILE, ListwiseContract
 from dear.models.notices import say, warn
 from dear.models.sbert import (
+    SETTINGS,
     activation_of,
     cross_encoder_evidence,
     default_prompt,
@@ -47,8 +48,8 @@ class Resolved:
     guessed:       nothing says so: the default.
     own_length:    `max_tokens` is not known before tokenizer and configuration are.
     answers:       a language model of sentence-transformers' files: see load_answering.
+    modules:       a transformer with sentence-transformers' modules behind it: see load_modules.
     stored:        it is the checkpoint's own, which needs no telling.
-    reading:       a key of ZERO_SHOT_PROMPTS: a reading of a language model, no one-logit model.
     """
 
     contract: ScoringContract
@@ -56,8 +57,8 @@ class Resolved:
     guessed: bool = False
     own_length: bool = False
     answers: bool = False
+    modules: bool = False
     stored: bool = False
-    reading: str = ""
 
     def tell(self, name: str, contract: ScoringContract) -> None:
         """One line: the contract in force, and why."""
@@ -74,46 +75,49 @@ def resolve(source: Source, given: ScoringContract | str | Path | None = None) -
     (scoring_contract.json); that of a model known by its name; what sentence-transformers' files
     say; CARD.
     """
+    found = _resolve(source, given)
+    kinds = {entry.kind for entry in modules_of(source)}
+    cross_encoder = cross_encoder_evidence(source) == SETTINGS
+    return replace(
+        found,
+        answers=cross_encoder and "LogitScore" in kinds,
+        modules=cross_encoder and "Pooling" in kinds,
+    )
+
+
+def _resolve(source: Source, given: ScoringContract | str | Path | None) -> Resolved:
     path = model_file(source, CONTRACT_FILE)
     stored = ScoringContract.load(path.parent) if path is not None else None
     named = None if given is None or isinstance(given, ScoringContract) else str(given)
-    asked = given if named is None else read_contract(named)
-    assert asked is None or isinstance(asked, ScoringContract)
+    asked = given if isinstance(given, ScoringContract) else named and read_contract(named)
     if stored is not None:
-        if asked is not None:
+        if asked:
             # what the model and the machine decide is no disagreement
             stored.require(asked, what=source.name, ignore=("dtype", "pooling"))
         return Resolved(contract=stored, why=f"its own {CONTRACT_FILE} says so", stored=True)
     activation = activation_of(source)
-    if asked is not None:
-        if asked.activation is None and activation is not None:
+    if asked:
+        if asked.activation is None:
             asked = replace(asked, activation=activation)
         return Resolved(contract=asked, why="as asked for", own_length=named == PLAIN.name)
     family = family_of(source)
     if family is not None and family.contract in CONTRACTS:
-        return Resolved(
-            contract=CONTRACTS[family.contract], why=f"it is the published {family.name}"
-        )
-    plain = replace(PLAIN, activation=activation, query_prefix=default_prompt(source))
+        why = f"it is the published {family.name}"
+        return Resolved(contract=CONTRACTS[family.contract], why=why)
     known = known_reranker(source)
-    if known is not None and known.contract not in CONTRACTS:
-        return Resolved(contract=plain, why=known.documented, reading=known.contract)
-    if known is not None and known.contract != PLAIN.name:
-        contract = replace(CONTRACTS[known.contract], activation=activation)
-        return Resolved(contract=contract, why=f"known by its name ({known.documented})")
     evidence = cross_encoder_evidence(source)
-    if known is None and not evidence:
-        return Resolved(
-            contract=CARD,
-            why=(
-                "nothing in the folder says how it was trained, so it is read as a DeAR model; "
-                "--contract plain reads bare pairs, as most public cross-encoders want"
-            ),
-            guessed=True,
-        )
     why = f"known by its name ({known.documented})" if known else f"its {evidence} says so"
-    answers = any(entry.kind == "LogitScore" for entry in modules_of(source))
-    return Resolved(contract=plain, why=why, own_length=True, answers=answers)
+    if known is not None and known.contract in CONTRACTS and known.contract != PLAIN.name:
+        contract = replace(CONTRACTS[known.contract], activation=activation)
+        return Resolved(contract=contract, why=why)
+    if known is None and not evidence:
+        why = (
+            "nothing in the folder says how it was trained, so it is read as a DeAR model; "
+            "--contract plain reads bare pairs, as most public cross-encoders want"
+        )
+        return Resolved(contract=CARD, why=why, guessed=True)
+    plain = replace(PLAIN, activation=activation, query_prefix=default_prompt(source))
+    return Resolved(contract=plain, why=why, own_length=True)
 
 
 def contract_of(source: Source, given: ScoringContract | None = None) -> ScoringContract:

@@ -56,6 +56,12 @@ def modules_of(source: Source) -> list[ModuleEntry]:
     ]
 
 
+def transformer_entry(source: Source) -> ModuleEntry:
+    """The transformer among the modules; that of the root where nothing is said."""
+    found = (entry for entry in modules_of(source) if entry.kind == "Transformer")
+    return next(found, ModuleEntry("Transformer", ""))
+
+
 def settings_of(source: Source) -> dict[str, Any]:
     return model_json(source, SETTINGS)
 

@@ -48,6 +48,17 @@ def load_tokenizer(source: Source) -> Any:
     return tokenizer
 
 
+def lower_cased(tokenizer: Any) -> Any:
+    """The tokenizer, reading capital letters as small ones."""
+    from tokenizers import normalizers
+
+    backend = tokenizer.backend_tokenizer
+    own = backend.normalizer
+    lower = normalizers.Lowercase()
+    backend.normalizer = lower if own is None else normalizers.Sequence([lower, own])
+    return tokenizer
+
+
 def mend_padding(model: Any, tokenizer: Any) -> str | None:
     """One pad id in tokenizer and configuration, and one that the embedding has.
 
