@@ -72,7 +72,8 @@ class Lists:
     def open(self, model: str | None, options: dict[str, Any]) -> Reranker | None:
         """Opens the backend; and `model`, where both sit on one base, which is then read once.
 
-        options: of `opening_options`; those that only `model` understands keep them apart.
+        options: of `opening_options`; those that only `model` understands keep them apart, and
+            a revision is that of the lists' model where there is no other.
         """
         from dear.backends import open_backend
         from dear.backends.local import open_local
@@ -88,7 +89,8 @@ class Lists:
         elif model is not None and plain and (both := open_on_one_backbone(model, where, shared)):
             reranker, self.backend = both
         else:
-            self.backend = open_local(where, **shared)
+            revision = options["revision"] if model is None else None
+            self.backend = open_local(where, **shared, revision=revision)
         own = getattr(self.backend, "template", None)
         self.template = self.prompt or own or self.template
         if self.guard:

@@ -16,7 +16,12 @@ from dear.models.family import Source
 from dear.models.files import model_json
 from dear.models.heads import pool_by_mask
 from dear.models.pretrained import read_pretrained
-from dear.models.sbert import modules_of, transformer_settings
+from dear.models.sbert import (
+    modules_of,
+    takes_messages,
+    transformer_entry,
+    transformer_settings,
+)
 from dear.models.tokenizing import load_tokenizer, mend_padding, require_rows
 
 _QUERY, _PASSAGE, _INSTRUCTION = "\ue001Q\ue002", "\ue001P\ue002", "\ue001I\ue002"
@@ -29,8 +34,8 @@ def load_answering(
     """(model, tokenizer, contract with the answers in it) of a causal language model.
 
     contract: without a `yes`, answers and template are those of sentence-transformers' files.
-    options: for `from_pretrained`.  ConfigError: the tokenizer lacks an answer, or the folder's
-    template has no place for a query or a passage.
+    options: for `from_pretrained`.  ConfigError: the tokenizer does not tell the answers apart, or
+    the folder's template has no place for a query or a passage.
     """
     from transformers import AutoModelForCausalLM
 
@@ -41,8 +46,13 @@ def load_answering(
     head = causal.get_output_embeddings()
     spared = mend_padding(causal, tokenizer)
     require_rows(causal, tokenizer, source.name, spared=spared)
-    yes = token_id(tokenizer, contract.yes, source.name)
-    no = token_id(tokenizer, contract.no, source.name) if contract.no else None
+    yes = token_id(tokenizer, contract.yes)
+    no = token_id(tokenizer, contract.no) if contract.no else None
+    if yes == no:
+        raise ConfigError(
+            f"{source.name}: the tokenizer does not tell {contract.yes!r} from {contract.no!r} by "
+            "their first token"
+        )
     config = causal.config.get_text_config()
     body = getattr(causal, causal.base_model_prefix)
     model = AssembledScorer(body, score=AnswerHead(head, config, yes, no))
@@ -50,12 +60,12 @@ def load_answering(
     return model, tokenizer, contract
 
 
-def token_id(tokenizer: Any, token: str, name: str) -> int:
-    """ConfigError for what is no entry of the vocabulary."""
+def token_id(tokenizer: Any, answer: str) -> int:
+    """The vocabulary's entry for an answer; for one that has none, its first token."""
     vocabulary = tokenizer.get_vocab()
-    if token not in vocabulary:
-        raise ConfigError(f"{name}: the tokenizer has no token {token!r}")
-    return int(vocabulary[token])
+    if answer in vocabulary:
+        return int(vocabulary[answer])
+    return int(tokenizer(answer, add_special_tokens=False)["input_ids"][0])
 
 
 def _from_files(source: Source, tokenizer: Any, contract: ScoringContract) -> ScoringContract:
@@ -66,11 +76,16 @@ def _from_files(source: Source, tokenizer: Any, contract: ScoringContract) -> Sc
     if not isinstance(answers[0], int):
         raise ConfigError(f"{source.name}: {entry.path}/config.json names no true_token_id")
     yes, no = ("" if i is None else str(tokenizer.convert_ids_to_tokens(i)) for i in answers)
-    first = next((e for e in modules_of(source) if e.kind == "Transformer"), None)
-    formats = transformer_settings(source, first).get("modality_config") or {}
-    if "message" not in formats or not tokenizer.chat_template:
-        return replace(contract, yes=yes, no=no)
-    structured = formats["message"].get("format") == "structured"
+    return replace(chat_contract(source, tokenizer, contract), yes=yes, no=no)
+
+
+def chat_contract(source: Source, tokenizer: Any, contract: ScoringContract) -> ScoringContract:
+    """The contract with the text of the tokenizer's chat template, where the folder says that
+    pairs are messages; as it is elsewhere."""
+    if not takes_messages(source) or not tokenizer.chat_template:
+        return contract
+    settings = transformer_settings(source, transformer_entry(source))
+    structured = settings["modality_config"]["message"].get("format") == "structured"
     # a default prompt is what the model is told in its system message
     instruction = contract.query_prefix
     template = _rendered(tokenizer, structured, bool(instruction), source.name)
@@ -81,8 +96,6 @@ def _from_files(source: Source, tokenizer: Any, contract: ScoringContract) -> Sc
         query_prefix="",
         instruction=instruction if "{instruction}" in template else "",
         add_special_tokens=False,
-        yes=yes,
-        no=no,
     )
 
 

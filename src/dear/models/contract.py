@@ -139,10 +139,8 @@ class ScoringContract:
             missing = [name for name in ("{query}", "{passage}") if whole.count(name) != 1]
             if missing:
                 raise ConfigError(f"contract: the template needs {missing[0]} once")
-            if not self.yes or self.truncation != "pair" or self.append_eos:
-                raise ConfigError(
-                    'contract: a template needs yes, truncation "pair" and no append_eos'
-                )
+            if self.truncation != "pair" or self.append_eos:
+                raise ConfigError('contract: a template needs truncation "pair", no append_eos')
         elif self.template:
             raise ConfigError(f"contract: template means nothing under {self.prompt!r}")
         if self.instruction and "{instruction}" not in whole:

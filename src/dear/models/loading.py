@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from dear.errors import ConfigError
-from dear.models.answering import load_answering
+from dear.models.answering import chat_contract, load_answering
 from dear.models.contract import DType, ScoringContract
 from dear.models.family import Source, locate
 from dear.models.files import revision_of
@@ -37,7 +37,7 @@ from dear.models.tokenizing import (
     mend_padding,
     require_rows,
 )
-from dear.models.weights import classifier_config, is_classifier, require_one_output
+from dear.models.weights import classifier_config, is_classifier, require_one_output, writes
 
 __all__ = [
     "TOKENIZER_FILES",
@@ -157,8 +157,10 @@ def load_scoring_model(
             source, dtype=picked, merge=merge, device=where, sharded=device == SHARDED
         )
         if fresh:
-            raise _without_head(str(name), fresh)
+            raise _without_head(str(name), source, fresh)
         require_one_output(str(name), model.config.num_labels)
+        if resolved.own_length:  # of sentence-transformers' files, or asked to be like them
+            chosen = chat_contract(source, tokenizer, chosen)
     if resolved.own_length:
         entry = transformer_entry(source)
         length = own_length(source, tokenizer, model.config, entry=entry)
@@ -182,10 +184,12 @@ def load_scoring_model(
     )
 
 
-def _without_head(name: str, fresh: set[str]) -> ConfigError:
+def _without_head(name: str, source: Source, fresh: set[str]) -> ConfigError:
+    """With the ways out that there are."""
+    ways = [f"biencoder:{name}", *([f"upr:{name}"] if writes(source) else [])]
     return ConfigError(
         f"{name}: this model has no trained one-logit head ({', '.join(sorted(fresh))}); "
-        f"train one with `dear train`, or read it without training: biencoder:{name} or upr:{name}"
+        f"train one with `dear train`, or read it without training: {' or '.join(ways)}"
     )
 
 

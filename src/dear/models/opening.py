@@ -89,16 +89,22 @@ def open_model(
     kind, name = kind_of(spec)
     if kind is None and contract is None:
         kind = _reading_of(name, revision)
+    how: dict[str, Any] = {
+        "dtype": dtype,
+        "device": device,
+        "batch_tokens": batch_tokens,
+        "revision": revision,
+        "instruction": instruction,
+    }
+    library = _left_to_the_library(name, kind, revision)
+    if (kind is not None or library is not None) and contract is not None:
+        raise ConfigError(f"{spec}: a scoring contract is for one-logit models")
+    if library is not None:
+        from dear.models.sbert_library import LibraryModel
+
+        _require_none(max_passage_tokens, spec)
+        return LibraryModel(name, kind=library, **how)
     if kind is not None:
-        if contract is not None:
-            raise ConfigError(f"{spec}: a scoring contract is for one-logit models")
-        how: dict[str, Any] = {
-            "dtype": dtype,
-            "device": device,
-            "batch_tokens": batch_tokens,
-            "revision": revision,
-            "instruction": instruction,
-        }
         if kind == "biencoder":
             from dear.models.biencoder import BiEncoder
 
@@ -153,6 +159,15 @@ def _reading_of(name: str | Path, revision: str | None) -> str | None:
         return None
     say(f"{name}: read as {known.contract}:{name}: known by its name ({known.documented})")
     return known.contract
+
+
+def _left_to_the_library(name: str | Path, kind: str | None, revision: str | None) -> str | None:
+    if kind not in (None, "biencoder"):
+        return None
+    from dear.models.family import locate
+    from dear.models.sbert_library import library_kind
+
+    return library_kind(locate(name, revision=revision), kind)
 
 
 def _require_none(max_passage_tokens: int | None, spec: str | Path) -> None:

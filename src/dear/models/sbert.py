@@ -73,6 +73,12 @@ def transformer_settings(source: Source, entry: ModuleEntry | None = None) -> di
     return next((values for values in found if values), {})
 
 
+def takes_messages(source: Source) -> bool:
+    """True where the library turns texts into messages of the tokenizer's chat template."""
+    formats = transformer_settings(source, transformer_entry(source)).get("modality_config")
+    return isinstance(formats, dict) and "message" in formats
+
+
 def transformer_source(source: Source, entry: ModuleEntry) -> Source:
     """Where the transformer's weights are: old versions had them in a folder of their own."""
     folder = source.folder

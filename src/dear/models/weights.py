@@ -50,10 +50,19 @@ def classifier_config(source: Source) -> Any | None:
 
 def is_classifier(source: Source) -> bool:
     """True for a folder whose configuration names a sequence classifier."""
+    return _is_a(source, "SequenceClassification")
+
+
+def writes(source: Source) -> bool:
+    """True for a language model that writes from left to right."""
+    return source.gguf_file is not None or _is_a(source, "CausalLM") or _is_a(source, "LMHead")
+
+
+def _is_a(source: Source, kind: str) -> bool:
     if source.gguf_file is not None:
         return False
     names = model_json(source, "config.json").get("architectures") or ()
-    return any("SequenceClassification" in str(name) for name in names)
+    return any(kind in str(name) for name in names)
 
 
 def require_no_code(source: Source) -> None:
