@@ -14,6 +14,8 @@ import transformers as hf
 from tiny_models import ENCODER, bert_tokenizer, make, pairs, save
 
 from dear import Reranker
+from dear.errors import ConfigError
+from dear.models import hardware
 from dear.models.batching import ONE_LENGTH, token_batches
 
 SOME = [*pairs(8, seed=1, longest=50), ("a", "b"), ("river bank", "water")]
@@ -49,6 +51,10 @@ def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [r.getMessage() for r in caplog.records if "looks at the padding" in r.getMessage()]
 
 
+NO_BFLOAT16 = ("fnet", "xlnet")
+"""Fourier transforms, and code that mixes dtypes, know float32 alone."""
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("kind", LEAKY)
@@ -57,17 +63,34 @@ def test_a_score_is_that_of_the_pair_alone(
 ) -> None:
     model = random_model(LEAKY[kind](), hf.AutoModelForSequenceClassification)
     folder = save(tmp_path / "m", model, bert_tokenizer())
+    if dtype == "bfloat16" and kind in NO_BFLOAT16:
+        with pytest.raises(ConfigError, match="does not compute in bfloat16; take float32"):
+            Reranker(folder, dtype=dtype, contract="plain")
+        return
     caplog.set_level(logging.WARNING)
     reranker: Any = Reranker(folder, dtype=dtype, contract="plain")
     together = reranker.score(SOME)
     alone = np.array([reranker.score([pair])[0] for pair in SOME])
     spread = float(np.ptp(alone))
     assert spread > 1e-3
-    np.testing.assert_allclose(together, alone, atol=(1e-5 if dtype == "float32" else 0.05) * spread
-                               + 1e-6)  # fmt: skip
+    rounding = 1e-5 if dtype == "float32" else 0.05
+    np.testing.assert_allclose(together, alone, atol=rounding * spread + 1e-6)
     if kind != "funnel":  # it hides its padding
         assert reranker.model.engine.grid == ONE_LENGTH
         assert len(warnings_of(caplog)) == 1
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("reading", ["", "biencoder:"])
+def test_what_knows_float32_alone_is_read_in_it(
+    reading: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hardware, "cpu_has_bfloat16", lambda: True)
+    auto = hf.AutoModel if reading else hf.AutoModelForSequenceClassification
+    folder = save(tmp_path / "m", random_model(LEAKY["fnet"](), auto), bert_tokenizer())
+    found = Reranker(f"{reading}{folder}", device="cpu")
+    exact = Reranker(f"{reading}{folder}", device="cpu", dtype="float32")
+    np.testing.assert_array_equal(found.score(SOME), exact.score(SOME))
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -334,3 +334,28 @@ def test_an_instruction_needs_a_place(tiny: Tiny, tmp_path: Path) -> None:
         Reranker(f"upr:{folder}", instruction="Find code.")
     with pytest.raises(ConfigError, match="max_passage_tokens is for zero-shot readings"):
         Reranker(tiny("bert"), max_passage_tokens=9)
+
+
+# ---------------------------------------------------------------- the tables in the documents
+
+
+def documented(header: str) -> dict[str, str]:
+    """First hub id of a row → its second cell, of the table in docs/models.md."""
+    page = (Path(__file__).parents[2] / "docs" / "models.md").read_text(encoding="utf-8")
+    rows = page.partition(f"| {header} |")[2].partition("\n\n")[0].splitlines()[2:]
+    cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+    return {one[0].split("`")[1]: one[1] for one in cells}
+
+
+def test_the_tables_say_what_is_taken_and_are_what_is_tested() -> None:
+    from public_folders import BARE_PAIRS, EMBEDDERS, TEMPLATES
+
+    rerankers, embedders = documented("reranker"), documented("embedder")
+    assert set(rerankers) >= {*BARE_PAIRS, *TEMPLATES} - {"BAAI/bge-reranker-v2-m3"}
+    assert len(rerankers) >= 12
+    for name, cell in rerankers.items():
+        known = known_reranker(Source(name))
+        assert known is not None, name
+        assert known.contract in cell, name
+    assert set(embedders) == set(EMBEDDERS)
+    assert len(embedders) >= 8

@@ -376,3 +376,101 @@ def test_an_embedder_is_told_what_to_look_for(root: Path) -> None:
     built(root, "Qwen/Qwen3-Embedding-0.6B")
     told: Any = Reranker(name, dtype="float32", instruction="Find code").model
     assert told.query_prompt == "Instruct: Find code\nQuery:"
+
+
+# ---------------------------------------------------------------- what is left to the library
+
+
+def test_stacks_that_only_the_library_computes(tmp_path: Path) -> None:
+    from public_folders import bert_tokenizer
+    from sentence_transformers import CrossEncoder, SentenceTransformer
+    from sentence_transformers.base.modules import Dense
+    from sentence_transformers.sentence_transformer import modules
+
+    torch.manual_seed(0)
+    tokenizer = bert_tokenizer(tmp_path / "tokenizer").backend_tokenizer
+    static = modules.StaticEmbedding(tokenizer, embedding_dim=32)
+    SentenceTransformer(modules=[static], similarity_fn_name="dot", device="cpu").save_pretrained(
+        str(tmp_path / "static"), create_model_card=False
+    )
+    theirs = sentence_transformer(tmp_path / "static")
+    some = [(q or "a", p or "b") for q, p in SOME]
+    a, b = theirs.encode([q for q, _ in some]), theirs.encode([p for _, p in some])
+    mine = Reranker(f"biencoder:{tmp_path / 'static'}")
+    near(mine.score(some), theirs.similarity_pairwise(a, b))
+    head = Dense(32, 1, activation_function=torch.nn.Identity(), module_output_name="scores")
+    model = CrossEncoder(modules=[static, head], device="cpu")
+    model.save_pretrained(str(tmp_path / "cross"), create_model_card=False)
+    cross = Reranker(tmp_path / "cross")
+    near(cross.score(some), model.predict(some, activation_fn=torch.nn.Identity()))
+    near(cross.predict(some), model.predict(some))
+
+
+# ---------------------------------------------------------------- engines, exports, dtypes
+
+
+def modular_bert(folder: Path, mode: str) -> Path:
+    """Transformer, Pooling, Dense, Dense, as CrossEncoder saves them."""
+    from public_folders import _bert, save_model
+    from sentence_transformers import CrossEncoder
+    from sentence_transformers.base.modules import Dense, Transformer
+    from sentence_transformers.sentence_transformer.modules import Pooling
+
+    save_model(folder / "base", hf.BertModel, _bert(folder / "base"))
+    torch.manual_seed(2)
+    parts = [
+        Transformer(str(folder / "base")),
+        Pooling(32, pooling_mode=mode),
+        Dense(32, 16, activation_function=torch.nn.Tanh()),
+        Dense(16, 1, activation_function=torch.nn.Identity(), module_output_name="scores"),
+    ]
+    CrossEncoder(modules=parts, device="cpu").save_pretrained(
+        str(folder / "m"), create_model_card=False
+    )
+    return folder / "m"
+
+
+@pytest.mark.parametrize("mode", ["cls", "mean", "lasttoken"])
+def test_modules_go_through_every_engine(mode: str, tmp_path: Path) -> None:
+    from dear.models.loading import load_scoring_model
+    from dear.models.scorer import Scorer
+
+    folder = modular_bert(tmp_path, mode)
+    theirs = cross_encoder(folder)
+    expected = theirs.predict(SOME, activation_fn=torch.nn.Identity())
+    model = load_scoring_model(folder, dtype="float32")
+    near(Scorer(model).score(SOME), expected)
+    near(Scorer(model, engine="packed").score(SOME), expected)
+    # the last layer is computed for one token where that is all that is read
+    assert model.model.dear_reads_one == (mode == "cls")
+    half = load_scoring_model(folder, dtype="bfloat16")
+    spread = float(np.ptp(expected))
+    np.testing.assert_allclose(Scorer(half).score(SOME), expected, atol=0.2 * spread)
+
+
+@pytest.mark.parametrize("kind", ["plain", "modules", "answers"])
+def test_an_export_reads_as_its_checkpoint(kind: str, root: Path, tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    from dear.export.openvino import export_openvino
+    from dear.models.loading import load_scoring_model
+
+    if kind == "modules":
+        source = modular_bert(tmp_path, "mean")
+    else:
+        names = {
+            "plain": "cross-encoder/ms-marco-MiniLM-L6-v2",
+            "answers": "Qwen/Qwen3-Reranker-0.6B",
+        }
+        source = built(root, names[kind])
+    some = [(q, p) for q, p in SOME if len(q) + len(p) < 1500]
+    export_openvino(
+        load_scoring_model(source, dtype="float32", device="cpu"), tmp_path / "e", "float32"
+    )
+    near(Reranker(tmp_path / "e").score(some), Reranker(source, dtype="float32").score(some))
+    near(Reranker(tmp_path / "e").predict(some), Reranker(source, dtype="float32").predict(some))
+    if kind == "answers":
+        told = Reranker(tmp_path / "e", instruction="Find code.")
+        near(
+            told.score(some),
+            Reranker(source, dtype="float32", instruction="Find code.").score(some),
+        )

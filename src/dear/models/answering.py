@@ -55,7 +55,8 @@ def load_answering(
         )
     config = causal.config.get_text_config()
     body = getattr(causal, causal.base_model_prefix)
-    model = AssembledScorer(body, score=AnswerHead(head, config, yes, no))
+    placed = getattr(causal, "hf_device_map", None)
+    model = AssembledScorer(body, placed=placed, score=AnswerHead(head, config, yes, no))
     pool_by_mask(model)
     return model, tokenizer, contract
 

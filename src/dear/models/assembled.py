@@ -23,10 +23,13 @@ class AssembledScorer(nn.Module):
     classifier: nn.Module
     score: nn.Module
 
-    def __init__(self, body: Any, **head: nn.Module) -> None:
+    def __init__(self, body: Any, *, placed: Any = None, **head: nn.Module) -> None:
+        """placed: where the body's weights were put while they were read, if they were."""
         super().__init__()
         self.body = body
         self.config = body.config
+        if placed is not None:
+            self.hf_device_map = placed
         for name, module in head.items():
             self.add_module(name, module)
 

@@ -22,23 +22,30 @@ from dear.models.batching import (
     pick_batch_tokens,
     require_finite,
 )
-from dear.models.company import depends_on_company, tell
+from dear.models.company import depends_on_company, require_computing, tell
 from dear.models.contract import DType, fingerprint_of
 from dear.models.encoding import Encoded, Pair
 from dear.models.family import Source, locate
 from dear.models.files import model_json
 from dear.models.known import known_embedder
 from dear.models.layers import own_length
-from dear.models.loading import count_parameters, load_reader
+from dear.models.loading import Reader, count_parameters, load_reader
 from dear.models.modular import encoder_class
 from dear.models.notices import say
 from dear.models.sbert import (
+    ModuleEntry,
     settings_of,
     transformer_entry,
     transformer_settings,
     transformer_source,
 )
-from dear.models.sbert_modules import Stack, mean_stack, pooling_of, read_stack
+from dear.models.sbert_modules import (
+    Stack,
+    mean_stack,
+    modules_revision,
+    pooling_of,
+    read_stack,
+)
 from dear.models.tokenizing import lower_cased
 
 MAX_TOKENS = 256
@@ -98,15 +105,11 @@ class BiEncoder:
     ) -> None:
         source = locate(name, revision=revision)
         entry = transformer_entry(source)
-        reader = load_reader(
-            transformer_source(source, entry),
-            encoder_class(source, entry),
-            dtype=dtype,
-            device=device,
-            stamped=source,
-        )
+        reader = _read(source, entry, dtype, device)
+        if not require_computing(str(name), dtype, reader.dtype, lambda: _first_pass(reader)):
+            reader = _read(source, entry, "float32", device)
         self.name = f"{self.kind}:{name}"
-        self.revision = reader.revision
+        self.revision = reader.revision + modules_revision(source)
         self.model, self.tokenizer, self.device = reader.model, reader.tokenizer, reader.device
         settings = transformer_settings(source, entry)
         if settings.get("do_lower_case"):
@@ -155,7 +158,7 @@ class BiEncoder:
         ):
             self._grid = ONE_LENGTH
             tell(self.name)
-        self._known: dict[tuple[str, str], Vector] = {}
+        self._known: dict[str, Vector] = {}
         self._keep = KEPT_TEXTS
         self.tokens_scored = 0
         say(
@@ -171,19 +174,22 @@ class BiEncoder:
         A labelling job calls this with all its pairs, done or not: batches, and so the last bits
         of every score, are the same when a killed job goes on. progress counts texts.
         """
-        self._embed_new(pairs, progress)
+        new = self._new(pairs)
+        self._known.update(zip(new, self.embed(new, progress), strict=True))
         self._keep = max(self._keep, len(self._known))
 
     def score(self, pairs: Sequence[Pair], progress: Progress | None = None) -> NDArray[np.float32]:
         """float32 (n,) similarities."""
         if not pairs:
             return np.empty(0, dtype=np.float32)
-        if not self._embed_new(pairs, progress, len(pairs)) and progress is not None:
+        new = self._new(pairs)
+        self._known.update(zip(new, self.embed(new, progress, len(pairs)), strict=True))
+        if not new and progress is not None:
             progress(len(pairs), len(pairs))
         similar, known = SIMILARITIES[self.similarity], self._known
         before, behind = self.query_prompt, self.passage_prompt
         scores = np.array(
-            [similar(known[before, query], known[behind, passage]) for query, passage in pairs],
+            [similar(known[before + query], known[behind + passage]) for query, passage in pairs],
             dtype=np.float32,
         )
         if len(self._known) > self._keep:
@@ -191,18 +197,11 @@ class BiEncoder:
         require_finite(self.name, scores, pairs)
         return scores
 
-    def _embed_new(
-        self, pairs: Sequence[Pair], progress: Progress | None, total: int | None = None
-    ) -> bool:
-        """True if a text was new."""
+    def _new(self, pairs: Sequence[Pair]) -> list[str]:
         texts = dict.fromkeys(
-            text
-            for query, passage in pairs
-            for text in ((self.query_prompt, query), (self.passage_prompt, passage))
+            text for q, p in pairs for text in (self.query_prompt + q, self.passage_prompt + p)
         )
-        new = [text for text in texts if text not in self._known]
-        self._known.update(zip(new, self._embed(new, progress, total), strict=True))
-        return bool(new)
+        return [text for text in texts if text not in self._known]
 
     def embed(
         self, texts: Sequence[str], progress: Progress | None = None, total: int | None = None
@@ -211,21 +210,19 @@ class BiEncoder:
 
         progress: called in proportion to `total`, the number of texts where None.
         """
-        return self._embed([("", text) for text in texts], progress, total)
-
-    def _embed(
-        self, texts: Sequence[tuple[str, str]], progress: Progress | None, total: int | None
-    ) -> NDArray[np.float32]:
-        """texts: (prompt, text)."""
         if not texts:
             return np.empty((0, self.model.config.get_text_config().hidden_size), dtype=np.float32)
-        counts = [self._prompt_tokens.get(prompt, 0) for prompt, _ in texts]
         encoded = [
-            _Text(one.ids, one.types, count)
-            for one, count in zip(self.encode([p + t for p, t in texts]), counts, strict=True)
+            _Text(one.ids, one.types, self._prompt_length(text))
+            for one, text in zip(self.encode(texts), texts, strict=True)
         ]
         self.tokens_scored += sum(map(len, encoded))
         return in_batches(encoded, self.batch_tokens, self._forward, progress, total, self._grid)
+
+    def _prompt_length(self, text: str) -> int:
+        """Tokens of the prompt that a text begins with, where prompts are not pooled."""
+        found = (n for prompt, n in self._prompt_tokens.items() if text.startswith(prompt))
+        return max(found, default=0)
 
     def encode(self, texts: Sequence[str]) -> list[Encoded]:
         """One Encoded a text; one pad token for a text of which nothing is left."""
@@ -265,6 +262,22 @@ class BiEncoder:
 
 _POOLING_NAMES = {"lasttoken": "last"}
 """As contracts have called them since before there were others."""
+
+
+def _read(source: Source, entry: ModuleEntry, dtype: DType, device: str) -> Reader:
+    return load_reader(
+        transformer_source(source, entry),
+        encoder_class(source, entry),
+        dtype=dtype,
+        device=device,
+        stamped=source,
+    )
+
+
+def _first_pass(reader: Reader) -> None:
+    ids = torch.ones((1, 3), dtype=torch.int64, device=reader.device)
+    with torch.inference_mode():
+        reader.model(input_ids=ids, attention_mask=ids)
 
 
 def _old_stack(source: Source) -> Stack:

@@ -7,13 +7,43 @@ that read a row's last position (XLNet). They are computed in batches of one len
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dear.errors import ConfigError
+from dear.models.contract import DType
 from dear.models.encoding import Encoded
 from dear.models.notices import warn
+
+logger = logging.getLogger(__name__)
+
+
+def computes(run: Callable[[], object]) -> bool:
+    """False where a forward pass ends in an error: Fourier transforms and some old code know
+    float32 alone."""
+    try:
+        run()
+    except RuntimeError as error:
+        logger.debug("it does not compute: %s", error)
+        return False
+    return True
+
+
+def require_computing(name: str, asked: DType, picked: DType, run: Callable[[], object]) -> bool:
+    """False where a model has to be read again, in float32, because `picked` was nobody's wish.
+
+    ConfigError where `asked` was that dtype.
+    """
+    if picked not in ("bfloat16", "float16") or computes(run):
+        return True
+    if asked != "auto":
+        raise ConfigError(f"{name}: this architecture does not compute in {picked}; take float32")
+    warn(f"{name}: this architecture does not compute in {picked}; float32 is taken")
+    return False
+
 
 LENGTHS = (4, 40, 13)
 """Tokens of the texts that are tried out: short ones beside a long one."""

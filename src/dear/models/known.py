@@ -50,12 +50,12 @@ KNOWN_RERANKERS: tuple[KnownReranker, ...] = (
         documented="mxbai-rerank 0.1.6, mxbai_rerank_v2.py",
     ),
     KnownReranker(
-        names=("Qwen/Qwen3-Reranker-*",),
+        names=("tomaarsen/Qwen3-Reranker-*-seq-cls",),
         contract="qwen3-reranker",
         documented="model cards",
     ),
     KnownReranker(
-        names=("tomaarsen/Qwen3-Reranker-*-seq-cls",),
+        names=("Qwen/Qwen3-Reranker-*",),
         contract="qwen3-reranker",
         documented="model cards",
     ),

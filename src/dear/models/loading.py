@@ -10,12 +10,20 @@ import torch
 
 from dear.errors import ConfigError
 from dear.models.answering import chat_contract, load_answering
+from dear.models.company import require_computing
 from dear.models.contract import DType, ScoringContract
 from dear.models.family import Source, locate
 from dear.models.files import revision_of
 from dear.models.gguf import gguf_as_safetensors
 from dear.models.hardware import SHARDED, pick_attention, pick_device, pick_dtype
-from dear.models.heads import bare_model, float32_head, is_head, pool_by_mask, pools_by_mask
+from dear.models.heads import (
+    bare_model,
+    float32_head,
+    is_head,
+    pool_by_mask,
+    pooled_logits,
+    pools_by_mask,
+)
 from dear.models.layers import (
     check_length,
     count_parameters,
@@ -30,6 +38,7 @@ from dear.models.pretrained import read_pretrained
 from dear.models.published import require_pointwise, resolve
 from dear.models.quantised import QUANTISED, to_device, weight_options
 from dear.models.sbert import transformer_entry
+from dear.models.sbert_modules import modules_revision
 from dear.models.tokenizing import (
     TOKENIZER_FILES,
     has_tokenizer,
@@ -172,16 +181,35 @@ def load_scoring_model(
     to_device(model, where)
     float32_head(model)
     model.eval()
+    asked = resolved.contract.dtype if dtype == "auto" else dtype
+    if not pools_by_mask(model) and not require_computing(
+        str(name), asked, picked, lambda: _first_pass(model, where)
+    ):
+        return load_scoring_model(
+            name,
+            contract=contract,
+            dtype="float32",
+            device=device,
+            merge=merge,
+            revision=revision,
+            instruction=instruction,
+        )
     resolved.tell(str(name), chosen)
     return ScoringModel(
         model=model,
         tokenizer=tokenizer,
         contract=chosen,
         name=str(name),
-        revision=_revision(source),
+        revision=_revision(source) + modules_revision(source),
         device=where,
         why=resolved.why,
     )
+
+
+def _first_pass(model: Any, device: torch.device) -> None:
+    ids = torch.ones((1, 3), dtype=torch.int64, device=device)
+    with torch.inference_mode():
+        pooled_logits(model, ids, ids, ids - 1)
 
 
 def _without_head(name: str, source: Source, fresh: set[str]) -> ConfigError:

@@ -39,7 +39,10 @@ def load_modules(source: Source, **options: Any) -> tuple[Any, Any]:
     body, _ = read_pretrained(encoder_class(source, entry), inner, **options)
     spared = mend_padding(body, tokenizer)
     require_rows(body, tokenizer, source.name, spared=spared)
-    return AssembledScorer(body, classifier=stack), tokenizer
+    placed = getattr(body, "hf_device_map", None)
+    if placed is not None:
+        stack.to(body.device)
+    return AssembledScorer(body, placed=placed, classifier=stack), tokenizer
 
 
 def encoder_class(source: Source, entry: ModuleEntry) -> Any:

@@ -7,13 +7,12 @@ from typing import Any
 from dear.models.family import Source
 from dear.models.files import reading
 from dear.models.gguf import drop_quantization
-from dear.models.weights import require_no_code, require_safetensors, require_whole
+from dear.models.weights import require_safetensors, require_whole
 
 
 def read_pretrained(auto: Any, source: Source, **options: Any) -> tuple[Any, dict[str, Any]]:
     """(a complete model of an auto class, what `from_pretrained` says of its loading)."""
     require_safetensors(source)
-    require_no_code(source)
     with reading(source):
         model, info = _from_pretrained(
             auto,

@@ -199,16 +199,16 @@ def _shorten(parts: Sequence[_Tokens | int], limit: int | None, limits: Mapping[
         return excess - max(left, 0)
 
     taken = sum(cut(name, size(name) - most) for name, most in limits.items() if size(name) > most)
-    if limit is not None:
-        total = sum(1 if isinstance(part, int) else len(part.ids) for part in parts)
-        excess = total - limit
-        if excess > 0:
-            room = limit - (total - size("query") - size("passage"))
-            most = max(int(QUERY_SHARE * room), room - size("passage"))
-            taken += cut("query", max(0, min(size("query") - most, excess)))
-            excess = total - limit - taken
-            taken += cut("passage", excess)
-    return taken > 0
+    total = sum(1 if isinstance(part, int) else len(part.ids) for part in parts)
+    if limit is None or total <= limit:
+        return taken > 0
+    excess = total - limit
+    room = limit - (total - size("query") - size("passage"))
+    most = max(int(QUERY_SHARE * room), room - size("passage"))
+    excess -= cut("query", max(0, min(size("query") - most, excess)))
+    excess -= cut("passage", excess)
+    cut("query", excess)
+    return True
 
 
 def _spelling(tokenizer: Any, controls: Sequence[str]) -> Any:

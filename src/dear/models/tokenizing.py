@@ -7,6 +7,7 @@ from typing import Any
 from dear.errors import ConfigError, DataError
 from dear.models.family import Source
 from dear.models.files import model_file, reading
+from dear.models.weights import require_no_code
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -29,6 +30,7 @@ def load_tokenizer(source: Source) -> Any:
     from transformers import AutoTokenizer
 
     folder = source.folder
+    require_no_code(source)
     if folder is not None and source.gguf_file is None and not has_tokenizer(source):
         raise DataError.at(folder, None, "no tokenizer (tokenizer.json) beside the weights")
     with reading(source):
