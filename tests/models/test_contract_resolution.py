@@ -216,10 +216,10 @@ def test_a_model_of_few_positions_caps_the_contract(
 
 @pytest.mark.parametrize("kind", ["", "biencoder:"])
 def test_a_tokenizer_longer_than_the_embedding(kind: str, tmp_path: Path) -> None:
-    tokenizer = bert_tokenizer()
+    tokenizer = llama_tokenizer()
     tokenizer.add_tokens(["riverbank"])
     auto = hf.AutoModel if kind else None
-    model = make("bert", auto, vocab_size=len(tokenizer) - 1)
+    model = make("llama", auto, vocab_size=len(tokenizer) - 1)
     folder = save(tmp_path / "m", model, tokenizer)
     with pytest.raises(ConfigError) as caught:
         Reranker(f"{kind}{folder}")

@@ -119,11 +119,9 @@ class BiEncoder:
         self.batch_tokens = pick_batch_tokens(batch_tokens, self.device)
         pooling = self.stack.pooling
         self.pooling = "+".join(_POOLING_NAMES.get(mode, mode) for mode in pooling.modes)
-        self.max_tokens = (
-            own_length(source, self.tokenizer, self.model.config, entry=entry)
-            if settings
-            else MAX_TOKENS
-        )
+        self.max_tokens = own_length(source, self.tokenizer, self.model.config, entry=entry)
+        if not settings:
+            self.max_tokens = min(self.max_tokens, MAX_TOKENS)
         self.query_prompt, self.passage_prompt = _prompts(source, str(name), instruction)
         self.similarity = str(settings_of(source).get("similarity_fn_name") or "cosine")
         self.similarity = {"dot_product": "dot"}.get(self.similarity, self.similarity)

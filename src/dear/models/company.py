@@ -45,7 +45,7 @@ def require_computing(name: str, asked: DType, picked: DType, run: Callable[[], 
     return False
 
 
-LENGTHS = (4, 40, 13)
+LENGTHS = (4, 24, 9)
 """Tokens of the texts that are tried out: short ones beside a long one."""
 
 

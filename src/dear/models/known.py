@@ -25,7 +25,14 @@ class KnownReranker:
 
 KNOWN_RERANKERS: tuple[KnownReranker, ...] = (
     KnownReranker(
-        names=("cross-encoder/*",),
+        names=(
+            "cross-encoder/ms-marco-*",
+            "cross-encoder/mmarco-*",
+            "cross-encoder/ettin-reranker-*",
+            "cross-encoder/*",
+            "antoinelouis/crossencoder-*",
+            "naver/trecdl22-crossencoder-*",
+        ),
         contract="plain",
         documented="model cards; sentence-transformers, CrossEncoder",
     ),

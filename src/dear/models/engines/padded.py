@@ -80,6 +80,8 @@ def _forward(
 def looks_at_padding(model: ScoringModel) -> bool:
     """True for a model whose score changes with the padding beside a pair; tried out and told
     once."""
+    if model.is_decoder:  # what stands behind a token is not seen, and what is masked neither
+        return False
     bare = bare_model(model.model)
     known: bool | None = getattr(bare, "dear_looks_at_padding", None)
     if known is None:
