@@ -22,7 +22,7 @@ from dear.models.batching import (
     pick_batch_tokens,
     require_finite,
 )
-from dear.models.company import depends_on_company, require_computing, tell
+from dear.models.company import LONG, SHORT, depends_on_company, require_computing, tell
 from dear.models.contract import DType, fingerprint_of
 from dear.models.encoding import Encoded, Pair
 from dear.models.family import Source, locate
@@ -149,10 +149,7 @@ class BiEncoder:
         self._prompt_tokens = self._count_prompts() if not pooling.include_prompt else {}
         self._grid = ANY_SHAPE
         if depends_on_company(
-            self._forward,
-            vocabulary=self.model.get_input_embeddings().num_embeddings,
-            longest=self.max_tokens,
-            exact=reader.dtype == "float32",
+            self._forward, self.encode([SHORT, LONG]), exact=reader.dtype == "float32"
         ):
             self._grid = ONE_LENGTH
             tell(self.name)
@@ -273,9 +270,10 @@ def _read(source: Source, entry: ModuleEntry, dtype: DType, device: str) -> Read
 
 
 def _first_pass(reader: Reader) -> None:
-    ids = torch.ones((1, 3), dtype=torch.int64, device=reader.device)
+    inputs = reader.tokenizer(SHORT, return_tensors="pt")
+    ids, mask = (inputs[key].to(reader.device) for key in ("input_ids", "attention_mask"))
     with torch.inference_mode():
-        reader.model(input_ids=ids, attention_mask=ids)
+        reader.model(input_ids=ids, attention_mask=mask)
 
 
 def _old_stack(source: Source) -> Stack:

@@ -10,8 +10,10 @@ import torch
 
 from dear.errors import ConfigError
 from dear.models.answering import chat_contract, load_answering
-from dear.models.company import require_computing
+from dear.models.batching import collate
+from dear.models.company import PROBE, require_computing
 from dear.models.contract import DType, ScoringContract
+from dear.models.encoding import PairEncoder
 from dear.models.family import Source, locate
 from dear.models.files import revision_of
 from dear.models.gguf import gguf_as_safetensors
@@ -183,7 +185,7 @@ def load_scoring_model(
     model.eval()
     asked = resolved.contract.dtype if dtype == "auto" else dtype
     if not pools_by_mask(model) and not require_computing(
-        str(name), asked, picked, lambda: _first_pass(model, where)
+        str(name), asked, picked, lambda: _first_pass(model, tokenizer, chosen, where)
     ):
         return load_scoring_model(
             name,
@@ -206,10 +208,13 @@ def load_scoring_model(
     )
 
 
-def _first_pass(model: Any, device: torch.device) -> None:
-    ids = torch.ones((1, 3), dtype=torch.int64, device=device)
+def _first_pass(
+    model: Any, tokenizer: Any, contract: ScoringContract, device: torch.device
+) -> None:
+    encoded = PairEncoder(tokenizer, contract).encode(PROBE[:1])
+    inputs = collate(encoded, pad_id=tokenizer.pad_token_id)
     with torch.inference_mode():
-        pooled_logits(model, ids, ids, ids - 1)
+        pooled_logits(model, *(tensor.to(device) for tensor in inputs))
 
 
 def _without_head(name: str, source: Source, fresh: set[str]) -> ConfigError:

@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 
 from dear.models.batching import ONE_LENGTH, Grid, Progress, collate, grid_for, in_batches
-from dear.models.company import depends_on_company, tell
-from dear.models.encoding import Encoded
+from dear.models.company import PROBE, depends_on_company, tell
+from dear.models.encoding import Encoded, PairEncoder
 from dear.models.engines.one_position import reading, reads_one
 from dear.models.heads import bare_model, pooled_logits, read_positions
 from dear.models.loading import ScoringModel
@@ -87,8 +87,7 @@ def looks_at_padding(model: ScoringModel) -> bool:
     if known is None:
         known = depends_on_company(
             lambda encoded: _forward(model, encoded, max(map(len, encoded)), whole=True),
-            vocabulary=bare.get_input_embeddings().num_embeddings,
-            longest=model.contract.longest,
+            PairEncoder(model.tokenizer, model.contract).encode(PROBE),
             exact=model.contract.dtype == "float32",
         )
         if known:
