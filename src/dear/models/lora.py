@@ -104,8 +104,8 @@ def read_adapter(source: Source) -> Weights:
 
     `….q_proj.lora_A.weight` for the low-rank ones, `score.weight` for a head, whether peft wrote
     `base_model.model.score.weight`, `….score.modules_to_save.weight` or
-    `….score.modules_to_save.default.weight`. peft may write a grown embedding twice: then what
-    was trained, under modules_to_save, is taken. DataError: two weights of one name otherwise.
+    `….score.modules_to_save.default.weight`. peft writes a grown embedding under two of them.
+    DataError: two different weights of one name.
     """
     from safetensors.torch import load_file
 
@@ -118,14 +118,11 @@ def read_adapter(source: Source) -> Weights:
     with reading(source):
         stored = load_file(path)
     out: Weights = {}
-    # those that were trained first
-    for key in sorted(stored, key=lambda key: ".modules_to_save." not in key):
-        plain, value = plain_name(key), stored[key]
+    for key, value in stored.items():
+        plain = plain_name(key)
         if plain is None:
             continue
-        known = out.setdefault(plain, value)
-        trained = f"{plain.rpartition('.')[0]}.modules_to_save."
-        if not torch.equal(known, value) and not any(trained in other for other in stored):
+        if not torch.equal(out.setdefault(plain, value), value):
             raise DataError.at(path, None, f"holds {plain} twice, once as {key}")
     return out
 
