@@ -22,6 +22,7 @@ OTHER: dict[str, Any] = {
     "pooling": "model",
     "padding_side": "left",
     "dtype": "bfloat16",
+    "query_prefix": "query: ",
 }
 
 
@@ -78,7 +79,20 @@ def test_every_field_changes_the_fingerprint(field: str) -> None:
 
 def test_no_field_is_forgotten() -> None:
     limits = {"truncation", "max_tokens"}  # they change together, in the test below
-    assert {f.name for f in fields(ScoringContract)} == {*OTHER, *limits, "name"}
+    # of a language model's template, which changes as a whole
+    whole = {"template", "instruction", "instruction_format", "yes", "no"}
+    names = {f.name for f in fields(ScoringContract)}
+    assert names == {*OTHER, *limits, *whole, "name", "activation"}
+
+
+@pytest.mark.parametrize("field", ["template", "instruction", "instruction_format", "yes", "no"])
+def test_every_part_of_a_template_changes_the_fingerprint(field: str) -> None:
+    asked = CONTRACTS["qwen3-reranker"]
+    value = ("{instruction}{passage}{query}",) if field == "template" else "{instruction} other"
+    changed = replace(asked, **{field: value})
+    assert changed.fingerprint != asked.fingerprint
+    with pytest.raises(ContractMismatch, match=f"^where: .* {field}: "):
+        asked.require(changed, what="where")
 
 
 def test_truncation_and_max_tokens_change_the_fingerprint() -> None:

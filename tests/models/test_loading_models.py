@@ -23,7 +23,6 @@ from tiny_models import (
     make,
     pairs,
     save,
-    words,
 )
 
 import dear.models.family as family
@@ -387,19 +386,6 @@ def test_a_model_without_sdpa_is_loaded_with_what_it_has(
     model = load_scoring_model(folder, device="cpu")
     expected = "sdpa" if kind == "bert" else "eager"
     assert model.model.config._attn_implementation == expected
-
-
-def test_learned_positions_end_somewhere(tmp_path: Path) -> None:
-    folder = save(tmp_path / "m", make("bert", max_position_embeddings=100), bert_tokenizer())
-    with pytest.raises(ConfigError, match="allows 512 tokens, the model has 100 positions"):
-        load_scoring_model(folder)
-    longest = replace(CARD, max_tokens=100)
-    some = [(words(90), words(90))]
-    assert np.isfinite(Scorer(load_scoring_model(folder, contract=longest)).score(some)).all()
-    separate = replace(DEAR, max_query_tokens=32, max_passage_tokens=60)
-    assert np.isfinite(Scorer(load_scoring_model(folder, contract=separate)).score(some)).all()
-    with pytest.raises(ConfigError, match="the model has 100 positions"):
-        load_scoring_model(folder, contract=replace(separate, max_passage_tokens=68))
 
 
 def test_rotary_positions_do_not_end() -> None:

@@ -52,8 +52,9 @@ def naive_likelihood(folder: Path, prompt: str, query: str, passage: str) -> flo
     tokenizer = hf.AutoTokenizer.from_pretrained(folder)
     model = hf.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     text, target = ZERO_SHOT_PROMPTS[prompt].render(query, passage)
-    head = tokenizer(text)["input_ids"]
-    scored = tokenizer(target, add_special_tokens=False)["input_ids"]
+    # no text writes a control token
+    head = tokenizer(text, split_special_tokens=True)["input_ids"]
+    scored = tokenizer(target, add_special_tokens=False, split_special_tokens=True)["input_ids"]
     with torch.no_grad():
         logs = model(torch.tensor([head + scored])).logits[0].log_softmax(-1)
     return float(np.mean([logs[len(head) + i - 1, t].item() for i, t in enumerate(scored)]))
@@ -66,7 +67,7 @@ def naive_odds(folder: Path, prompt: str, query: str, passage: str) -> float:
     yes, no = (
         tokenizer(a, add_special_tokens=False)["input_ids"][0] for a in (asked.yes, asked.no)
     )
-    inputs = tokenizer(text, return_tensors="pt")
+    inputs = tokenizer(text, return_tensors="pt", split_special_tokens=True)
     if asked.seq2seq:
         model = hf.AutoModelForSeq2SeqLM.from_pretrained(folder, dtype=torch.float32).eval()
         inputs["decoder_input_ids"] = torch.tensor([[0]])
@@ -160,14 +161,36 @@ def test_texts_are_cut_at_their_limits(prompt: str, llama: Path) -> None:
         assert abs(model.score([shorter])[0] - expected) > 1e-3
 
 
-def test_a_cut_does_not_break_a_letter(llama: Path) -> None:
-    """One letter may be several tokens; a text that is cut inside it keeps it whole."""
+def test_the_default_reads_long_passages_and_tells_its_cuts(
+    llama: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     model = ZeroShot(llama, dtype="float32")
-    for limit in range(1, 8):
-        cut = model._cut(["漢字é😀 river"], limit)["漢字é😀 river"]
-        assert "漢字é😀 river".startswith(cut)
-        assert cut
-    assert model._cut(["river bank"], 99) == {"river bank": "river bank"}
+    assert model.contract["max_passage_tokens"] == 1024
+    start = words(250, 1)  # of more than 256 tokens
+    ends = model.score([("river", f"{start} river bank"), ("river", f"{start} code")])
+    assert abs(ends[0] - ends[1]) > 1e-4
+    assert not [r for r in caplog.records if "are cut" in r.getMessage()]
+    long = ("river", words(1500, 2))
+    model.score([long, ("river", "bank"), long])
+    model.score([long])
+    (line,) = [r.getMessage() for r in caplog.records if "are cut" in r.getMessage()]
+    assert "2 of 3 pairs are cut, to 1024 tokens of the passage (max_passage_tokens)" in line
+    wider = ZeroShot(llama, dtype="float32", max_passage_tokens=1500)
+    assert len(wider._ask([long])[0]) > len(model._ask([long])[0]) + 400
+
+
+def test_a_prompt_fits_the_model(tmp_path: Path) -> None:
+    """What surrounds a passage stays, and nothing is longer than the positions."""
+    short = make("gpt2", hf.AutoModelForCausalLM)
+    folder = save(tmp_path / "m", short, llama_tokenizer())
+    for prompt in ("upr", "yes-no"):
+        model = ZeroShot(folder, prompt=prompt, dtype="float32")
+        asked = model._ask([(words(900, 1), words(2000, 2))])[0]
+        assert len(asked) == 600  # its positions
+        plain = model._ask([("a", "b")])[0]
+        if prompt == "yes-no":
+            assert asked.ids[-5:] == plain.ids[-5:]  # "Answer:"
+        assert np.isfinite(model.score([(words(900, 1), words(2000, 2))])).all()
 
 
 def test_a_blank_query_says_nothing_about_any_passage(llama: Path) -> None:

@@ -79,13 +79,14 @@ def open_local(
     dtype: DType = "auto",
     device: str = "auto",
     batch_tokens: int | None = None,
+    revision: str | None = None,
     **options: Any,
 ) -> Local:
-    """MODEL or MODEL#READING. options: those of ListReader."""
+    """MODEL or MODEL#READING. revision: of a hub id. options: those of ListReader."""
     name, reading = split_reading(where)
     if reading is not None:
         options["reading"] = reading
-    model = load_list_model(name, dtype=dtype, device=device)
+    model = load_list_model(name, dtype=dtype, device=device, revision=revision)
     return Local(ListReader(model, batch_tokens=batch_tokens, **options))
 
 

@@ -135,6 +135,7 @@ def as_system(name: str, peer: Peer, folder: str, contract: ScoringContract, dev
 
     def load() -> Score:
         score = peer.build(folder, contract.longest, device)
-        return lambda pairs: score([prompt.render(*pair) for pair in pairs])
+        prefix = contract.query_prefix
+        return lambda pairs: score([prompt.render(prefix + q, p) for q, p in pairs])
 
     return System(name=name, load=load)

@@ -66,12 +66,14 @@ def bench(
     tune: bool = False,
     batch_tokens: int | None = None,
     progress: Callable[[int, int], None] | None = None,
+    **opening: Any,
 ) -> Report:
     """Measure `models` (each also in float32 where it may) and the peers on the first of them.
 
     The first model is a checkpoint's folder, which the peers read too; the others may be exports
     of it, or other models to put beside it.  also: more systems, on the same pairs.
     tune: find the fastest token budget of each of our models first, and remember it.
+    opening: contract, instruction and revision, as for `open_model`.
     """
     if not models:
         raise ConfigError("name a model to measure")
@@ -79,19 +81,21 @@ def bench(
     if not pairs:
         raise ConfigError("there is no pair to score")
     where = str(pick_device(device))
-    reference = _open(models[0], "auto", device, batch_tokens)
+    reference = _open(models[0], "auto", device, batch_tokens, opening)
     lengths = [len(e) for e in reference.encoder.encode(pairs)]
     contract, working = reference.contract, reference.model.working_parameters
     del reference  # each system loads its own
     if tune:
         for model in models:
-            _open(model, "auto", device, None).tune()
-    systems = [s for m in models for s in _ours(m, device, batch_tokens)]
+            _open(model, "auto", device, None, opening).tune()
+    systems = [s for m in models for s in _ours(m, device, batch_tokens, opening)]
     systems += also
     failed: dict[str, str] = {}
     if peers:
         if is_exported(models[0]) or not Path(models[0]).is_dir():
             failed["peers"] = "they need a checkpoint's folder as the first model"
+        elif contract.yes or contract.template:
+            failed["peers"] = "they read a language model in other ways each"
         else:
             systems += [
                 as_system(name, peer, models[0], contract, where)
@@ -132,10 +136,12 @@ def _row(
     )
 
 
-def _ours(model: str, device: str, batch_tokens: int | None) -> list[System]:
+def _ours(
+    model: str, device: str, batch_tokens: int | None, opening: dict[str, Any]
+) -> list[System]:
     def system(dtype: DType, engine: EngineName = "auto") -> System:
         def load() -> Score:
-            return _open(model, dtype, device, batch_tokens, engine).score
+            return _open(model, dtype, device, batch_tokens, opening, engine).score
 
         return System(name=f"dear, {_label(model, dtype, engine)}", load=load)
 
@@ -161,11 +167,14 @@ def _open(
     dtype: DType,
     device: str,
     batch_tokens: int | None,
+    opening: dict[str, Any],
     engine: EngineName = "auto",
 ) -> Scorer:
     from dear.models.opening import open_model
 
-    found = open_model(model, dtype=dtype, device=device, batch_tokens=batch_tokens, engine=engine)
+    found = open_model(
+        model, dtype=dtype, device=device, batch_tokens=batch_tokens, engine=engine, **opening
+    )
     if not isinstance(found, Scorer):
         raise ConfigError(f"{model}: `dear bench` measures one-logit models and their exports")
     return found

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dear.cli.models import BatchOption, DeviceOption
+from dear.cli.models import (
+    BatchOption,
+    ContractOption,
+    DeviceOption,
+    InstructionOption,
+    RevisionOption,
+    opening_options,
+)
 from dear.cli.output import note, print_json, summary, table
 from dear.cli.progress import progress
 from dear.cli.runs import check_output, find_run
@@ -51,6 +58,9 @@ def bench(
         typer.Option(metavar="FILE", help="An SVG: pairs a second against nDCG@10."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,
+    contract: ContractOption = None,
+    instruction: InstructionOption = None,
+    revision: RevisionOption = None,
     device: DeviceOption = "auto",
     batch_tokens: BatchOption = None,
 ) -> None:
@@ -62,6 +72,7 @@ def bench(
 
     for model in models:
         check_model(model)
+    opening_options("auto", device, batch_tokens, contract)  # a contract that is none, now
     if plot is not None:
         check_output(plot)
     opened = open_collection(collection)
@@ -76,6 +87,9 @@ def bench(
             peers=peers,
             tune=tune,
             batch_tokens=batch_tokens,
+            contract=contract,
+            instruction=instruction,
+            revision=revision,
             progress=report,
         )
     if plot is not None:

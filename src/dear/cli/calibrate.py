@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dear.cli.models import BatchOption, DeviceOption, DTypeOption
+from dear.cli.models import (
+    BatchOption,
+    ContractOption,
+    DeviceOption,
+    DTypeOption,
+    InstructionOption,
+    PassageTokensOption,
+    RevisionOption,
+    opening_options,
+)
 from dear.cli.output import count, note, summary, table
 from dear.cli.progress import progress
 from dear.cli.runs import (
@@ -90,6 +99,10 @@ def calibrate(
         float,
         typer.Option(metavar="SHARE", help="Early exit: of the full model's top that must stay."),
     ] = 0.99,
+    contract: ContractOption = None,
+    instruction: InstructionOption = None,
+    revision: RevisionOption = None,
+    max_passage_tokens: PassageTokensOption = None,
     dtype: DTypeOption = "auto",
     device: DeviceOption = "auto",
     batch_tokens: BatchOption = None,
@@ -98,7 +111,9 @@ def calibrate(
     from dear.cli.train import check_model
 
     check_model(model)
-    options = {"dtype": dtype, "device": device, "batch_tokens": batch_tokens}
+    options = opening_options(
+        dtype, device, batch_tokens, contract, instruction, revision, max_passage_tokens
+    )
     if probability is None:
         if output is None:
             raise ConfigError("name the early exit's folder with --output")

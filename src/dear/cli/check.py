@@ -6,13 +6,22 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from dear.cli.fuse import rank_all
 from dear.cli.lists import Lists
-from dear.cli.models import BatchOption, DeviceOption, DTypeOption
+from dear.cli.models import (
+    BatchOption,
+    ContractOption,
+    DeviceOption,
+    DTypeOption,
+    InstructionOption,
+    PassageTokensOption,
+    RevisionOption,
+    opening_options,
+)
 from dear.cli.output import Align, count, duration, note, print_json, quiet, table
 from dear.cli.runs import MinGradeOption, RunOption, check_output, find_run
 from dear.cli.train import check_model
@@ -78,6 +87,10 @@ def check(
         Path | None,
         typer.Option("--json", metavar="FILE", help="Write everything; - is standard output."),
     ] = None,
+    contract: ContractOption = None,
+    instruction: InstructionOption = None,
+    revision: RevisionOption = None,
+    max_passage_tokens: PassageTokensOption = None,
     dtype: DTypeOption = "auto",
     device: DeviceOption = "auto",
     batch_tokens: BatchOption = None,
@@ -107,10 +120,13 @@ def check(
     if pairs is not None:
         check_model(pairs)
     opened = open_collection(collection)
+    options = opening_options(
+        dtype, device, batch_tokens, contract, instruction, revision, max_passage_tokens
+    )
     min_grade = opened.min_grade if min_grade is None else min_grade
     candidates, judgements = _candidates(opened, run, split, queries, depth, min_grade)
     during = _During()
-    rank = _ranker(pairs, lists, during, (dtype, device, batch_tokens))
+    rank = _ranker(pairs, lists, during, options)
     started = time.perf_counter()
     report = robustness.check(
         candidates,
@@ -179,17 +195,16 @@ def _ranker(
     model: str | None,
     lists: Lists | None,
     during: _During,
-    options: tuple[str, str, int | None],
+    options: dict[str, Any],
 ) -> Callable[[Sequence[Candidates]], Iterable[Ranking]]:
     """As `dear rank` would rank: by pairs, by lists, or by one behind the other."""
     from dear.rank.reranker import Reranker
 
-    dtype, device, batch_tokens = options
     reranker = None
     if lists is not None:
-        reranker = lists.open(model, dtype, device, batch_tokens)
+        reranker = lists.open(model, options)
     if model is not None and reranker is None:
-        reranker = Reranker(model, dtype=dtype, device=device, batch_tokens=batch_tokens)  # type: ignore[arg-type]
+        reranker = Reranker(model, **options)
 
     def rank(candidates: Sequence[Candidates]) -> Iterable[Ranking]:
         asked = list(candidates)

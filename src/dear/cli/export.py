@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
 from dear.artifacts import read_json
+from dear.cli.models import ContractOption, InstructionOption, RevisionOption
 from dear.cli.output import note, summary, table
 from dear.cli.progress import progress
 from dear.cli.runs import RunOption, SplitOption, candidates_of, check_folder, there_already
@@ -44,10 +45,14 @@ def export(
         int,
         typer.Option(min=0, metavar="N", help="Queries on which speed and nDCG@10 are compared."),
     ] = 20,
+    contract: ContractOption = None,
+    instruction: InstructionOption = None,
+    revision: RevisionOption = None,
 ) -> None:
     """Write a one-logit model as an OpenVINO graph for CPUs, and show its gain and its loss."""
     from dear.cli.train import check_model
     from dear.export.openvino import export_openvino
+    from dear.models.contract import read_contract
     from dear.models.engines.openvino import load_openvino
     from dear.models.exported import EXPORT_FILE, is_exported
     from dear.models.hardware import cpu_has_bfloat16
@@ -59,6 +64,13 @@ def export(
         raise ConfigError("--dtype int8 needs --collection: its pairs set the ranges")
     load_openvino()  # before any weights are read
     check_model(model)
+    if contract is not None:
+        read_contract(contract)  # one that is none, now
+    options: dict[str, Any] = {
+        "contract": contract,
+        "instruction": instruction,
+        "revision": revision,
+    }
     if is_exported(model):
         raise ConfigError(f"{model}: is an export; name the checkpoint that it was made of")
     texts = None if collection is None else candidates_of(collection, run, split)
@@ -69,7 +81,7 @@ def export(
         there_already(output / EXPORT_FILE, Inputs.from_dict(there), inputs)
         return
     check_folder(output)
-    loaded = load_scoring_model(model, dtype="float32", device="cpu")
+    loaded = load_scoring_model(model, dtype="float32", device="cpu", **options)
     note(f"exporting {model} as {dtype}" + (f", {len(calibration)} pairs" if calibration else ""))
     export_openvino(
         loaded, output, cast("ExportDType", dtype), calibration=calibration, inputs=inputs
@@ -78,7 +90,7 @@ def export(
     if dtype == "bfloat16" and not cpu_has_bfloat16():
         note("this processor has no bfloat16: here the export computes in float32, and says so")
     if texts is not None and check_queries:
-        _compare(model, output, texts, check_queries)
+        _compare(model, output, texts, check_queries, options)
 
 
 def _inputs(model: str, dtype: str, calibration: list[Pair]) -> Inputs:
@@ -108,6 +120,7 @@ def _compare(
     output: Path,
     texts: tuple[list[Candidates], Judgements | None],
     queries: int,
+    options: dict[str, Any],
 ) -> None:
     """The checkpoint and its export in turns, on the same pairs."""
     from dear.bench.turns import Score, System, in_turns, pairs_of, quality
@@ -117,15 +130,15 @@ def _compare(
     candidates, judgements = texts
     picked = every_nth(candidates, queries)
 
-    def system(name: str, where: str, dtype: Literal["auto", "float32"]) -> System:
+    def system(name: str, where: str, dtype: Literal["auto", "float32"], **how: Any) -> System:
         def load() -> Score:
-            return open_model(where, dtype=dtype, device="cpu").score
+            return open_model(where, dtype=dtype, device="cpu", **how).score
 
         return System(name=name, load=load)
 
     systems = [
-        system("checkpoint, float32", model, "float32"),
-        system("checkpoint", model, "auto"),
+        system("checkpoint, float32", model, "float32", **options),
+        system("checkpoint", model, "auto", **options),
         system("export", str(output), "auto"),
     ]
     with progress("comparing", "turns") as report:

@@ -69,24 +69,28 @@ class Lists:
         self.ledger: Path | None = None
         self.usage: Usage | None = None
 
-    def open(
-        self, model: str | None, dtype: str, device: str, batch_tokens: int | None
-    ) -> Reranker | None:
-        """Opens the backend; and `model`, where both sit on one base, which is then read once."""
+    def open(self, model: str | None, options: dict[str, Any]) -> Reranker | None:
+        """Opens the backend; and `model`, where both sit on one base, which is then read once.
+
+        options: of `opening_options`; those that only `model` understands keep them apart, and
+            a revision is that of the lists' model where there is no other.
+        """
         from dear.backends import open_backend
         from dear.backends.local import open_local
         from dear.prompts.listwise import guard
         from dear.rank.cascade import open_on_one_backbone
 
-        options: dict[str, Any] = {"dtype": dtype, "device": device, "batch_tokens": batch_tokens}
+        shared = {key: options[key] for key in ("dtype", "device", "batch_tokens")}
+        plain = all(value is None for key, value in options.items() if key not in shared)
         kind, _, where = self.named.partition(":")
         reranker = None
         if kind != "local":
             self.backend = open_backend(self.named)
-        elif model is not None and (shared := open_on_one_backbone(model, where, options)):
-            reranker, self.backend = shared
+        elif model is not None and plain and (both := open_on_one_backbone(model, where, shared)):
+            reranker, self.backend = both
         else:
-            self.backend = open_local(where, **options)
+            revision = options["revision"] if model is None else None
+            self.backend = open_local(where, **shared, revision=revision)
         own = getattr(self.backend, "template", None)
         self.template = self.prompt or own or self.template
         if self.guard:

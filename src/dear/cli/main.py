@@ -53,6 +53,9 @@ GLOBAL_FLAGS = ("--debug", "--quiet")
 GOES_ON = ("label", "train", "distill", "reason")
 """Commands that continue where they were stopped."""
 
+NOTICES = "dear.models.notices"
+"""The logger of lines about a model that was opened."""
+
 BAD_INPUT, INTERNAL, INTERRUPTED, PIPE_CLOSED = 2, 1, 130, 141
 
 app = typer.Typer(
@@ -149,6 +152,10 @@ def _surroundings(*, debug: bool, hush: bool) -> Iterator[None]:
     logger.setLevel(logging.DEBUG if debug else logging.ERROR if hush else logging.WARNING)
     logger.propagate = False
     token, watched = quiet.set(hush), watch.set(lines)
+    # what is as it should be, too: under which contract a model scores, and why
+    notices = logging.getLogger(NOTICES)
+    told = notices.level
+    notices.setLevel(logging.ERROR if hush else logging.INFO)
     try:
         with warnings.catch_warnings():
             if not debug and not sys.warnoptions:
@@ -158,6 +165,7 @@ def _surroundings(*, debug: bool, hush: bool) -> Iterator[None]:
     finally:
         quiet.reset(token)
         watch.reset(watched)
+        notices.setLevel(told)
         logger.removeHandler(handler)
         logger.setLevel(level)
         logger.propagate = propagates
@@ -166,9 +174,19 @@ def _surroundings(*, debug: bool, hush: bool) -> Iterator[None]:
 class _ToStandardError(logging.Handler):
     """`dear: warning: …` on whatever standard error is now: a progress bar replaces it."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._told: set[str] = set()
+
     def emit(self, record: logging.LogRecord) -> None:
         line = _one_line(record.getMessage())
-        print(f"dear: {record.levelname.lower()}: {line}", file=sys.stderr)
+        label = f"{record.levelname.lower()}: "
+        if record.name == NOTICES:
+            if line in self._told:  # a model that is opened again
+                return
+            self._told.add(line)
+            label = label if record.levelno > logging.INFO else ""
+        print(f"dear: {label}{line}", file=sys.stderr)
 
 
 def _report(error: BaseException, words: Sequence[str], *, debug: bool) -> int:

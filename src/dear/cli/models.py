@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import typer
 
@@ -30,6 +30,54 @@ BatchOption: TypeAlias = Annotated[
     int | None,
     typer.Option(min=1, metavar="N", help="Padded tokens in a batch.", show_default="by device"),
 ]
+ContractOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME|FILE",
+        help="How MODEL reads a pair: plain, card, dear, rankllama …; or a file that says it.",
+        show_default="by its files and name",
+    ),
+]
+InstructionOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(metavar="TEXT", help="What to look for, for models that are told."),
+]
+RevisionOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(metavar="REV", help="Of a hub id: a branch, a tag or a commit."),
+]
+PassageTokensOption: TypeAlias = Annotated[
+    int | None,
+    typer.Option(
+        min=1, metavar="N", help="Of a passage, in a zero-shot reading.", show_default="1024"
+    ),
+]
+
+
+def opening_options(
+    dtype: str,
+    device: str,
+    batch_tokens: int | None,
+    contract: str | None = None,
+    instruction: str | None = None,
+    revision: str | None = None,
+    max_passage_tokens: int | None = None,
+) -> dict[str, Any]:
+    """Arguments of `open_model` and `Reranker`; ConfigError for a contract that is none, before
+    any other work."""
+    if contract is not None:
+        from dear.models.contract import read_contract
+
+        read_contract(contract)
+    return {
+        "dtype": dtype,
+        "device": device,
+        "batch_tokens": batch_tokens,
+        "contract": contract,
+        "instruction": instruction,
+        "revision": revision,
+        "max_passage_tokens": max_passage_tokens,
+    }
 
 
 def models(

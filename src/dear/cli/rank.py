@@ -17,7 +17,16 @@ from dear.cli.fuse import (
     rank_all,
 )
 from dear.cli.lists import Lists, mended_line
-from dear.cli.models import BatchOption, DeviceOption, DTypeOption
+from dear.cli.models import (
+    BatchOption,
+    ContractOption,
+    DeviceOption,
+    DTypeOption,
+    InstructionOption,
+    PassageTokensOption,
+    RevisionOption,
+    opening_options,
+)
 from dear.cli.output import count, duration, rate, summary
 from dear.cli.runs import check_output, find_run, gathered
 from dear.cli.train import check_model
@@ -115,6 +124,10 @@ def rank(
     no_ledger: Annotated[
         bool, typer.Option("--no-ledger", help="Keep no answers: what is lost is paid again.")
     ] = False,
+    contract: ContractOption = None,
+    instruction: InstructionOption = None,
+    revision: RevisionOption = None,
+    max_passage_tokens: PassageTokensOption = None,
     dtype: DTypeOption = "auto",
     device: DeviceOption = "auto",
     batch_tokens: BatchOption = None,
@@ -150,6 +163,9 @@ def rank(
     )
     if model is not None:
         check_model(model)
+    options = opening_options(
+        dtype, device, batch_tokens, contract, instruction, revision, max_passage_tokens
+    )
     check_output(output)
     opened = open_collection(collection)
     path = find_run(opened, run, split)
@@ -157,7 +173,7 @@ def rank(
     candidates = gathered(opened, first)
     reranker = None
     if lists is not None:
-        reranker = lists.open(None if early else model, dtype, device, batch_tokens)
+        reranker = lists.open(None if early else model, options)
         if not no_ledger:
             lists.keep_in(ledger, beside=output)
     dev = (
@@ -173,13 +189,7 @@ def rank(
     spent: list[Spent] = []
     stages: dict[str, Any] = {}
     if model is not None:
-        reranker = reranker or Reranker(
-            model,
-            dtype=dtype,  # type: ignore[arg-type]
-            device=device,
-            batch_tokens=batch_tokens,
-            early=early,
-        )
+        reranker = reranker or Reranker(model, early=early, **options)
         if dev is not None:
             weight, curve = chosen_weight(reranker, dev)
         scored = _tokens(reranker)

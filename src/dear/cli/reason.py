@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dear.cli.models import BatchOption, DeviceOption, DTypeOption
+from dear.cli.models import (
+    BatchOption,
+    ContractOption,
+    DeviceOption,
+    DTypeOption,
+    InstructionOption,
+    PassageTokensOption,
+    RevisionOption,
+    opening_options,
+)
 from dear.cli.output import count, duration, rate, summary
 from dear.cli.reason_work import Work
 from dear.cli.runs import check_folder, find_run
@@ -128,6 +137,10 @@ def reason(
     allow_leaks: Annotated[
         bool, typer.Option("--allow-leaks", help="Look for no test data at all.")
     ] = False,
+    contract: ContractOption = None,
+    instruction: InstructionOption = None,
+    revision: RevisionOption = None,
+    max_passage_tokens: PassageTokensOption = None,
     dtype: DTypeOption = "auto",
     device: DeviceOption = "auto",
     batch_tokens: BatchOption = None,
@@ -141,6 +154,9 @@ def reason(
 
     folders, weights = tuple(labels or ()), tuple(weight or ())
     _check_sources(collection, run, folders, weights, teacher, llm, source, ledger=bool(ledger))
+    options = opening_options(
+        dtype, device, batch_tokens, contract, instruction, revision, max_passage_tokens
+    )
     template = _template(prompt, max_words)
     plan = Plan(
         sizes=parse_sizes(size), per_query=examples, top_k=top_k, queries=queries, seed=seed
@@ -154,7 +170,7 @@ def reason(
     check_folder(output)
     opened = None if collection is None else _open(collection)
     held = _held_out(opened, against or (), leak_passages, allow=allow_leaks)
-    work = Work(output, lambda: _model(teacher or "", dtype, device, batch_tokens))
+    work = Work(output, lambda: _model(teacher or "", options))
     drawn: Drawn | None = None
     if source is not None:
         answers = work.read(source, teacher=teacher is not None)
@@ -258,10 +274,10 @@ def _check_sources(
         check_model(teacher)
 
 
-def _model(name: str, dtype: str, device: str, batch_tokens: int | None) -> PairModel:
+def _model(name: str, options: dict[str, Any]) -> PairModel:
     from dear.models.opening import open_model
 
-    return open_model(name, dtype=dtype, device=device, batch_tokens=batch_tokens)  # type: ignore[arg-type]
+    return open_model(name, **options)
 
 
 def _template(name: str, max_words: int | None) -> ListwisePrompt:

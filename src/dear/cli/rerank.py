@@ -7,7 +7,16 @@ from typing import Annotated, Any
 
 import typer
 
-from dear.cli.models import BatchOption, DeviceOption, DTypeOption
+from dear.cli.models import (
+    BatchOption,
+    ContractOption,
+    DeviceOption,
+    DTypeOption,
+    InstructionOption,
+    PassageTokensOption,
+    RevisionOption,
+    opening_options,
+)
 from dear.cli.output import note, print_json, table
 from dear.cli.train import check_model
 from dear.errors import ConfigError
@@ -48,6 +57,10 @@ def rerank(
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,
+    contract: ContractOption = None,
+    instruction: InstructionOption = None,
+    revision: RevisionOption = None,
+    max_passage_tokens: PassageTokensOption = None,
     dtype: DTypeOption = "auto",
     device: DeviceOption = "auto",
     batch_tokens: BatchOption = None,
@@ -58,14 +71,11 @@ def rerank(
 
     _check_query(query)
     check_model(model)
-    passages = read_passages(file)
-    reranker = Reranker(
-        model,
-        dtype=dtype,  # type: ignore[arg-type]
-        device=device,
-        batch_tokens=batch_tokens,
-        calibration=calibration,
+    options = opening_options(
+        dtype, device, batch_tokens, contract, instruction, revision, max_passage_tokens
     )
+    passages = read_passages(file)
+    reranker = Reranker(model, calibration=calibration, **options)
     likely = probability or threshold is not None or calibration is not None
     mapped = reranker.calibration if likely else None
     ranking = reranker.rank(query, passages, top_k=top_k)

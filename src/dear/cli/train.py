@@ -17,7 +17,16 @@ from dear.cli.launching import (
     launched,
     places_of,
 )
-from dear.cli.models import BatchOption, DeviceOption, DTypeOption
+from dear.cli.models import (
+    BatchOption,
+    ContractOption,
+    DeviceOption,
+    DTypeOption,
+    InstructionOption,
+    PassageTokensOption,
+    RevisionOption,
+    opening_options,
+)
 from dear.cli.output import count, duration, note, rate, summary
 from dear.cli.progress import Report, progress
 from dear.cli.runs import check_folder, read_runs
@@ -149,6 +158,10 @@ def label(
     split: Annotated[
         str, typer.Option(metavar="SPLIT", help="Of runs that are given by name.")
     ] = "train",
+    contract: ContractOption = None,
+    instruction: InstructionOption = None,
+    revision: RevisionOption = None,
+    max_passage_tokens: PassageTokensOption = None,
     dtype: DTypeOption = "auto",
     device: DeviceOption = "auto",
     batch_tokens: BatchOption = None,
@@ -160,6 +173,9 @@ def label(
 
     for name in model:
         check_model(name)
+    options = opening_options(
+        dtype, device, batch_tokens, contract, instruction, revision, max_passage_tokens
+    )
     if weight and len(weight) != len(model):
         raise ConfigError(f"{count(len(model), 'teacher')}, {count(len(weight), 'weight')}")
     _require_form(output, several=len(model) > 1)
@@ -176,7 +192,7 @@ def label(
     def scoring(name: str) -> PairModel:
         from dear.models.opening import open_model
 
-        return open_model(name, dtype=dtype, device=device, batch_tokens=batch_tokens)  # type: ignore[arg-type]
+        return open_model(name, **options)
 
     with progress(model[0], "pairs") as report:
         teachers = _Teachers(model, lambda n: first_stage() if n == "first-stage" else scoring(n))

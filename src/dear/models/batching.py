@@ -49,11 +49,13 @@ class Grid:
 
     width, rows: what a batch's tokens and sequences are multiples of; sequences only where more
         follow.  longest: no batch is made wider than this for it.
+    equal: a batch holds sequences of one length, so that nothing is padded.
     """
 
     width: int = 1
     rows: int = 1
     longest: int | None = None
+    equal: bool = False
 
     def widened(self, length: int) -> int:
         """Tokens in the batch of a longest sequence of `length`."""
@@ -63,6 +65,7 @@ class Grid:
 
 
 ANY_SHAPE = Grid()
+ONE_LENGTH = Grid(equal=True)
 
 
 def grid_for(device: torch.device, dtype: str, longest: int) -> Grid:
@@ -94,6 +97,13 @@ def token_batches(lengths: Sequence[int], budget: int, grid: Grid = ANY_SHAPE) -
     the lengths lie so close that full batches are as good.
     """
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    if grid.equal:
+        return [
+            rows[at : at + most]
+            for length, group in itertools.groupby(order, key=lambda i: lengths[i])
+            for rows, most in [(list(group), max(1, budget // max(1, length)))]
+            for at in range(0, len(rows), most)
+        ]
     tall = [grid.widened(lengths[i]) for i in order]
     cut = _least_cost if len(tall) <= EXACT_BATCHES else _full
     cuts = cut(tall, budget, grid.rows)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
+import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,33 +13,81 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dear.errors import ConfigError, DataError
-from dear.models.batching import Progress, collate, in_batches, pick_batch_tokens, require_finite
+from dear.errors import ConfigError, nearest
+from dear.models.batching import (
+    ANY_SHAPE,
+    ONE_LENGTH,
+    Progress,
+    collate,
+    in_batches,
+    pick_batch_tokens,
+    require_finite,
+)
+from dear.models.company import LONG, SHORT, depends_on_company, require_computing, tell
 from dear.models.contract import DType, fingerprint_of
 from dear.models.encoding import Encoded, Pair
-from dear.models.family import Source
-from dear.models.files import model_file, model_json
-from dear.models.loading import count_parameters, load_reader
+from dear.models.family import Source, locate
+from dear.models.files import model_json
+from dear.models.known import known_embedder
+from dear.models.layers import own_length
+from dear.models.loading import Reader, count_parameters, load_reader
+from dear.models.modular import encoder_class
+from dear.models.notices import say
+from dear.models.sbert import (
+    ModuleEntry,
+    settings_of,
+    transformer_entry,
+    transformer_settings,
+    transformer_source,
+)
+from dear.models.sbert_modules import (
+    Stack,
+    mean_stack,
+    modules_revision,
+    pooling_of,
+    read_stack,
+)
 from dear.models.threads import exclusive, tokenize
+from dear.models.tokenizing import lower_cased
 
 MAX_TOKENS = 256
 """Where a text is cut if its folder does not say."""
 
-_POOLINGS = {"cls": "cls", "mean": "mean", "lasttoken": "last"}
-_OLD_POOLINGS = {
-    "pooling_mode_cls_token": "cls",
-    "pooling_mode_mean_tokens": "mean",
-    "pooling_mode_lasttoken": "lasttoken",
+Vector = NDArray[np.float32]
+
+
+def _dot(a: Vector, b: Vector) -> float:
+    return float(a @ b)
+
+
+SIMILARITIES: dict[str, Callable[[Vector, Vector], float]] = {
+    "cosine": _dot,  # of vectors of length 1
+    "dot": _dot,
+    "euclidean": lambda a, b: -float(np.linalg.norm(a - b)),
+    "manhattan": lambda a, b: -float(np.abs(a - b).sum()),
 }
+"""similarity_fn_name of sentence-transformers → the score of two embeddings, higher is better."""
+
+_INSTRUCTED = re.compile(r"Instruct: (.*)\n(Query: ?)", re.DOTALL)
+"""The query prompt of embedders that are told what to look for."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Text(Encoded):
+    """prompt: how many of the first tokens are a prompt's."""
+
+    prompt: int = 0
 
 
 class BiEncoder:
-    """Cosine similarity of mean-, first- or last-token-pooled embeddings, in [-1, 1].
+    """Similarity of two embeddings: cosine in [-1, 1] unless the folder says dot, euclidean or
+    manhattan (the last two negative, so that higher is better).
 
-    Pooling, prompts and length are read from the files that sentence-transformers writes
-    (`modules.json`, `1_Pooling/config.json`, `sentence_bert_config.json`,
-    `config_sentence_transformers.json`); mean pooling and 256 tokens where there are none.
-    ConfigError for a model with a module that is not read here, such as a dense layer.
+    Pooling, dense layers, norms, prompts, similarity and length are read from the files that
+    sentence-transformers writes; prompts of public embedders that keep them in their model card
+    are known by name. Mean pooling, cosine and 256 tokens where nothing is said.
+    instruction: what to look for, for models whose query prompt is `Instruct: …\\nQuery:`.
+    ConfigError for a module that is not read here.
     """
 
     kind = "biencoder"
@@ -50,20 +99,35 @@ class BiEncoder:
         dtype: DType = "auto",
         device: str = "auto",
         batch_tokens: int | None = None,
+        revision: str | None = None,
+        instruction: str | None = None,
     ) -> None:
-        from transformers import AutoModel
-
-        reader = load_reader(name, AutoModel, dtype=dtype, device=device)
+        source = locate(name, revision=revision)
+        entry = transformer_entry(source)
+        reader = _read(source, entry, dtype, device)
+        if not require_computing(str(name), dtype, reader.dtype, lambda: _first_pass(reader)):
+            reader = _read(source, entry, "float32", device)
         self.name = f"{self.kind}:{name}"
-        self.revision = reader.revision
+        self.revision = reader.revision + modules_revision(source)
         self.model, self.tokenizer, self.device = reader.model, reader.tokenizer, reader.device
-        self.parameters = count_parameters(self.model)
+        settings = transformer_settings(source, entry)
+        if settings.get("do_lower_case"):
+            self.tokenizer = lower_cased(self.tokenizer)
+        self.stack = (read_stack(source) or _old_stack(source)).to(self.device)
+        self.parameters = count_parameters(self.model) + count_parameters(self.stack)
         self.batch_tokens = pick_batch_tokens(batch_tokens, self.device)
-        self.pooling = _pooling(reader.source)
-        self.max_tokens = _max_tokens(reader.source, self.tokenizer, self.model.config)
-        prompts = model_json(reader.source, "config_sentence_transformers.json").get("prompts")
-        self.query_prompt = _prompt(prompts, "query")
-        self.passage_prompt = _prompt(prompts, "document", "passage", "corpus")
+        pooling = self.stack.pooling
+        self.pooling = "+".join(_POOLING_NAMES.get(mode, mode) for mode in pooling.modes)
+        self.max_tokens = own_length(source, self.tokenizer, self.model.config, entry=entry)
+        if not settings:
+            self.max_tokens = min(self.max_tokens, MAX_TOKENS)
+        self.query_prompt, self.passage_prompt = _prompts(source, str(name), instruction)
+        self.similarity = str(settings_of(source).get("similarity_fn_name") or "cosine")
+        self.similarity = {"dot_product": "dot"}.get(self.similarity, self.similarity)
+        if self.similarity not in SIMILARITIES:
+            raise ConfigError(
+                f"{name}: no similarity {self.similarity!r}{nearest(self.similarity, SIMILARITIES)}"
+            )
         self.contract = {
             "kind": self.kind,
             "pooling": self.pooling,
@@ -72,10 +136,31 @@ class BiEncoder:
             "passage_prompt": self.passage_prompt,
             "dtype": reader.dtype,
         }
+        # what came later is left out where it says nothing, so that old labels stay what they are
+        dense = [type(part).__name__ for part in self.stack.parts if count_parameters(part)]
+        if dense:
+            self.contract["modules"] = dense
+        if self.similarity != "cosine":
+            self.contract["similarity"] = self.similarity
+        if not pooling.include_prompt:
+            self.contract["include_prompt"] = False
         self.fingerprint = fingerprint_of(self.contract)
-        self._prepared: dict[str, NDArray[np.float32]] = {}
+        self._prompt_tokens = self._count_prompts() if not pooling.include_prompt else {}
+        self._grid = ANY_SHAPE
+        if depends_on_company(
+            self._forward, self.encode([SHORT, LONG]), exact=reader.dtype == "float32"
+        ):
+            self._grid = ONE_LENGTH
+            tell(self.name)
+        self._prepared: dict[str, Vector] = {}
         self.tokens_scored = 0
         self._counting = threading.Lock()
+        say(
+            f"{self.name}: {self.similarity} of {self.pooling}-pooled embeddings"
+            + "".join(f" behind {kind}" for kind in dense)
+            + f", {self.max_tokens:,} tokens; prompts {self.query_prompt!r} and "
+            f"{self.passage_prompt!r}"
+        )
 
     def prepare(self, pairs: Sequence[Pair], progress: Progress | None = None) -> None:
         """Embed every text of `pairs` and keep it, so that each is embedded once.
@@ -89,7 +174,7 @@ class BiEncoder:
             self._prepared.setdefault(text, vector)
 
     def score(self, pairs: Sequence[Pair], progress: Progress | None = None) -> NDArray[np.float32]:
-        """float32 (n,) cosine similarities.
+        """float32 (n,) similarities.
 
         Each text of the call is embedded once, those that were prepared not at all. What earlier
         calls embedded is not kept: a text's last bits are those of its batch, and a score must
@@ -103,11 +188,10 @@ class BiEncoder:
         known.update(zip(new, self.embed(new, progress, len(pairs)), strict=True))
         if not new and progress is not None:
             progress(len(pairs), len(pairs))
+        similar = SIMILARITIES[self.similarity]
+        before, behind = self.query_prompt, self.passage_prompt
         scores = np.array(
-            [
-                known[self.query_prompt + query] @ known[self.passage_prompt + passage]
-                for query, passage in pairs
-            ],
+            [similar(known[before + query], known[behind + passage]) for query, passage in pairs],
             dtype=np.float32,
         )
         require_finite(self.name, scores, pairs)
@@ -124,16 +208,24 @@ class BiEncoder:
     def embed(
         self, texts: Sequence[str], progress: Progress | None = None, total: int | None = None
     ) -> NDArray[np.float32]:
-        """float32 (n, hidden) embeddings of length 1, in the order given.
+        """float32 (n, dimensions) embeddings in the order given, of length 1 under cosine.
 
         progress: called in proportion to `total`, the number of texts where None.
         """
         if not texts:
             return np.empty((0, self.model.config.get_text_config().hidden_size), dtype=np.float32)
-        encoded = self.encode(texts)
+        encoded = [
+            _Text(one.ids, one.types, self._prompt_length(text))
+            for one, text in zip(self.encode(texts), texts, strict=True)
+        ]
         with self._counting:
             self.tokens_scored += sum(map(len, encoded))
-        return in_batches(encoded, self.batch_tokens, self._forward, progress, total)
+        return in_batches(encoded, self.batch_tokens, self._forward, progress, total, self._grid)
+
+    def _prompt_length(self, text: str) -> int:
+        """Tokens of the prompt that a text begins with, where prompts are not pooled."""
+        found = (n for prompt, n in self._prompt_tokens.items() if text.startswith(prompt))
+        return max(found, default=0)
 
     def encode(self, texts: Sequence[str]) -> list[Encoded]:
         """One Encoded a text; one pad token for a text of which nothing is left."""
@@ -147,73 +239,76 @@ class BiEncoder:
         rows = (list(ids) or [self.tokenizer.pad_token_id] for ids in batch["input_ids"])
         return [Encoded(ids, [0] * len(ids)) for ids in rows]
 
-    def pooled(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """float32 (B, hidden), normalised; padding on the right."""
-        hidden = self.model(input_ids=ids, attention_mask=mask).last_hidden_state.float()
-        if self.pooling == "cls":
-            vectors = hidden[:, 0]
-        elif self.pooling == "last":
-            rows = torch.arange(len(ids), device=ids.device)
-            vectors = hidden[rows, (mask.sum(-1) - 1).clamp(min=0)]
-        else:
-            weights = mask.unsqueeze(-1).float()
-            vectors = (hidden * weights).sum(1) / weights.sum(1).clamp(min=1)
-        return torch.nn.functional.normalize(vectors, dim=-1)
+    def pooled(
+        self, ids: torch.Tensor, mask: torch.Tensor, prompt: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """float32 (B, dimensions), of length 1 under cosine; padding on the right.
+
+        prompt: int (B,), tokens of a prompt that may not be pooled.
+        """
+        hidden = self.model(input_ids=ids, attention_mask=mask).last_hidden_state
+        vectors: torch.Tensor = self.stack(hidden, mask, prompt)
+        cosine = self.similarity == "cosine"
+        return torch.nn.functional.normalize(vectors, dim=-1) if cosine else vectors
 
     def _forward(self, encoded: Sequence[Encoded]) -> NDArray[np.float32]:
         ids, mask, _ = collate(encoded, pad_id=self.tokenizer.pad_token_id)
+        prompt = torch.tensor([getattr(one, "prompt", 0) for one in encoded], device=self.device)
         with exclusive(self.model), torch.inference_mode():
-            vectors = self.pooled(ids.to(self.device), mask.to(self.device))
+            vectors = self.pooled(ids.to(self.device), mask.to(self.device), prompt)
         return vectors.cpu().numpy()
 
-
-def _pooling(source: Source) -> str:
-    """How sentence-transformers pools this model: mean, cls or last."""
-    folder = "1_Pooling"
-    for module in _modules(source):
-        kind = str(module.get("type", "")).rsplit(".", 1)[-1]
-        if kind not in ("Transformer", "Pooling", "Normalize"):
-            raise ConfigError(f"{source.name}: a {kind} module is not supported")
-        if kind == "Pooling":
-            folder = module.get("path", folder)
-    config = model_json(source, f"{folder}/config.json")
-    if not config:
-        return "mean"
-    mode = config.get("pooling_mode")
-    if mode is None:
-        on = [key for key in config if key.startswith("pooling_mode_") and config[key]]
-        mode = _OLD_POOLINGS.get(on[0]) if len(on) == 1 else on
-    if not isinstance(mode, str) or mode not in _POOLINGS:
-        raise ConfigError(f"{source.name}: pooling {mode!r} is not mean, cls or lasttoken")
-    if not config.get("include_prompt", True):
-        raise ConfigError(f"{source.name}: pooling without the prompt is not supported")
-    return _POOLINGS[mode]
+    def _count_prompts(self) -> dict[str, int]:
+        """Prompt → its tokens, a special token at its end left out, as it is not there in use."""
+        found = {}
+        for prompt in filter(None, (self.query_prompt, self.passage_prompt)):
+            ids = tokenize(self.tokenizer, prompt)["input_ids"]
+            found[prompt] = len(ids) - (ids[-1] in self.tokenizer.all_special_ids)
+        return found
 
 
-def _modules(source: Source) -> list[dict[str, Any]]:
-    path = model_file(source, "modules.json")
-    if path is None:
-        return []
-    try:
-        modules = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise DataError.at(path, None, f"not JSON: {error}") from None
-    if not isinstance(modules, list) or not all(isinstance(m, dict) for m in modules):
-        raise DataError.at(path, None, "not a list of JSON objects")
-    return modules
+_POOLING_NAMES = {"lasttoken": "last"}
+"""As contracts have called them since before there were others."""
 
 
-def _max_tokens(source: Source, tokenizer: Any, config: Any) -> int:
-    """max_seq_length where it is stored; else, as newer files mean it, the tokenizer's limit."""
-    stored = model_json(source, "sentence_bert_config.json")
-    if stored.get("max_seq_length"):
-        return int(stored["max_seq_length"])
-    if not stored:
-        return MAX_TOKENS
-    positions = getattr(config.get_text_config(), "max_position_embeddings", MAX_TOKENS)
-    return int(min(tokenizer.model_max_length, positions))
+def _read(source: Source, entry: ModuleEntry, dtype: DType, device: str) -> Reader:
+    return load_reader(
+        transformer_source(source, entry),
+        encoder_class(source, entry),
+        dtype=dtype,
+        device=device,
+        stamped=source,
+    )
+
+
+def _first_pass(reader: Reader) -> None:
+    inputs = reader.tokenizer(SHORT, return_tensors="pt")
+    ids, mask = (inputs[key].to(reader.device) for key in ("input_ids", "attention_mask"))
+    with torch.inference_mode():
+        reader.model(input_ids=ids, attention_mask=mask)
+
+
+def _old_stack(source: Source) -> Stack:
+    """Of a folder without a modules.json: the pooling that is there all the same, or the mean."""
+    config = model_json(source, "1_Pooling/config.json")
+    return Stack([pooling_of(source, config)]) if config else mean_stack()
+
+
+def _prompts(source: Source, name: str, instruction: str | None) -> tuple[str, str]:
+    """What goes before queries and before passages."""
+    stored = settings_of(source).get("prompts")
+    query = _prompt(stored, "query")
+    passage = _prompt(stored, "document", "passage", "corpus")
+    known = known_embedder(source)
+    if not query and not passage and known is not None:
+        query, passage = known.query_prompt, known.passage_prompt
+    if instruction is not None:
+        if not _INSTRUCTED.fullmatch(query):
+            raise ConfigError(f"{name}: its query prompt {query!r} has no place for an instruction")
+        query = _INSTRUCTED.sub(lambda m: f"Instruct: {instruction}\n{m.group(2)}", query)
+    return query, passage
 
 
 def _prompt(prompts: Any, *names: str) -> str:
-    known = prompts if isinstance(prompts, dict) else {}
+    known: Mapping[str, str] = prompts if isinstance(prompts, dict) else {}
     return next((known[name] for name in names if known.get(name)), "")

@@ -8,6 +8,7 @@ from typing import Any
 
 from dear.errors import ConfigError
 from dear.models.contract import ScoringContract
+from dear.models.template import TextTemplate
 from dear.models.threads import tokenize
 from dear.prompts.pointwise import PAIR_PROMPTS
 
@@ -46,11 +47,17 @@ class PairEncoder:
     def __init__(self, tokenizer: Any, contract: ScoringContract) -> None:
         self.tokenizer = tokenizer
         self.contract = contract
-        self.prompt = PAIR_PROMPTS[contract.prompt]
+        self._template = None
+        if contract.template:
+            self._template = TextTemplate(tokenizer, contract.template)
+        else:
+            self.prompt = PAIR_PROMPTS[contract.prompt]
         if contract.append_eos and tokenizer.eos_token_id is None:
             raise ConfigError("contract: append_eos, but the tokenizer has no eos token")
         self._frame = self._read_frame() if contract.truncation == "separate" else None
         special = contract.add_special_tokens * tokenizer.num_special_tokens_to_add(pair=True)
+        if self._template is not None:
+            special = len(self._template.encode([self._fields("", "")])[0])
         if contract.max_tokens is not None and contract.max_tokens <= special + contract.append_eos:
             raise ConfigError(
                 f"contract: max_tokens {contract.max_tokens} leaves no room beside the "
@@ -61,10 +68,21 @@ class PairEncoder:
         """One Encoded a pair, in the order given."""
         if not pairs:
             return []
-        rendered = [self.prompt.render(*pair) for pair in pairs]
+        if self._template is not None:
+            limit = self.contract.max_tokens
+            rows = self._template.encode([self._fields(*pair) for pair in pairs], limit)
+            return [Encoded(ids, [0] * len(ids)) for ids in rows]
+        prefix = self.contract.query_prefix
+        rendered = [self.prompt.render(prefix + query, passage) for query, passage in pairs]
         if self._frame is None:
             return self._encode_pairs(rendered)
         return self._encode_separately(rendered, self._frame)
+
+    def _fields(self, query: str, passage: str) -> dict[str, str]:
+        """What a template's placeholders stand for."""
+        asked = self.contract.instruction
+        put = self.contract.instruction_format.replace("{instruction}", asked) if asked else ""
+        return {"instruction": put, "query": query, "passage": passage}
 
     def _encode_pairs(self, rendered: list[tuple[str, str]]) -> list[Encoded]:
         limit = self.contract.max_tokens or 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 from dear.artifacts import read_json
 from dear.digests import files_digest
 from dear.errors import ConfigError, DataError
-from dear.models.contract import DType, ScoringContract
+from dear.models.contract import DType, ScoringContract, read_contract
 from dear.models.engines.openvino import BATCH_TOKENS, GRAPH, WEIGHTS, OpenVINOEngine
 from dear.models.family import locate
 from dear.models.files import sampled_digest, tokenizer_files
@@ -65,9 +65,10 @@ def is_exported(name: str | Path) -> bool:
 def load_exported(
     name: str | Path,
     *,
-    contract: ScoringContract | None = None,
+    contract: ScoringContract | str | Path | None = None,
     dtype: DType = "auto",
     device: str = "auto",
+    instruction: str | None = None,
 ) -> ExportedModel:
     """An exported model; its dtype was settled when it was written, and its device is the CPU.
 
@@ -83,7 +84,10 @@ def load_exported(
     if dtype not in ("auto", stored.dtype):
         raise ConfigError(f"{name}: this export computes in {stored.dtype}, not in {dtype}")
     if contract is not None:
-        stored.require(contract, what=str(name), ignore=("dtype", "pooling"))
+        asked = contract if isinstance(contract, ScoringContract) else read_contract(contract)
+        stored.require(asked, what=str(name), ignore=("dtype", "pooling"))
+    if instruction is not None:
+        stored = replace(stored, instruction=instruction)
     files = [folder / GRAPH, folder / WEIGHTS]
     if not all(file.is_file() for file in files) or _graph(files, about["graph"]) != about["graph"]:
         raise DataError.at(folder, None, "the graph is not the one that was exported")

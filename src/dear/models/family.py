@@ -169,15 +169,22 @@ def locate(name: str | Path, *, revision: str | None = None) -> Source:
 
 def family_of(source: Source) -> FamilyModel | None:
     """The row of a published model: by its name, its hub id, or the name of its folder."""
-    path = Path(source.path)
+    ids, folders = names_of(source)
     for model in FAMILY.values():
-        if source.known_as in (model.name, model.hub) or source.path == model.hub:
-            return model
-        cached = f"models--{model.hub.replace('/', '--')}"
-        folders = (path.name, *(part for part in path.parts if part.startswith("models--")))
-        if {model.name, model.hub.split("/")[1], cached} & set(folders):
+        if {model.name, model.hub} & ids or {model.name, model.hub.split("/")[1]} & folders:
             return model
     return None
+
+
+def names_of(source: Source) -> tuple[set[str], set[str]]:
+    """(names and hub ids that a model was asked for by or is cached under, its folder's name)."""
+    path = Path(source.path)
+    cached = {
+        part.removeprefix("models--").replace("--", "/", 1)
+        for part in path.parts
+        if part.startswith("models--")
+    }
+    return {source.known_as, source.path, *cached} - {""}, {path.name}
 
 
 Place = Literal["package", "DEAR_MODELS", "cache"]

@@ -87,8 +87,10 @@ def pooled_logits(
     Decoders take padding on either side and any pad id; encoders take it on the right.
     """
     pool_by_mask(model)
-    inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
+    inputs = {"input_ids": input_ids}
     bare = bare_model(model)
+    if takes(bare, "attention_mask"):  # FNet mixes whole rows and takes none
+        inputs["attention_mask"] = attention_mask
     if token_type_ids is not None and not pools_by_mask(bare) and takes(bare, "token_type_ids"):
         inputs["token_type_ids"] = token_type_ids
     return cast(torch.Tensor, model(**inputs).logits[:, 0].float())

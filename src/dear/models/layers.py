@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
 
 from dear.errors import ConfigError
 from dear.models.contract import ScoringContract
+from dear.models.family import Source
 from dear.models.heads import first_position
+from dear.models.notices import warn
+from dear.models.sbert import ModuleEntry, transformer_settings
 
 
 def count_parameters(model: Any) -> int:
@@ -19,18 +23,73 @@ def count_parameters(model: Any) -> int:
     return sum(p.numel() if state is None else math.prod(state.shape) for p, state in states)
 
 
-def check_length(config: Any, contract: ScoringContract, name: str) -> None:
-    """Learned positions end somewhere; a contract must fit in them."""
+def positions_of(config: Any) -> int | None:
+    """Tokens that learned positions are there for; None where they do not end."""
     text = config.get_text_config()
     positions = getattr(text, "max_position_embeddings", None)
     if positions is None or positions < 1 or hasattr(text, "rope_parameters"):
-        return
-    positions -= first_position(text)
-    if contract.longest > positions:
+        return None
+    return int(positions) - first_position(text)
+
+
+NO_LIMIT = 10**6
+"""Tokenizers without a limit say that it is above this."""
+
+DEFAULT_LENGTH = 512
+"""Tokens of a pair where neither files nor positions say how many."""
+
+
+def own_length(
+    source: Source,
+    tokenizer: Any,
+    config: Any,
+    default: int = DEFAULT_LENGTH,
+    *,
+    entry: ModuleEntry | None = None,
+) -> int:
+    """Tokens of the longest text, as sentence-transformers reads it: max_seq_length where it is
+    stored, else the lower of the tokenizer's limit and the model's positions, else `default`.
+
+    entry: of the transformer among the modules.
+    """
+    stored = transformer_settings(source, entry).get("max_seq_length")
+    limit = int(stored or tokenizer.model_max_length)
+    positions = positions_of(config)
+    if positions is None:
+        positions = getattr(config.get_text_config(), "max_position_embeddings", None)
+    if isinstance(positions, int) and positions > 0:
+        limit = min(limit, positions)
+    return limit if limit < NO_LIMIT else default
+
+
+def check_length(config: Any, contract: ScoringContract, name: str) -> None:
+    """Learned positions end somewhere; a contract must fit in them."""
+    positions = positions_of(config)
+    if positions is not None and contract.longest > positions:
         raise ConfigError(
             f"{name}: the contract allows {contract.longest} tokens, the model has "
             f"{positions} positions; lower the contract's limits"
         )
+
+
+def fit_length(config: Any, contract: ScoringContract, name: str) -> ScoringContract:
+    """The contract, its limits lowered to the model's positions, which is told.
+
+    ConfigError where they would leave no room for a passage.
+    """
+    positions = positions_of(config)
+    if positions is None or contract.longest <= positions:
+        return contract
+    if contract.max_tokens is not None:
+        fitted = {"max_tokens": positions}
+    else:
+        left = (contract.max_passage_tokens or 0) - (contract.longest - positions)
+        if left < 1:
+            check_length(config, contract, name)
+        fitted = {"max_passage_tokens": left}
+    was = ", ".join(f"{getattr(contract, key)} to {value}" for key, value in fitted.items())
+    warn(f"{name}: the model has {positions} positions: {next(iter(fitted))} is lowered from {was}")
+    return replace(contract, **fitted)  # type: ignore[arg-type]
 
 
 def pick_layers(model: Any, layers: Sequence[int]) -> None:

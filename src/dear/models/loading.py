@@ -9,29 +9,46 @@ from typing import Any
 import torch
 
 from dear.errors import ConfigError
+from dear.models.answering import chat_contract, load_answering
+from dear.models.batching import collate
+from dear.models.company import PROBE, require_computing
 from dear.models.contract import DType, ScoringContract
+from dear.models.encoding import PairEncoder
 from dear.models.family import Source, locate
-from dear.models.files import reading, revision_of
-from dear.models.gguf import drop_quantization, gguf_as_safetensors
+from dear.models.files import revision_of
+from dear.models.gguf import gguf_as_safetensors
 from dear.models.hardware import SHARDED, pick_attention, pick_device, pick_dtype
-from dear.models.heads import bare_model, float32_head, is_head, pool_by_mask, pools_by_mask
-from dear.models.layers import check_length, count_parameters, find_layers, pick_layers
+from dear.models.heads import (
+    bare_model,
+    float32_head,
+    is_head,
+    pool_by_mask,
+    pooled_logits,
+    pools_by_mask,
+)
+from dear.models.layers import (
+    check_length,
+    count_parameters,
+    find_layers,
+    fit_length,
+    own_length,
+    pick_layers,
+)
 from dear.models.lora import adapter_config, attach, base_of, require_scorer
-from dear.models.published import contract_of, require_pointwise
+from dear.models.modular import load_modules
+from dear.models.pretrained import read_pretrained
+from dear.models.published import require_pointwise, resolve
 from dear.models.quantised import QUANTISED, to_device, weight_options
-from dear.models.threads import LOADING
+from dear.models.sbert import transformer_entry
+from dear.models.sbert_modules import modules_revision
 from dear.models.tokenizing import (
     TOKENIZER_FILES,
     has_tokenizer,
     load_tokenizer,
     mend_padding,
+    require_rows,
 )
-from dear.models.weights import (
-    classifier_config,
-    require_one_output,
-    require_safetensors,
-    require_whole,
-)
+from dear.models.weights import classifier_config, is_classifier, require_one_output, writes
 
 __all__ = [
     "TOKENIZER_FILES",
@@ -54,6 +71,7 @@ class ScoringModel:
     """A one-logit model that is ready to score.
 
     contract.dtype is the dtype in force, never "auto". `revision` changes with the weights.
+    why: this contract and no other.
     """
 
     model: Any
@@ -62,6 +80,7 @@ class ScoringModel:
     name: str
     revision: str
     device: torch.device
+    why: str = ""
 
     @property
     def parameters(self) -> int:
@@ -100,16 +119,20 @@ class Reader:
 def load_scoring_model(
     name: str | Path,
     *,
-    contract: ScoringContract | None = None,
+    contract: ScoringContract | str | Path | None = None,
     dtype: DType = "auto",
     device: str = "auto",
     merge: bool = True,
     revision: str | None = None,
+    instruction: str | None = None,
 ) -> ScoringModel:
     """A checkpoint that scores: folder, hub id or name; full weights or LoRA adapter.
 
-    contract: must agree with the one the checkpoint carries (ContractMismatch otherwise); for a
-    checkpoint that carries none it is taken as given, and the published one is the default.
+    contract: one, its name, or a file that holds one. It must agree with the one the checkpoint
+        carries (ContractMismatch otherwise); for a checkpoint that carries none it is taken as
+        given. None: what `dear.models.published.resolve` finds.
+    instruction: what the model is to look for, where its contract has a place for it
+        (ConfigError otherwise); None is the contract's own.
     dtype: "auto" leaves it to the contract, and to the machine where that says "auto" too; "int8"
         and "int4" are weights of 8 and 4 bits, an adapter beside them.
     merge: fold a LoRA adapter into its base (exact, faster) or keep it live.
@@ -121,33 +144,85 @@ def load_scoring_model(
     adapter = adapter_config(source)
     if adapter is not None:
         require_scorer(source, adapter)
-    chosen = contract_of(source, contract)
+    resolved = resolve(source, contract)
+    chosen = resolved.contract
     where = pick_device(device)
     picked = pick_dtype(chosen.dtype if dtype == "auto" else dtype, where)
     # a low-rank update vanishes in the steps of 8 and 4 bits
     merge = merge and picked not in QUANTISED
-    model, tokenizer, fresh = load_weights(
-        source, dtype=picked, merge=merge, device=where, sharded=device == SHARDED
-    )
-    if fresh:
-        raise ConfigError(
-            f"{name}: this model has no trained one-logit head ({', '.join(sorted(fresh))}); "
-            "train one with `dear train`, or read it without training: "
-            f"biencoder:{name} or upr:{name}"
+    if resolved.modules:
+        model, tokenizer = load_modules(
+            source,
+            attn_implementation=pick_attention(where),
+            **weight_options(picked, where, sharded=device == SHARDED),
         )
-    require_one_output(str(name), model.config.num_labels)
+    elif (chosen.yes or resolved.answers) and not is_classifier(source):
+        model, tokenizer, chosen = load_answering(
+            gguf_as_safetensors(source),
+            chosen,
+            attn_implementation=pick_attention(where),
+            **weight_options(picked, where, sharded=device == SHARDED),
+        )
+    else:
+        model, tokenizer, fresh = load_weights(
+            source, dtype=picked, merge=merge, device=where, sharded=device == SHARDED
+        )
+        if fresh:
+            raise _without_head(str(name), source, fresh)
+        require_one_output(str(name), model.config.num_labels)
+        if resolved.own_length:  # of sentence-transformers' files, or asked to be like them
+            chosen = chat_contract(source, tokenizer, chosen)
+    if resolved.own_length:
+        entry = transformer_entry(source)
+        length = own_length(source, tokenizer, model.config, entry=entry)
+        chosen = replace(chosen, max_tokens=length)
     chosen = replace(chosen, dtype=picked, pooling="mask" if pools_by_mask(model) else "model")
-    check_length(model.config, chosen, str(name))
+    if instruction is not None:
+        chosen = replace(chosen, instruction=instruction)
+    chosen = fit_length(model.config, chosen, str(name))
     to_device(model, where)
     float32_head(model)
     model.eval()
+    asked = resolved.contract.dtype if dtype == "auto" else dtype
+    if not pools_by_mask(model) and not require_computing(
+        str(name), asked, picked, lambda: _first_pass(model, tokenizer, chosen, where)
+    ):
+        return load_scoring_model(
+            name,
+            contract=contract,
+            dtype="float32",
+            device=device,
+            merge=merge,
+            revision=revision,
+            instruction=instruction,
+        )
+    resolved.tell(str(name), chosen)
     return ScoringModel(
         model=model,
         tokenizer=tokenizer,
         contract=chosen,
         name=str(name),
-        revision=_revision(source),
+        revision=_revision(source) + modules_revision(source),
         device=where,
+        why=resolved.why,
+    )
+
+
+def _first_pass(
+    model: Any, tokenizer: Any, contract: ScoringContract, device: torch.device
+) -> None:
+    encoded = PairEncoder(tokenizer, contract).encode(PROBE[:1])
+    inputs = collate(encoded, pad_id=tokenizer.pad_token_id)
+    with torch.inference_mode():
+        pooled_logits(model, *(tensor.to(device) for tensor in inputs))
+
+
+def _without_head(name: str, source: Source, fresh: set[str]) -> ConfigError:
+    """With the ways out that there are."""
+    ways = [f"biencoder:{name}", *([f"upr:{name}"] if writes(source) else [])]
+    return ConfigError(
+        f"{name}: this model has no trained one-logit head ({', '.join(sorted(fresh))}); "
+        f"train one with `dear train`, or read it without training: {' or '.join(ways)}"
     )
 
 
@@ -173,7 +248,7 @@ def load_weights(
     own_tokenizer = adapter is not None and has_tokenizer(source)
     tokenizer = load_tokenizer(source if own_tokenizer else base)
     overrides = {"num_labels": 1} if classifier_config(base) is None else {}
-    model, info = _read(
+    model, info = read_pretrained(
         AutoModelForSequenceClassification,
         base,
         attn_implementation=pick_attention(device),
@@ -181,73 +256,50 @@ def load_weights(
         **overrides,
     )
     fresh = {key for key in info["missing_keys"] if is_head(key)}
-    mend_padding(model, tokenizer)
+    spared = mend_padding(model, tokenizer)
     pool_by_mask(model)
     if adapter is not None:
         model, fresh = attach(model, source, adapter, fresh, merge)
+    require_rows(bare_model(model), tokenizer, source.name, spared=spared)
     return model, tokenizer, fresh
 
 
 def load_reader(
-    name: str | Path, auto: Any, *, dtype: DType = "auto", device: str = "auto"
+    name: str | Path | Source,
+    auto: Any,
+    *,
+    dtype: DType = "auto",
+    device: str = "auto",
+    revision: str | None = None,
+    stamped: Source | None = None,
 ) -> Reader:
-    """A model of the transformers auto class `auto`, whole, on its device, in eval mode."""
+    """A model of the transformers auto class `auto`, whole, on its device, in eval mode.
+
+    stamped: the folder whose revision counts, where the weights are only a part of it.
+    """
     where = pick_device(device)
     picked = pick_dtype(dtype, where)
-    named = locate(name)
+    named = name if isinstance(name, Source) else locate(name, revision=revision)
     source = gguf_as_safetensors(named)
     tokenizer = load_tokenizer(source)
-    model, _ = _read(
+    model, _ = read_pretrained(
         auto,
         source,
         attn_implementation=pick_attention(where),
         **weight_options(picked, where, sharded=device == SHARDED),
     )
+    spared = mend_padding(model, tokenizer)
+    require_rows(model, tokenizer, named.name, spared=spared)
     to_device(model, where)
     model.eval()
     return Reader(
         model=model,
         tokenizer=tokenizer,
         source=source,
-        revision=revision_of(named),
+        revision=revision_of(stamped or named),
         device=where,
         dtype=picked,
     )
-
-
-@LOADING
-def _read(auto: Any, source: Source, **options: Any) -> tuple[Any, dict[str, Any]]:
-    """(a whole model of an auto class, what `from_pretrained` says of its loading)."""
-    require_safetensors(source)
-    with reading(source):
-        model, info = _from_pretrained(
-            auto,
-            source.path,
-            gguf_file=source.gguf_file,
-            revision=source.revision,
-            output_loading_info=True,
-            # looked at below, where an error can name them
-            ignore_mismatched_sizes=True,
-            trust_remote_code=False,
-            **({} if source.gguf_file else {"use_safetensors": True}),
-            **options,
-        )
-    require_whole(source, info)
-    # dequantised weights are plain, and an adapter trained on them names what the user named
-    if source.gguf_file:
-        drop_quantization(model)
-    model.name_or_path = model.config._name_or_path = source.name
-    return model, info
-
-
-def _from_pretrained(auto: Any, path: str, **options: Any) -> Any:
-    """`auto.from_pretrained`, with eager attention for a model that has no other."""
-    try:
-        return auto.from_pretrained(path, **options)
-    except ValueError as error:
-        if "attn_implementation" not in str(error):
-            raise
-    return auto.from_pretrained(path, **options | {"attn_implementation": "eager"})
 
 
 def _revision(source: Source) -> str:

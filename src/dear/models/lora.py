@@ -106,7 +106,8 @@ def read_adapter(source: Source) -> Weights:
 
     `….q_proj.lora_A.weight` for the low-rank ones, `score.weight` for a head, whether peft wrote
     `base_model.model.score.weight`, `….score.modules_to_save.weight` or
-    `….score.modules_to_save.default.weight`.
+    `….score.modules_to_save.default.weight`. peft writes a grown embedding under two of them.
+    DataError: two different weights of one name.
     """
     from safetensors.torch import load_file
 
@@ -123,9 +124,8 @@ def read_adapter(source: Source) -> Weights:
         plain = plain_name(key)
         if plain is None:
             continue
-        if plain in out:
+        if not torch.equal(out.setdefault(plain, value), value):
             raise DataError.at(path, None, f"holds {plain} twice, once as {key}")
-        out[plain] = value
     return out
 
 

@@ -1,6 +1,7 @@
 """From what a user types to something that scores pairs.
 
-folder, hub id or name      a one-logit head (RankLLaMA, DeAR, any cross-encoder), or an export
+folder, hub id or name      a one-logit model (RankLLaMA, DeAR, any cross-encoder, a language model
+                            that ranks by an answer's logit), or an export
 biencoder:NAME              similarity of embeddings
 upr:NAME                    likelihood of the query given the passage, no training
 yes-no:NAME                 log-odds of "yes", no training
@@ -52,16 +53,23 @@ class PairModel(Protocol):
 def open_model(
     spec: str | Path,
     *,
-    contract: ScoringContract | None = None,
+    contract: ScoringContract | str | Path | None = None,
     dtype: DType = "auto",
     device: str = "auto",
     batch_tokens: int | None = None,
     engine: EngineName = "auto",
+    revision: str | None = None,
+    instruction: str | None = None,
+    max_passage_tokens: int | None = None,
 ) -> PairModel:
     """The model that `spec` names, ready to score.
 
+    contract: of a one-logit model: one, its name, or a file that holds one; None: the model's own.
     device: one device, or several with commas between them: a process for each.
     engine: for a one-logit model on one device; see dear.models.engines.
+    revision: of a hub id: a branch, a tag or a commit.
+    instruction: for models with a place for one, such as Qwen3-Reranker and `qwen3:NAME`.
+    max_passage_tokens: of a zero-shot reading.
 
     Raises ConfigError for an unknown kind or name, BackendError for weights that do not load.
     """
@@ -74,29 +82,96 @@ def open_model(
             contract=contract,
             dtype=dtype,
             batch_tokens=batch_tokens,
+            revision=revision,
+            instruction=instruction,
+            max_passage_tokens=max_passage_tokens,
         )
-    kind, colon, name = str(spec).partition(":")
-    if colon and not Path(str(spec)).exists():
-        if contract is not None:
-            raise ConfigError(f"{spec}: a scoring contract is for one-logit models")
+    kind, name = kind_of(spec)
+    if kind is None and contract is None:
+        kind = _reading_of(name, revision)
+    how: dict[str, Any] = {
+        "dtype": dtype,
+        "device": device,
+        "batch_tokens": batch_tokens,
+        "revision": revision,
+        "instruction": instruction,
+    }
+    library = _left_to_the_library(name, kind, revision)
+    if (kind is not None or library is not None) and contract is not None:
+        raise ConfigError(f"{spec}: a scoring contract is for one-logit models")
+    if library is not None:
+        from dear.models.sbert_library import LibraryModel
+
+        _require_none(max_passage_tokens, spec)
+        return LibraryModel(name, kind=library, **how)
+    if kind is not None:
         if kind == "biencoder":
             from dear.models.biencoder import BiEncoder
 
-            return BiEncoder(name, dtype=dtype, device=device, batch_tokens=batch_tokens)
-        if kind in ZERO_SHOT_PROMPTS:
-            from dear.models.zero_shot import ZeroShot
+            _require_none(max_passage_tokens, spec)
+            return BiEncoder(name, **how)
+        from dear.models.zero_shot import ZeroShot
 
-            return ZeroShot(
-                name, prompt=kind, dtype=dtype, device=device, batch_tokens=batch_tokens
-            )
-        kinds = ("biencoder", *ZERO_SHOT_PROMPTS)
-        raise ConfigError(f"{spec}: no kind of model {kind!r}{nearest(kind, kinds)}")
+        return ZeroShot(name, prompt=kind, max_passage_tokens=max_passage_tokens, **how)
+    _require_none(max_passage_tokens, spec)
     from dear.models.exported import is_exported, load_exported
     from dear.models.loading import load_scoring_model
     from dear.models.scorer import Scorer
 
     if is_exported(spec):
-        exported = load_exported(spec, contract=contract, dtype=dtype, device=device)
+        exported = load_exported(
+            spec, contract=contract, dtype=dtype, device=device, instruction=instruction
+        )
         return Scorer(exported, batch_tokens=batch_tokens, engine=engine)
-    model = load_scoring_model(spec, contract=contract, dtype=dtype, device=device)
+    model = load_scoring_model(
+        spec,
+        contract=contract,
+        dtype=dtype,
+        device=device,
+        revision=revision,
+        instruction=instruction,
+    )
     return Scorer(model, batch_tokens=batch_tokens, engine=engine)
+
+
+def kind_of(spec: str | Path) -> tuple[str | None, str | Path]:
+    """(the kind of reading in front of a name, the name); (None, spec) for a one-logit model.
+
+    ConfigError for a kind that is none.
+    """
+    kind, colon, name = str(spec).partition(":")
+    if not colon or Path(str(spec)).exists():
+        return None, spec
+    kinds = ("biencoder", *ZERO_SHOT_PROMPTS)
+    if kind not in kinds:
+        raise ConfigError(f"{spec}: no kind of model {kind!r}{nearest(kind, kinds)}")
+    return kind, name
+
+
+def _reading_of(name: str | Path, revision: str | None) -> str | None:
+    """The zero-shot reading that a public model is known by, such as monoT5's."""
+    from dear.models.family import locate
+    from dear.models.known import known_reranker
+    from dear.models.notices import say
+
+    known = known_reranker(locate(name, revision=revision))
+    if known is None or known.contract not in ZERO_SHOT_PROMPTS:
+        return None
+    say(f"{name}: read as {known.contract}:{name}: known by its name ({known.documented})")
+    return known.contract
+
+
+def _left_to_the_library(name: str | Path, kind: str | None, revision: str | None) -> str | None:
+    if kind not in (None, "biencoder"):
+        return None
+    from dear.models.family import locate
+    from dear.models.sbert_library import library_kind
+
+    return library_kind(locate(name, revision=revision), kind)
+
+
+def _require_none(max_passage_tokens: int | None, spec: str | Path) -> None:
+    if max_passage_tokens is not None:
+        raise ConfigError(
+            f"{spec}: max_passage_tokens is for zero-shot readings; other models have a contract"
+        )

@@ -7,6 +7,7 @@ from typing import Any
 from dear.errors import ConfigError, DataError
 from dear.models.family import Source
 from dear.models.files import model_file, reading
+from dear.models.weights import require_no_code
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -29,6 +30,7 @@ def load_tokenizer(source: Source) -> Any:
     from transformers import AutoTokenizer
 
     folder = source.folder
+    require_no_code(source)
     if folder is not None and source.gguf_file is None and not has_tokenizer(source):
         raise DataError.at(folder, None, "no tokenizer (tokenizer.json) beside the weights")
     with reading(source):
@@ -48,9 +50,24 @@ def load_tokenizer(source: Source) -> Any:
     return tokenizer
 
 
-def mend_padding(model: Any, tokenizer: Any) -> None:
-    """One pad id in tokenizer and configuration, and one that the embedding has."""
+def lower_cased(tokenizer: Any) -> Any:
+    """The tokenizer, reading capital letters as small ones."""
+    from tokenizers import normalizers
+
+    backend = tokenizer.backend_tokenizer
+    own = backend.normalizer
+    lower = normalizers.Lowercase()
+    backend.normalizer = lower if own is None else normalizers.Sequence([lower, own])
+    return tokenizer
+
+
+def mend_padding(model: Any, tokenizer: Any) -> str | None:
+    """One pad id in tokenizer and configuration, and one that the embedding has.
+
+    Returns the pad token that it had no row for, which no text is read as; None otherwise.
+    """
     rows = model.get_input_embeddings().num_embeddings
+    replaced = None
     if tokenizer.pad_token_id >= rows:
         # a pad token that was added to the tokenizer alone
         known = (tokenizer.eos_token, tokenizer.unk_token, tokenizer.bos_token)
@@ -59,6 +76,29 @@ def mend_padding(model: Any, tokenizer: Any) -> None:
             raise ConfigError(
                 f"the pad id {tokenizer.pad_token_id} is outside the model's {rows} embeddings"
             )
+        replaced = str(tokenizer.pad_token)
         tokenizer.pad_token = ids[0]
     model.config.pad_token_id = tokenizer.pad_token_id
     model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
+    return replaced
+
+
+def require_rows(model: Any, tokenizer: Any, name: str, *, spared: str | None = None) -> None:
+    """ConfigError for a token that the embedding has no row for: to read it would end the job.
+
+    spared: a token that no text is read as.
+    """
+    rows = model.get_input_embeddings().num_embeddings
+    added = tokenizer.added_tokens_decoder
+    if len(tokenizer) <= rows and max(added, default=0) < rows:
+        return
+    token, first = min(
+        ((t, i) for t, i in tokenizer.get_vocab().items() if i >= rows and t != spared),
+        key=lambda one: one[1],
+        default=("", -1),
+    )
+    if first >= 0:
+        raise ConfigError(
+            f"{name}: the tokenizer has the token {token!r} with id {first}, the model's embedding "
+            f"only {rows} rows; take the tokenizer that the weights were saved with"
+        )

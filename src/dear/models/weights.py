@@ -48,6 +48,44 @@ def classifier_config(source: Source) -> Any | None:
     return config
 
 
+def is_classifier(source: Source) -> bool:
+    """True for a folder whose configuration names a sequence classifier."""
+    return _is_a(source, "SequenceClassification")
+
+
+def writes(source: Source) -> bool:
+    """True for a language model that writes from left to right."""
+    return source.gguf_file is not None or _is_a(source, "CausalLM") or _is_a(source, "LMHead")
+
+
+def _is_a(source: Source, kind: str) -> bool:
+    if source.gguf_file is not None:
+        return False
+    names = model_json(source, "config.json").get("architectures") or ()
+    return any(kind in str(name) for name in names)
+
+
+def require_no_code(source: Source) -> None:
+    """ConfigError for a model whose code comes with its weights, where transformers has none.
+
+    Without the code its weights would be read into another architecture, or into none.
+    """
+    if source.gguf_file is not None:
+        return
+    from transformers import CONFIG_MAPPING
+
+    config = model_json(source, "config.json")
+    own = config.get("auto_map")
+    if not isinstance(own, dict) or not own:
+        return
+    kind = str(config.get("model_type", ""))
+    if kind not in CONFIG_MAPPING:
+        raise ConfigError(
+            f"{source.name}: the model type {kind!r} is code that comes with the weights, which "
+            "DeAR does not run, and transformers has none of its own for it"
+        )
+
+
 def require_one_output(name: str, outputs: int) -> None:
     if outputs != 1:
         raise ConfigError(f"{name}: {outputs} outputs, but a reranker has one")
@@ -69,10 +107,13 @@ def require_whole(source: Source, info: dict[str, Any]) -> None:
         )
     missing = sorted(key for key in info["missing_keys"] if not is_head(key))
     if missing:
+        coded = source.gguf_file is None and model_json(source, "config.json").get("auto_map")
+        why = "; they belong to code of the repository's own, which DeAR does not run"
         raise DataError.at(
             source.path,
             None,
-            f"the checkpoint lacks {len(missing)} weights: {', '.join(missing[:3])} …",
+            f"the checkpoint lacks {len(missing)} weights: {', '.join(missing[:3])} …"
+            + (why if coded else ""),
         )
 
 

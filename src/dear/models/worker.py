@@ -21,11 +21,22 @@ import numpy as np
 
 import dear.errors
 from dear.errors import BackendError, DearError
+from dear.models.notices import collected
 
 if TYPE_CHECKING:
     # no torch before _load: it reads OMP_NUM_THREADS when it is imported
     from dear.models.encoding import Pair
     from dear.models.opening import PairModel
+
+PASSED_ON = (
+    "dtype",
+    "device",
+    "batch_tokens",
+    "revision",
+    "instruction",
+    "max_passage_tokens",
+)
+"""Arguments of `open_model` that a worker gets as they are."""
 
 READY, SCORE, PROGRESS, FINISHED, ERROR = b"R", b"S", b"P", b"F", b"E"
 
@@ -39,11 +50,13 @@ def work(pipe: Connection, argument: str) -> None:
     # a pipe that breaks: the parent is done with us, or gone
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         try:
-            model = _load(options)
+            with collected() as notices:
+                model = _load(options)
         except Exception as error:
             pipe.send_bytes(_error(error, options["device"]))
             return
-        pipe.send_bytes(READY + json.dumps(_about(model)).encode())
+        about = {"model": _about(model), "notices": notices}
+        pipe.send_bytes(READY + json.dumps(about).encode())
         while True:
             pairs = [(query, passage) for query, passage in json.loads(pipe.recv_bytes()[1:])]
             try:
@@ -89,10 +102,8 @@ def _load(options: dict[str, Any]) -> PairModel:
     contract = options["contract"]
     return open_model(
         options["spec"],
-        contract=None if contract is None else ScoringContract.from_dict(contract),
-        dtype=options["dtype"],
-        device=options["device"],
-        batch_tokens=options["batch_tokens"],
+        contract=ScoringContract.from_dict(contract) if isinstance(contract, dict) else contract,
+        **{name: options[name] for name in PASSED_ON},
     )
 
 

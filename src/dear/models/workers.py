@@ -24,6 +24,7 @@ from dear.models.batching import Progress
 from dear.models.contract import DType, ScoringContract
 from dear.models.encoding import Pair
 from dear.models.hardware import pick_device
+from dear.models.notices import repeat
 from dear.models.threads import FairLock
 from dear.models.worker import ERROR, PROGRESS, as_error, as_request, work
 
@@ -52,7 +53,7 @@ class ScorerPool:
         with ScorerPool("runs/pydocs/teacher", devices=["cuda:0", "cuda:1"]) as pool:
             scores = pool.score(pairs)
 
-    model, contract, dtype, batch_tokens: as for `open_model`, whose every kind of model works.
+    model, and what is not named here: as for `open_model`, whose every kind of model works.
     devices: one process for each; a device may be named twice. Processes on the CPU divide
         PyTorch's threads among them.
     Scores are those of a single process, to the rounding of the dtype. Threads may share it: it
@@ -67,18 +68,28 @@ class ScorerPool:
         model: str | Path,
         *,
         devices: Sequence[str],
-        contract: ScoringContract | None = None,
+        contract: ScoringContract | str | Path | None = None,
         dtype: DType = "auto",
         batch_tokens: int | None = None,
+        revision: str | None = None,
+        instruction: str | None = None,
+        max_passage_tokens: int | None = None,
     ) -> None:
         if not devices:
             raise ConfigError("a pool needs one device or more")
         threads = _threads(devices)
         options = {
             "spec": str(model),
-            "contract": None if contract is None else contract.to_dict(),
+            "contract": contract.to_dict()
+            if isinstance(contract, ScoringContract)
+            else None
+            if contract is None
+            else str(contract),
             "dtype": dtype,
             "batch_tokens": batch_tokens,
+            "revision": revision,
+            "instruction": instruction,
+            "max_passage_tokens": max_passage_tokens,
         }
         self._one_job = FairLock()
         self._workers: list[_Worker] = []
@@ -171,8 +182,9 @@ class ScorerPool:
                     raise as_error(body)
                 found.append(json.loads(body))
                 waiting.remove(worker)
-        first = found[0]
-        for other in found[1:]:
+        repeat(found[0]["notices"])
+        first, *others = (one["model"] for one in found)
+        for other in others:
             if other != first:
                 raise ContractMismatch(
                     f"{first['name']}: the devices would score differently "

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,16 @@ from dear.errors import ConfigError, nearest
 from dear.models.batching import Progress, collate, in_batches, pick_batch_tokens, require_finite
 from dear.models.contract import DType, fingerprint_of
 from dear.models.encoding import Encoded, Pair
+from dear.models.layers import NO_LIMIT, own_length
 from dear.models.loading import count_parameters, load_reader
+from dear.models.notices import warn
+from dear.models.template import TextTemplate
 from dear.models.threads import exclusive, tokenize
 from dear.prompts.pointwise import ZERO_SHOT_PROMPTS
+
+MAX_QUERY_TOKENS = 256
+MAX_PASSAGE_TOKENS = 1024
+"""Tokens of a zero-shot prompt's texts, unless somebody says else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +49,10 @@ class ZeroShot:
     """Scores pairs with a causal or encoder-decoder language model as it comes.
 
     prompt: a key of ZERO_SHOT_PROMPTS.
-    max_query_tokens, max_passage_tokens: each text is cut to its own limit, then the prompt is
-        read as one text, as these models saw it in their own training.
+    max_query_tokens, max_passage_tokens: the prompt is read as one text, as these models saw it
+        in their own training, and loses the ends of query and passage beyond these limits. They
+        are lowered to what the model's own length leaves, and what is cut is told.
+    instruction: what a prompt with a place for it asks for; its own where None.
     The vocabulary's logits are float32 in any case.
     """
 
@@ -52,38 +61,52 @@ class ZeroShot:
         name: str | Path,
         *,
         prompt: str = "upr",
-        max_query_tokens: int = 64,
-        max_passage_tokens: int = 256,
+        max_query_tokens: int | None = None,
+        max_passage_tokens: int | None = None,
+        instruction: str | None = None,
         dtype: DType = "auto",
         device: str = "auto",
         batch_tokens: int | None = None,
+        revision: str | None = None,
     ) -> None:
         from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
         if prompt not in ZERO_SHOT_PROMPTS:
             raise ConfigError(f"no prompt {prompt!r}{nearest(prompt, ZERO_SHOT_PROMPTS)}")
         self.prompt = ZERO_SHOT_PROMPTS[prompt]
-        self.limits = (max_query_tokens, max_passage_tokens)
-        if min(self.limits) < 1:
+        if instruction is not None:
+            if "{instruction}" not in self.prompt.prompt:
+                raise ConfigError(f"{prompt}: this prompt takes no instruction")
+            self.prompt = dataclasses.replace(self.prompt, instruction=instruction)
+        self.limits = {
+            "query": MAX_QUERY_TOKENS if max_query_tokens is None else max_query_tokens,
+            "passage": MAX_PASSAGE_TOKENS if max_passage_tokens is None else max_passage_tokens,
+        }
+        if min(self.limits.values()) < 1:
             raise ConfigError(f"{prompt}: the limits of query and passage must be 1 or more")
         auto = AutoModelForSeq2SeqLM if self.prompt.seq2seq else AutoModelForCausalLM
-        reader = load_reader(name, auto, dtype=dtype, device=device)
+        reader = load_reader(name, auto, dtype=dtype, device=device, revision=revision)
         self.name = f"{prompt}:{name}"
         self.revision = reader.revision
         self.model, self.tokenizer, self.device = reader.model, reader.tokenizer, reader.device
-        self.tokenizer.truncation_side = "right"
         self.parameters = count_parameters(self.model)
         self.batch_tokens = pick_batch_tokens(batch_tokens, self.device)
         self.contract = {
             "kind": "zero-shot",
             **dataclasses.asdict(self.prompt),
-            "max_query_tokens": max_query_tokens,
-            "max_passage_tokens": max_passage_tokens,
+            "max_query_tokens": self.limits["query"],
+            "max_passage_tokens": self.limits["passage"],
             "dtype": reader.dtype,
         }
+        if not self.prompt.instruction:
+            del self.contract["instruction"]
         self.fingerprint = fingerprint_of(self.contract)
         self.tokens_scored = 0
         self._counting = threading.Lock()
+        self._cut_was_told = False
+        self._text = TextTemplate(self.tokenizer, [self.prompt.prompt])
+        self._target = TextTemplate(self.tokenizer, [self.prompt.target])
+        self._longest = own_length(reader.source, self.tokenizer, self.model.config, NO_LIMIT)
         self._first = self._opening()
         self._answers = self._answer_ids() if self.prompt.read == "yes-no" else []
 
@@ -102,35 +125,33 @@ class ZeroShot:
         return scores
 
     def _ask(self, pairs: Sequence[Pair]) -> list[_Asked]:
-        queries = self._cut((q for q, _ in pairs), self.limits[0])
-        passages = self._cut((p for _, p in pairs), self.limits[1])
-        rendered = [self.prompt.render(queries[q], passages[p]) for q, p in pairs]
-        prompts = self._tokens([prompt for prompt, _ in rendered])
-        blank = [not query.strip() for query, _ in pairs]
-        targets = self._tokens(
-            ["" if b else target for b, (_, target) in zip(blank, rendered, strict=True)]
-        )
-        last = [self.tokenizer.eos_token_id] if self.prompt.seq2seq else []
-        return [
-            _Asked([*self._first, *prompt, *last, *target], len(target))
-            for prompt, target in zip(prompts, targets, strict=True)
+        rows = [
+            {"instruction": self.prompt.instruction, "query": q, "passage": p} for q, p in pairs
         ]
-
-    def _cut(self, texts: Iterable[str], limit: int) -> dict[str, str]:
-        """Each different text, up to the end of its token number `limit`."""
-        unique = list(dict.fromkeys(texts))
-        batch = tokenize(
-            self.tokenizer,
-            unique,
-            add_special_tokens=False,
-            truncation=True,
-            max_length=limit,
-            return_offsets_mapping=True,
-        )
-        return {
-            text: text if len(spans) < limit else text[: spans[-1][1]]
-            for text, spans in zip(unique, batch["offset_mapping"], strict=True)
-        }
+        query_limit = {"query": self.limits["query"]}
+        targets = [
+            ([], False) if not query.strip() else target
+            for (query, _), target in zip(
+                pairs, self._target.encode_cut(rows, limits=query_limit), strict=True
+            )
+        ]
+        last = [self.tokenizer.eos_token_id] if self.prompt.seq2seq else []
+        longest = max((len(ids) for ids, _ in targets), default=0)
+        room = self._longest - len(self._first) - len(last) - longest
+        prompts = self._text.encode_cut(rows, room, self.limits)
+        asked = [
+            _Asked([*self._first, *prompt, *last, *target], len(target))
+            for (prompt, _), (target, _) in zip(prompts, targets, strict=True)
+        ]
+        cut = sum(a or b for (_, a), (_, b) in zip(prompts, targets, strict=True))
+        if cut and not self._cut_was_told:
+            self._cut_was_told = True
+            warn(
+                f"{self.name}: {cut:,} of {len(pairs):,} pairs are cut, to "
+                f"{self.limits['passage']} tokens of the passage (max_passage_tokens), "
+                f"{self.limits['query']} of the query and {self._longest:,} in all"
+            )
+        return asked
 
     def _tokens(self, texts: list[str]) -> list[list[int]]:
         batch = tokenize(self.tokenizer, texts, add_special_tokens=False, verbose=False)

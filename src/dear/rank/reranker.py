@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,11 +40,15 @@ class Reranker:
 
     model: a folder, a hub id, a name of `dear models`, or a zero-shot reading of a model such as
         "biencoder:minilm-l6" or "upr:smollm2-135m" (dear.models.opening lists them); or one that is
-        open already, to which the next four arguments mean nothing.
-    contract: for a checkpoint that brings none; the model cards' contract is the default.
+        open already, to which the next seven arguments mean nothing.
+    contract: one, its name ("plain": bare pairs), or a file that holds one, for a checkpoint that
+        brings none. Where None is given, the model's name and files decide, and one line says so.
     dtype: "auto" (bfloat16 where the hardware has it), "float32", "bfloat16" or "float16".
     device: "auto", "cpu", "cuda", "cuda:1", …; several with commas: a process for each.
     batch_tokens: padded tokens in a batch; a default for the device where None.
+    revision: of a hub id: a branch, a tag or a commit.
+    instruction: what the model is to look for, for those that are told, such as Qwen3-Reranker.
+    max_passage_tokens: of a zero-shot reading; 1,024 where None.
     early: a folder that `dear calibrate` wrote: in rankings, candidates that an early layer puts
         well outside the top are not computed to the end and stand below all others. `score`
         computes everything. ConfigError for a model that is no one-logit checkpoint.
@@ -61,10 +65,13 @@ class Reranker:
         self,
         model: str | Path | PairModel,
         *,
-        contract: ScoringContract | None = None,
+        contract: ScoringContract | str | Path | None = None,
         dtype: DType = "auto",
         device: str = "auto",
         batch_tokens: int | None = None,
+        revision: str | None = None,
+        instruction: str | None = None,
+        max_passage_tokens: int | None = None,
         early: str | Path | None = None,
         calibration: str | Path | None = None,
     ) -> None:
@@ -72,7 +79,14 @@ class Reranker:
 
         self.model: PairModel = (
             open_model(
-                model, contract=contract, dtype=dtype, device=device, batch_tokens=batch_tokens
+                model,
+                contract=contract,
+                dtype=dtype,
+                device=device,
+                batch_tokens=batch_tokens,
+                revision=revision,
+                instruction=instruction,
+                max_passage_tokens=max_passage_tokens,
             )
             if isinstance(model, str | Path)
             else model
@@ -91,6 +105,30 @@ class Reranker:
         finite, DataError that names the pair that is none.
         """
         return self.model.score(as_pairs(pairs), progress)
+
+    @names_ours
+    def predict(
+        self,
+        inputs: Iterable[tuple[str, Text]] | tuple[str, Text],
+        *,
+        activation_fn: Callable[[Any], Any] | None = None,
+        progress: Progress | None = None,
+    ) -> Any:
+        """float32 (n,) scores as CrossEncoder.predict gives them: logits behind the activation.
+
+        inputs: (query, passage) pairs; for one pair, the answer is its score alone.
+        activation_fn: torch tensor to torch tensor; the model's own where None (Sigmoid unless its
+            files say else, for bi-encoders none). It changes no order.
+        """
+        import torch
+
+        from dear.models.activations import activation_of
+
+        one = isinstance(inputs, tuple | list) and len(inputs) == 2 and isinstance(inputs[0], str)
+        logits = self.score([inputs] if one else inputs, progress=progress)  # type: ignore[list-item, arg-type]
+        apply = activation_of(self.model.contract) if activation_fn is None else activation_fn
+        found = np.asarray(apply(torch.from_numpy(logits)).numpy(), dtype=np.float32)
+        return found[0] if one else found
 
     @property
     def calibration(self) -> Calibration:

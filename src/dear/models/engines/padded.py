@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dear.models.batching import Grid, Progress, collate, grid_for, in_batches
-from dear.models.encoding import Encoded
+from dear.models.batching import ONE_LENGTH, Grid, Progress, collate, grid_for, in_batches
+from dear.models.company import PROBE, depends_on_company, tell
+from dear.models.encoding import Encoded, PairEncoder
 from dear.models.engines.one_position import reading, reads_one
-from dear.models.heads import pooled_logits, read_positions
+from dear.models.heads import bare_model, pooled_logits, read_positions
 from dear.models.loading import ScoringModel
 from dear.models.threads import exclusive
 
@@ -37,6 +38,8 @@ class PaddedEngine:
         self.tokens_padded = 0
         self.whole = whole or not reads_one(model)
         contract = model.contract
+        if looks_at_padding(model):
+            grid = ONE_LENGTH
         self.grid = grid or grid_for(model.device, contract.dtype, contract.longest)
 
     def run(
@@ -50,19 +53,46 @@ class PaddedEngine:
 
     def forward(self, encoded: Sequence[Encoded]) -> NDArray[np.float32]:
         """float32 (n,) logits of one batch."""
-        device = self.model.device
         width = self.grid.widened(max(map(len, encoded)))
-        ids, mask, types = collate(
+        with exclusive(self.model.model):
+            self.tokens_padded += width * len(encoded)
+            return _forward(self.model, encoded, width, whole=self.whole)
+
+
+def _forward(
+    model: ScoringModel, encoded: Sequence[Encoded], width: int, *, whole: bool
+) -> NDArray[np.float32]:
+    """float32 (n,) logits of one batch, padded to `width` tokens."""
+    ids, mask, types = (
+        tensor.to(model.device)
+        for tensor in collate(
             encoded,
-            pad_id=self.model.tokenizer.pad_token_id,
+            pad_id=model.tokenizer.pad_token_id,
             # an encoder's head reads the first position
-            side=self.model.contract.padding_side if self.model.is_decoder else "right",
+            side=model.contract.padding_side if model.is_decoder else "right",
             width=width,
         )
-        ids, mask, types = ids.to(device), mask.to(device), types.to(device)
-        model = self.model.model
-        alone = None if self.whole else read_positions(model, mask)
-        with exclusive(model), torch.inference_mode(), reading(alone):
-            self.tokens_padded += width * len(encoded)
-            logits = pooled_logits(model, ids, mask, types)
-        return logits.cpu().numpy().astype(np.float32, copy=False)
+    )
+    alone = None if whole else read_positions(model.model, mask)
+    with exclusive(model.model), torch.inference_mode(), reading(alone):
+        logits = pooled_logits(model.model, ids, mask, types)
+    return logits.cpu().numpy().astype(np.float32, copy=False)
+
+
+def looks_at_padding(model: ScoringModel) -> bool:
+    """True for a model whose score changes with the padding beside a pair; tried out and told
+    once."""
+    if model.is_decoder:  # what stands behind a token is not seen, and what is masked neither
+        return False
+    bare = bare_model(model.model)
+    known: bool | None = getattr(bare, "dear_looks_at_padding", None)
+    if known is None:
+        known = depends_on_company(
+            lambda encoded: _forward(model, encoded, max(map(len, encoded)), whole=True),
+            PairEncoder(model.tokenizer, model.contract).encode(PROBE),
+            exact=model.contract.dtype == "float32",
+        )
+        if known:
+            tell(model.name)
+        bare.dear_looks_at_padding = known
+    return known

@@ -75,6 +75,7 @@ def load_list_model(
     dtype: DType = "auto",
     device: str = "auto",
     merge: bool = True,
+    revision: str | None = None,
 ) -> ListModel:
     """A causal model: folder, hub id, name or GGUF file, or a LoRA adapter or weights of heads.
 
@@ -83,31 +84,33 @@ def load_list_model(
 
     contract: for a model that brings none; PLAIN is the default.
     merge: fold an adapter into its base (exact, faster), or keep it live.
+    revision: of a hub id: a branch, a tag or a commit.
     ConfigError: no causal model, or one without a vocabulary's head; DataError: damaged files;
     BackendError: weights that cannot be had.
     """
-    source = locate(name)
+    source = locate(name, revision=revision)
     require_listwise(source)
     adapter = adapter_config(source)
     if adapter is not None:
         base_of(source, adapter)
         require_known(source, adapter)
-    reader = load_causal(name if adapter is None else base_name(source, adapter), dtype, device)
-    model, tokenizer, revision = reader.model, reader.tokenizer, reader.revision
+    base = source if adapter is None else base_name(source, adapter)
+    reader = load_causal(base, dtype, device)
+    model, tokenizer, stamp = reader.model, reader.tokenizer, reader.revision
     if adapter is not None:
         if has_tokenizer(source):
             tokenizer = load_tokenizer(source)
         if not is_heads(adapter):
             model, _ = attach(model, source, adapter, set(), merge)
             model = (model if merge else model.get_base_model()).eval()
-        revision = f"{revision_of(source)}+{revision}"
+        stamp = f"{revision_of(source)}+{stamp}"
     return finish(
         model,
         tokenizer,
         source,
         contract=contract,
         name=str(name),
-        revision=revision,
+        revision=stamp,
         reader=reader,
     )
 
@@ -141,7 +144,7 @@ def finish(
     )
 
 
-def load_causal(name: str | Path, dtype: DType, device: str) -> Reader:
+def load_causal(name: str | Path | Source, dtype: DType, device: str) -> Reader:
     """A base model with a vocabulary's head, in eval mode on its device."""
     from transformers import AutoModelForCausalLM
 
@@ -149,8 +152,9 @@ def load_causal(name: str | Path, dtype: DType, device: str) -> Reader:
         return load_reader(name, AutoModelForCausalLM, dtype=dtype, device=device)
     except DataError as error:
         if "lm_head" in str(error):
+            shown = name.name if isinstance(name, Source) else name
             raise ConfigError(
-                f"{name}: the checkpoint has no vocabulary's head and its embeddings are not "
+                f"{shown}: the checkpoint has no vocabulary's head and its embeddings are not "
                 "tied to one: it cannot write"
             ) from None
         raise
