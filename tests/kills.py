@@ -14,10 +14,14 @@ PRELOADED = ["dear.label", "dear.train.pointwise", "transformers.models.bert.mod
 """Imported once, by the server that all processes are forked from: a fresh start takes seconds."""
 
 
+HANGS_S = 600.0
+"""What takes so long waits for something that does not come."""
+
+
 def in_a_process(work: Callable[..., None], *arguments: Any) -> int:
     """Run `work` in a process of its own; its exit code, -9 if it was killed."""
     process = _started(work, arguments)
-    process.join(timeout=120)
+    process.join(timeout=HANGS_S)
     assert process.exitcode is not None, "it hangs"
     return process.exitcode
 
@@ -31,7 +35,7 @@ def in_processes(count: int, work: Callable[..., None], *arguments: Any) -> list
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     group = [_started(_as_rank, (rank, count, port, work, arguments)) for rank in range(count)]
-    multiprocessing.connection.wait([process.sentinel for process in group], timeout=120)
+    multiprocessing.connection.wait([process.sentinel for process in group], timeout=HANGS_S)
     for process in group:
         process.join(timeout=60)
     hanging = [rank for rank, process in enumerate(group) if process.exitcode is None]

@@ -98,7 +98,7 @@ def test_a_pipe_is_written_in_place_and_stays_one(tmp_path: Path) -> None:
     with ThreadPoolExecutor(1) as pool:
         read = pool.submit(pipe.read_text)
         write_queries(pipe, [Query(id="1", text="?")])
-        assert read.result(timeout=10) == '{"_id": "1", "text": "?"}\n'
+        assert read.result(timeout=100) == '{"_id": "1", "text": "?"}\n'
     assert pipe.is_fifo()
 
 

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -177,12 +178,25 @@ def test_workers_count() -> None:
     assert meter.spent.cpu_seconds > 0.25
 
 
-def test_a_meter_costs_next_to_nothing(powercap: Path) -> None:
-    started = time.perf_counter()
-    for _ in range(20):
-        with Meter(powercap=powercap):
-            pass
-    assert (time.perf_counter() - started) / 20 < 0.05
+def test_a_meter_reads_a_few_files_and_no_more(
+    powercap: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    inner = Path.read_text
+
+    def counted(path: Path, *words: Any, **options: Any) -> str:
+        read.append(path.name)
+        return inner(path, *words, **options)
+
+    monkeypatch.setattr(Path, "read_text", counted)
+    with Meter(powercap=powercap):
+        entering = len(read)
+        read.clear()
+    # five zones' names; of the three that count the range, whether they can be read, and the count
+    assert entering == 5 + 3 * 3
+    # leaving: three counts; processes that other tests left running have a status of their own
+    assert read.count("energy_uj") == 3
+    assert set(read) == {"energy_uj", "status"}
 
 
 def test_an_error_leaves_no_thread_behind(powercap: Path) -> None:

@@ -84,7 +84,7 @@ def lines(ledger: Path) -> list[str]:
     return ledger.read_text().splitlines()
 
 
-@pytest.mark.slow
+@pytest.mark.server
 def test_a_server_that_is_killed_in_mid_run_loses_nothing_and_is_asked_nothing_twice(
     server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -105,10 +106,14 @@ def start(*words: object, **options: Any) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", code, *map(str, words)],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
-        stderr=subprocess.PIPE,
         text=True,
-        **{"stdout": subprocess.PIPE, **options},
+        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options},
     )
+
+
+def minds_interrupts() -> None:
+    """For `preexec_fn`: what a shell starts in the background ignores Ctrl-C, and so do its own."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def first_stage(split: str) -> dict[str, Ranking]:

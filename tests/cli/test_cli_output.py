@@ -106,6 +106,13 @@ def test_durations_rates_and_counts_read_well() -> None:
     ]
 
 
+@pytest.fixture
+def plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lines come after the usual time; other tests have none."""
+    monkeypatch.setattr("dear.cli.progress.FIRST_LINE_S", FIRST_LINE_S)
+
+
+@pytest.mark.usefixtures("plain_lines")
 def test_plain_lines_come_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
     now = 0.0
     report = _PlainLines("scoring", "pairs", clock=lambda: now)
@@ -120,6 +127,7 @@ def test_plain_lines_come_now_and_then(capsys: pytest.CaptureFixture[str]) -> No
     assert lines[0] == "dear: scoring: 1,100/5,000 pairs, 10/s, 6 min 30 s left, loss 0.5"
 
 
+@pytest.mark.usefixtures("plain_lines")
 def test_work_that_starts_anew_starts_its_clock_anew(capsys: pytest.CaptureFixture[str]) -> None:
     now = 0.0
     report = _PlainLines("one", "pairs", clock=lambda: now)

@@ -150,7 +150,7 @@ def test_several_processes_share_one_table(tmp_path: Path) -> None:
     workers = [context.Process(target=_process, args=(tmp_path, barrier, out)) for _ in range(3)]
     for worker in workers:
         worker.start()
-    found = [out.get(timeout=20) for _ in workers]
+    found = [out.get(timeout=200) for _ in workers]
     for worker in workers:
         worker.join()
     assert set(found) == {(fingerprint(numbered(900)), 900)}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -253,22 +252,39 @@ def test_a_score_that_is_no_number_in_a_late_chunk_names_its_pair(tiny: Any) -> 
 # the budget
 
 
-class Timed:
-    """An engine whose speed is known: seconds a token, by budget."""
+class Clock:
+    """What the probe reads instead of the machine's clock: a busy machine changes nothing."""
 
-    def __init__(self, per_token: float, calls: list[int], name: int) -> None:
-        self.per_token, self.calls, self.name = per_token, calls, name
+    now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    found = Clock()
+    monkeypatch.setattr(budget, "time", found)
+    return found
+
+
+class Timed:
+    """An engine whose speed is known: seconds a token."""
+
+    def __init__(self, per_token: float, calls: list[int], name: int, clock: Clock) -> None:
+        self.per_token, self.calls, self.name, self.clock = per_token, calls, name, clock
 
     def run(self, encoded: Sequence[Encoded], *_rest: Any) -> Any:
         self.calls.append(self.name)
-        time.sleep(self.per_token * sum(len(e) for e in encoded))
+        self.clock.now += self.per_token * sum(len(e) for e in encoded)
         return np.zeros(len(encoded), dtype=np.float32)
 
 
-def probe(speeds: dict[int, float], **options: Any) -> tuple[int | None, list[int]]:
+def probe(speeds: dict[int, float], clock: Clock, **options: Any) -> tuple[int | None, list[int]]:
+    """The budget found at `speeds`, seconds a token by budget; the budgets of all calls."""
     calls: list[int] = []
     found = probe_batch_tokens(
-        lambda b: Timed(speeds[b], calls, b),
+        lambda b: Timed(speeds[b], calls, b, clock),
         400,
         device=torch.device("cpu"),
         candidates=list(speeds),
@@ -277,29 +293,46 @@ def probe(speeds: dict[int, float], **options: Any) -> tuple[int | None, list[in
     return found, calls
 
 
-def test_the_fastest_budget_is_found_in_turns() -> None:
-    found, calls = probe({512: 30e-6, 1024: 10e-6, 2048: 20e-6})
+def test_the_fastest_budget_is_found_in_turns(clock: Clock) -> None:
+    found, calls = probe({512: 30e-6, 1024: 10e-6, 2048: 20e-6}, clock)
     assert found == 1024
     assert calls == [512, 512, *[512, 1024, 2048] * 3]
 
 
-def test_of_equal_budgets_the_smallest_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(budget, "_timed", lambda engine, _work: engine.per_token)
-    assert probe({512: 1.02e-6, 1024: 1.01e-6, 2048: 1e-6})[0] == 512
-    assert probe({512: 1.05e-6, 1024: 1.02e-6, 2048: 1e-6})[0] == 1024
+def test_of_equal_budgets_the_smallest_is_taken(clock: Clock) -> None:
+    assert probe({512: 1.02e-6, 1024: 1.01e-6, 2048: 1e-6}, clock)[0] == 512
+    assert probe({512: 1.05e-6, 1024: 1.02e-6, 2048: 1e-6}, clock)[0] == 1024
 
 
-def test_a_slow_model_compares_fewer_budgets_or_none() -> None:
+def test_a_slow_model_compares_fewer_budgets_or_none(clock: Clock) -> None:
     speeds = {256: 2e-4, 512: 1e-4, 1024: 1e-6}
-    found, calls = probe(speeds, limit_s=1.0)
+    found, calls = probe(speeds, clock, limit_s=1.0)
     assert found == 512  # 1024 would be faster, but its share of the time does not fit
     assert 1024 not in calls
-    started = time.perf_counter()
-    assert probe(speeds, limit_s=0.01) == (None, [256, 256])
-    assert time.perf_counter() - started < 1
+    assert probe(speeds, clock, limit_s=0.01) == (None, [256, 256])
 
 
-def test_a_budget_that_a_gpu_does_not_hold_is_left_out() -> None:
+def test_the_probe_ends_where_a_turn_took_longer_than_expected(clock: Clock) -> None:
+    """The first runs are fast, then the machine gets busy: one turn, not three."""
+    calls: list[int] = []
+
+    class Slowing(Timed):
+        def run(self, encoded: Sequence[Encoded], *rest: Any) -> Any:
+            self.per_token = 1e-6 if len(calls) < 2 else 1.0
+            return super().run(encoded, *rest)
+
+    found = probe_batch_tokens(
+        lambda b: Slowing(1e-6, calls, b, clock),
+        400,
+        device=torch.device("cpu"),
+        candidates=(256, 512),
+        limit_s=1.0,
+    )
+    assert found == 256
+    assert calls == [256, 256, 256, 512]
+
+
+def test_a_budget_that_a_gpu_does_not_hold_is_left_out(clock: Clock) -> None:
     calls: list[int] = []
 
     class Full(Timed):
@@ -310,7 +343,7 @@ def test_a_budget_that_a_gpu_does_not_hold_is_left_out() -> None:
             return super().run(encoded, *rest)
 
     found = probe_batch_tokens(
-        lambda b: Full(1e-3 / b, calls, b), 400, device=torch.device("cuda"), longest=500
+        lambda b: Full(1e-3 / b, calls, b, clock), 400, device=torch.device("cuda"), longest=500
     )
     assert found == 32768
     assert max(calls) == 32768

@@ -185,7 +185,8 @@ def test_a_killed_process_is_named_and_nothing_hangs(folder: Path) -> None:
     started = time.monotonic()
     with pytest.raises(BackendError, match=r"^cpu: the process died at work \(SIGKILL\)"):
         pool.score(healthy() * 20, kill)
-    assert time.monotonic() - started < 20
+    # a tenth of a second on an idle machine
+    assert time.monotonic() - started < 60
     assert not alive(first)
     assert not alive(second)
     with pytest.raises(BackendError, match="the pool of processes is closed"):
@@ -238,7 +239,7 @@ def test_ctrl_c_ends_the_processes(folder: Path, tmp_path: Path) -> None:
     script = tmp_path / "interrupted.py"
     script.write_text(INTERRUPTED)
     done = subprocess.run(
-        [sys.executable, str(script), str(folder)], capture_output=True, text=True, timeout=120
+        [sys.executable, str(script), str(folder)], capture_output=True, text=True, timeout=600
     )
     numbers, told = done.stdout.splitlines()
     assert told == "interrupted", done.stderr

@@ -34,7 +34,8 @@ def run(folder: Path, what: str, places: Launch = TWO) -> int:
     try:
         return launch([str(folder)], places, program=(sys.executable, "-c", START + what))
     finally:
-        assert time.monotonic() - started < 20
+        # a second on an idle machine; who waits for the others sleeps for an hour
+        assert time.monotonic() - started < 200
         assert_gone(folder)
 
 
@@ -54,7 +55,7 @@ def test_a_killed_process_ends_the_others_and_is_named(tmp_path: Path, victim: i
     what = f"""
 if rank == {victim}:
     os.kill(os.getpid(), signal.SIGKILL)
-time.sleep(60)
+time.sleep(3600)
 """
     with pytest.raises(BackendError, match=rf"process {victim} of 2 was killed \(SIGKILL\); the s"):
         run(tmp_path, what)
@@ -66,7 +67,7 @@ if rank == 1:
     print("a warning", file=sys.stderr)
     print("dear: error: no memory", file=sys.stderr)
     sys.exit(2)
-time.sleep(60)
+time.sleep(3600)
 """
     with pytest.raises(BackendError, match="process 1 of 2: no memory; the same command goes on"):
         run(tmp_path, what)
@@ -94,16 +95,16 @@ except KeyboardInterrupt:
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
 def test_an_interrupt_ends_all(tmp_path: Path, name: str) -> None:
-    arguments = (START + "time.sleep(60)", str(tmp_path))
+    arguments = (START + "time.sleep(3600)", str(tmp_path))
     with subprocess.Popen([sys.executable, "-c", INTERRUPTED, *arguments]) as process:
         try:
-            until = time.monotonic() + 60
+            until = time.monotonic() + 200
             while len(list(tmp_path.glob("*.pid"))) < 2:
                 assert process.poll() is None
                 assert time.monotonic() < until
                 time.sleep(0.01)
             process.send_signal(getattr(signal, name))
-            assert process.wait(20) == 130
+            assert process.wait(200) == 130
         finally:
             process.kill()
     assert_gone(tmp_path)
@@ -120,7 +121,7 @@ while not (folder / "0.deaf").exists():
     time.sleep(0.01)
 if rank == 1:
     os.kill(os.getpid(), signal.SIGKILL)
-time.sleep(60)
+time.sleep(3600)
 """
     with pytest.raises(BackendError, match="process 1"):
         run(tmp_path, what)

@@ -57,6 +57,11 @@ def quantised(graph: Any, model: ScoringModel, calibration: Sequence[Pair]) -> A
         samples,
         model_type=nncf.ModelType.TRANSFORMER,
         subset_size=len(encoded),
+        # weights in 7 bits: processors without VNNI add two products in 16 bits, which saturate at
+        # 255 * 127 * 2; docs/scoring.md
+        advanced_parameters=nncf.AdvancedQuantizationParameters(
+            overflow_fix=nncf.OverflowFix.ENABLE
+        ),
         ignored_scope=nncf.IgnoredScope(
             patterns=[HEAD_OPERATIONS, *(rf".*\.{name}/.*" for name in outside)],
             # products of activations: turning them into 8 bits and back takes longer than they do

@@ -12,7 +12,10 @@ from report_cases import small_report, small_study
 
 from dear.evaluate.report import write_report
 
-pytestmark = pytest.mark.skipif(bool(headless.missing()), reason=headless.missing())
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(bool(headless.missing()), reason=headless.missing()),
+]
 
 TAB, ENTER = "\ue004", "\ue007"
 
