@@ -62,7 +62,7 @@ from dear.models.batching import CPU_BATCH_TOKENS, GPU_BATCH_TOKENS, pick_batch_
 from dear.models.contract import CARD
 from dear.models.encoding import Encoded, Pair, PairEncoder
 from dear.models.engines.padded import PaddedEngine
-from dear.models.hardware import has_bfloat16, pick_device, pick_dtype
+from dear.models.hardware import device_name, has_bfloat16, pick_device, pick_dtype
 from dear.models.heads import float32_head, pool_by_mask
 from dear.models.layers import find_layers
 from dear.models.loading import ScoringModel
@@ -474,14 +474,17 @@ def step_recipe(name: str, base: str, card: Card) -> tuple[Recipe, Plan]:
     """The recipe with one pass a step, and its plan."""
     found = load_recipe(f"family/{name}")
     groups = 1 if card.is_cpu else found.train.groups_per_step // found.train.accumulate
-    steps = {"groups_per_step": groups, "accumulate": 1, "max_steps": STEPS + 2}
-    flow = {"warmup": 0.0, "log_steps": 1, "save_steps": 1000, "epochs": 1.0}
-    recipe = replace(
-        found,
-        model=replace(found.model, base=base),
-        data=(DataRecipe(collection="made-up"),),
-        train=replace(found.train, **steps, **flow),
+    steps = replace(
+        found.train,
+        groups_per_step=groups,
+        accumulate=1,
+        max_steps=STEPS + 2,
+        warmup=0.0,
+        log_steps=1,
+        save_steps=1000,
     )
+    model, data = replace(found.model, base=base), (DataRecipe(collection="made-up"),)
+    recipe = replace(found, model=model, data=data, train=steps)
     longest = recipe.contract.max_query_tokens + recipe.contract.max_passage_tokens + 3
     return recipe, plan(recipe, card, 1, Assumed(queries=groups, mean_tokens=longest))
 
@@ -598,7 +601,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             [part for part in PARTS if part.name in names],
             given.out.with_suffix(".json"),
             Options(tiny=tiny, work=Path(work)),
-            about={"what": "benchmarks/gpu.py", "tiny": tiny},
+            about={"what": "benchmarks/gpu.py", "tiny": tiny, "device": device_name("auto")},
             resume=given.resume,
             start_method=start_method(),
             patience=BUSY if tiny else 1,

@@ -31,7 +31,12 @@ SHAPES = {
     "8b": "meta-llama/Llama-3.1-8B",
     "13b": "meta-llama/Llama-2-13b-hf",
 }
-TINY = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "head_dim": 16}
+TINY: dict[str, Any] = {
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "head_dim": 16,
+}
 TINY |= {"intermediate_size": 128, "num_key_value_heads": 2, "vocab_size": 512}
 TINY |= {"bos_token_id": 2, "eos_token_id": 3, "pad_token_id": 0, "initializer_range": 0.2}
 
@@ -53,7 +58,7 @@ def make_model(base: str, device: torch.device, dtype: DType) -> ScoringModel:
     config.num_labels, config.pad_token_id = 1, 0
     torch.manual_seed(0)
     with torch.device(device):
-        model: Any = AutoModelForSequenceClassification.from_config(
+        model: Any = AutoModelForSequenceClassification.from_config(  # type: ignore[no-untyped-call]
             config, dtype=getattr(torch, dtype), attn_implementation=pick_attention(device)
         )
     return ScoringModel(
@@ -74,8 +79,8 @@ def as_it_comes(model: ScoringModel) -> Any:
     for mine, theirs in zip(bare.modules(), other.modules(), strict=True):
         theirs._parameters, theirs._buffers = mine._parameters, mine._buffers
     # ours computes in float32
-    other.score = torch.nn.Linear(*bare.score.weight.shape[::-1], bias=False, device="meta")
     weight = bare.score.weight.detach().to(getattr(torch, model.contract.dtype), copy=True)
+    other.score = torch.nn.Linear(weight.shape[1], 1, bias=False, device="meta")
     other.score.weight = torch.nn.Parameter(weight, requires_grad=False)
     return other.eval()
 
