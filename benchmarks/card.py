@@ -133,7 +133,8 @@ def measure(
     judgements = opened.judgements(split)
     source, first = first_stage(opened, split, options)
     asked = [query for query in first if query in judgements]
-    if options.queries:
+    sampled = options.queries is not None and options.queries < len(asked)
+    if options.queries is not None and sampled:
         asked = every_nth(asked, options.queries)
         judgements = {query: judgements[query] for query in asked}
     first = limit_run({query: first[query] for query in asked}, top_k=DEPTH)
@@ -149,7 +150,7 @@ def measure(
     for measured in measures:
         row = theirs.get(measured)
         their_first = next((r for r in rows if r.system == "BM25" and r.measure == measured), None)
-        why = uncompared(row, their_first, before[measured], options)
+        why = uncompared(row, their_first, before[measured], sampled=sampled)
         report.row(
             f"{opened.name} {split} {measured}",
             queries=len(judgements),
@@ -163,12 +164,12 @@ def measure(
 
 
 def uncompared(
-    row: PublishedRow | None, their_first: PublishedRow | None, before: float, options: Options
+    row: PublishedRow | None, their_first: PublishedRow | None, before: float, *, sampled: bool
 ) -> str:
     """Why a number must not be set against the published one; "" where it may."""
     if row is None:
         return "nothing published"
-    if options.queries:
+    if sampled:
         return "not compared: a sample of the queries"
     if row.first_stage == THE_CANDIDATES:
         return ""
