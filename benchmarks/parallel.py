@@ -16,16 +16,18 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import multiprocessing
 import os
 import random
 import socket
-import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 STRATEGIES = ("ddp", "fsdp2", "zero2", "zero3")
 MODELS: dict[str, dict[str, Any]] = {
@@ -39,9 +41,6 @@ LIMIT = 1e-4
 
 def main() -> int:
     options = parse_arguments()
-    if options.work:
-        work(json.loads(options.work))
-        return 0
     rows = []
     with tempfile.TemporaryDirectory(prefix="dear-parallel-") as place:
         root = Path(place)
@@ -62,7 +61,6 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--models", nargs="*", choices=list(MODELS), default=list(MODELS))
     parser.add_argument("--passes", nargs="*", type=int, choices=(1, 7), default=[1, 7])
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/parallel.json"))
-    parser.add_argument("--work", help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
@@ -97,35 +95,56 @@ def compare(root: Path, model: str, accumulate: int, steps: int) -> list[dict[st
     return rows
 
 
-def run(folder: Path, job: dict[str, Any], *, processes: int) -> float:
-    """Seconds of one training, or of a part of it, start of the processes included."""
+def run(
+    folder: Path,
+    job: dict[str, Any],
+    *,
+    processes: int,
+    on_card: bool = False,
+    start_method: str = "spawn",
+) -> float:
+    """Seconds of one training, or of a part of it, start of the processes included.
+
+    on_card: all of them on the first GPU, as if each stood on a machine of its own. NCCL refuses
+    that, so gloo carries what they tell each other. RuntimeError: a process has failed.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     shared = {
-        "WORLD_SIZE": processes,
-        "LOCAL_WORLD_SIZE": processes,
+        "WORLD_SIZE": str(processes),
+        "LOCAL_WORLD_SIZE": "1" if on_card else str(processes),
         "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": port,
-        "OMP_NUM_THREADS": 1,
-        "CUDA_VISIBLE_DEVICES": "",
-        "HF_HUB_OFFLINE": 1,
+        "MASTER_PORT": str(port),
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
     }
+    if not on_card:
+        shared["CUDA_VISIBLE_DEVICES"] = ""
+    context: Any = multiprocessing.get_context(start_method)
     started = time.perf_counter()
-    command = [sys.executable, __file__, "--work", json.dumps(job | {"folder": str(folder)})]
-    group = [
-        subprocess.Popen(
-            command,
-            env=os.environ
-            | {key: str(value) for key, value in shared.items()}
-            | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-        )
-        for rank in range(processes)
-    ]
-    statuses = [process.wait() for process in group]
-    if any(statuses):
-        raise SystemExit(f"{folder.name}: a process has failed")
+    group = []
+    for rank in range(processes):
+        own = {"RANK": str(rank), "LOCAL_RANK": "0" if on_card else str(rank)}
+        with mock.patch.dict(os.environ, shared | own):  # libraries read them when imported
+            group.append(context.Process(target=start, args=(job | {"folder": str(folder)},)))
+            group[-1].start()
+    for process in group:
+        process.join()
+    if any(process.exitcode for process in group):
+        raise RuntimeError(f"{folder.name}: a process has failed")
     return time.perf_counter() - started
+
+
+def start(job: dict[str, Any]) -> None:
+    """The life of a process."""
+    import torch.distributed as dist
+
+    if os.environ["WORLD_SIZE"] != "1":
+        dist.init_process_group("gloo")  # a group that is there is used as it is
+    work(job)
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def work(job: dict[str, Any]) -> None:
@@ -197,23 +216,26 @@ def examples() -> list[Any]:
     return made
 
 
+def word_tokenizer(words: Sequence[str]) -> Any:
+    """One token for each word of a query and a document made of `words`; [CLS] and two [SEP]."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    known = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "query", "document", ":", *words]
+    inner = Tokenizer(models.WordLevel({w: i for i, w in enumerate(known)}, unk_token="[UNK]"))
+    inner.pre_tokenizer = pre_tokenizers.Whitespace()
+    inner.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    return PreTrainedTokenizerFast(
+        tokenizer_object=inner, pad_token="[PAD]", unk_token="[UNK]", eos_token="[SEP]"
+    )
+
+
 def save_base(folder: Path) -> None:
     """A small decoder with random weights, and a tokenizer of whole words."""
     import torch
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import LlamaConfig, LlamaForCausalLM
 
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
-    words = [*special, "query", "document", ":", *WORDS]
-    inner = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="[UNK]"))
-    inner.pre_tokenizer = pre_tokenizers.Whitespace()
-    inner.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
-    PreTrainedTokenizerFast(
-        tokenizer_object=inner,
-        pad_token="[PAD]",
-        unk_token="[UNK]",
-        eos_token="[SEP]",
-    ).save_pretrained(folder)
+    word_tokenizer(WORDS).save_pretrained(folder)
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=80,

@@ -25,6 +25,18 @@ def no_lines_for_slow_work() -> Iterator[None]:
         yield
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests marked `gpu` are skipped where PyTorch sees none."""
+    marked = [item for item in items if item.get_closest_marker("gpu")]
+    if not marked:
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        for item in marked:
+            item.add_marker(pytest.mark.skip(reason="PyTorch sees no GPU"))
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of test collections: DEAR_SHARED_DATA, else shared/data beside the repository."""

@@ -7,6 +7,7 @@ differently is here as it stands on the hub.
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -222,3 +223,8 @@ def logits(model: Any, sequences: list[list[int]]) -> torch.Tensor:
     """(n,) one-logit scores, a sequence at a time and so without padding."""
     with torch.no_grad():
         return torch.stack([model(torch.tensor([ids])).logits[0, 0] for ids in sequences])
+
+
+if __name__ == "__main__":
+    # python tests/models/published_folders.py FOLDER: for benchmarks/card.py --hub FOLDER
+    write_family(Path(sys.argv[1]))

@@ -106,7 +106,6 @@ def test_pooling_twice_is_pooling_once() -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 @pytest.mark.parametrize("kind", ["llama", "qwen3", "bert", "modernbert"])
 def test_a_gpu_gives_the_scores_of_the_cpu(kind: str, tiny: Tiny) -> None:
     cpu = Scorer(load_scoring_model(tiny(kind), dtype="float32", device="cpu")).score(SOME)

@@ -358,6 +358,20 @@ def test_a_hub_model_while_offline(kind: str, name: str, hub: str) -> None:
     assert "huggingface.co" not in text
 
 
+@pytest.mark.parametrize(("emulates", "expected"), [(False, "bfloat16"), (True, "float16")])
+def test_a_gpu_that_emulates_bfloat16_computes_in_float16(
+    emulates: bool, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # as PyTorch answers for a T4: yes, unless emulation is left out
+    monkeypatch.setattr(
+        torch.cuda,
+        "is_bf16_supported",
+        lambda including_emulation=True: including_emulation or not emulates,
+    )
+    assert pick_dtype("auto", torch.device("cuda")) == expected
+    assert pick_dtype("bfloat16", torch.device("cuda")) == "bfloat16"  # who asks for it gets it
+
+
 @pytest.mark.parametrize("device", ["gpu", "cuda:99", "mps"])
 def test_a_device_that_is_not_there(device: str, tiny: Tiny) -> None:
     with pytest.raises(ConfigError, match=f"no device '{device}'"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from typing import Any
 
 import numpy as np
@@ -121,6 +122,64 @@ def test_progress_rises_to_the_total() -> None:
     assert seen[-1] == (24, 24)
     assert seen == sorted(seen)
     assert len(seen) > 2
+
+
+def _varlen(q: Any, k: Any, v: Any, ends_q: Any, ends_k: Any, *_: int, **given: Any) -> Any:
+    """PyTorch's varlen attention as it is documented, a sequence at a time."""
+    left, right = given["window_size"]
+    out = torch.empty_like(q)
+    for first, last in itertools.pairwise(ends_q.tolist()):
+        places = torch.arange(last - first)
+        distance = places[:, None] - places[None, :]
+        seen = (distance <= left) | (left < 0)
+        seen &= (-distance <= right) | (right < 0)
+        part = [x[first:last].transpose(0, 1) for x in (q, k, v)]
+        found = torch.nn.functional.scaled_dot_product_attention(
+            *part, attn_mask=seen, scale=given["scale"], enable_gqa=True
+        )
+        out[first:last] = found.transpose(0, 1)
+    return out
+
+
+def varlen_of_2_11(
+    q: Any,
+    k: Any,
+    v: Any,
+    ends_q: Any,
+    ends_k: Any,
+    max_q: int,
+    max_k: int,
+    *,
+    scale: float | None = None,
+    window_size: tuple[int, int] = (-1, -1),
+) -> Any:
+    return _varlen(q, k, v, ends_q, ends_k, scale=scale, window_size=window_size)
+
+
+def varlen_of_2_13(*args: Any, enable_gqa: bool = False, **options: Any) -> Any:
+    assert enable_gqa or args[0].shape[1] == args[1].shape[1]
+    return _varlen(*args, **options)
+
+
+@pytest.mark.parametrize("varlen", [varlen_of_2_11, varlen_of_2_13])
+@pytest.mark.parametrize("kind", ["llama", "mistral", "bert", "modernbert"])
+def test_what_a_gpu_would_be_asked(kind: str, varlen: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel runs on GPUs alone; here its documented meaning stands in for it."""
+    from torch.nn.attention import varlen as module
+
+    from dear.models.engines import packed
+
+    def on_gpu(_: Any, query: Any, key: Any, value: Any, mask: Any, **given: Any) -> Any:
+        causal = bool(given.get("is_causal", getattr(_, "is_causal", True)))
+        window = given.get("sliding_window")
+        layout, scaling = packed._layout.get(), given.get("scaling")
+        return packed._on_gpu(layout, query, key, value, scaling, causal, window), None
+
+    monkeypatch.setattr(module, "varlen_attn", varlen)
+    monkeypatch.setattr(packed, "packed_attention", on_gpu)
+    model, encoded = tiny(kind), some(12)
+    expected = PaddedEngine(model, 1).run(encoded)
+    np.testing.assert_allclose(PackedEngine(model, 200).run(encoded), expected, atol=2e-5)
 
 
 @pytest.mark.gpu

@@ -263,7 +263,6 @@ def test_a_score_that_is_no_number_names_its_pair(tmp_path: Path) -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 @pytest.mark.parametrize("prompt", ["upr", "yes-no"])
 def test_a_gpu_gives_the_scores_of_the_cpu(prompt: str, llama: Path) -> None:
     cpu = ZeroShot(llama, prompt=prompt, dtype="float32", device="cpu").score(SOME)

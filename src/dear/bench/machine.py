@@ -15,8 +15,10 @@ import torch
 from dear.models.contract import DType
 from dear.models.hardware import pick_device, processor_name
 
-SIDE, SMALL_SIDE = 2048, 512
+SIDE, SMALL_SIDE, GPU_SIDE = 2048, 512, 8192
 """Of the square matrices whose product is timed."""
+GPU_PRODUCTS = 4
+"""Timed together on a GPU, so that starting the first and awaiting the last count for little."""
 EMULATED = 5e9
 """A processor that does fewer operations a second has no instructions for the dtype."""
 
@@ -37,24 +39,33 @@ PACKAGES = (
 
 
 def matrix_rate(dtype: DType, device: str = "auto", *, rounds: int = 5) -> float:
-    """Floating-point operations a second of a 2048 x 2048 x 2048 matrix product (median).
+    """Floating-point operations a second of a matrix product (median).
 
-    Of a 512 x 512 x 512 one where the processor has to emulate the dtype, which takes minutes.
+    Of random square matrices: 2048 x 2048 on a processor, 512 x 512 where it has to emulate the
+    dtype, which takes minutes; 8192 x 8192 on a GPU, which smaller ones do not fill.
     """
     where = pick_device(device)
+    on_gpu = where.type == "cuda"
 
-    def once(side: int) -> float:
-        a = torch.randn(side, side).to(where, getattr(torch, dtype))
-        started = time.perf_counter()
-        a @ a
-        if where.type == "cuda":
+    def once(side: int, products: int = 1) -> float:
+        a = torch.randn(side, side, device=where).to(getattr(torch, dtype))
+        if on_gpu:
             torch.cuda.synchronize(where)
-        return time.perf_counter() - started
+        started = time.perf_counter()
+        for _ in range(products):
+            a @ a
+        if on_gpu:
+            torch.cuda.synchronize(where)
+        return (time.perf_counter() - started) / products
 
     once(SMALL_SIDE)
-    side = SIDE if 2 * SMALL_SIDE**3 / once(SMALL_SIDE) > EMULATED else SMALL_SIDE
+    if on_gpu:
+        side, products = GPU_SIDE, GPU_PRODUCTS
+    else:
+        products = 1
+        side = SIDE if 2 * SMALL_SIDE**3 / once(SMALL_SIDE) > EMULATED else SMALL_SIDE
     once(side)
-    return float(2 * side**3 / statistics.median(once(side) for _ in range(rounds)))
+    return float(2 * side**3 / statistics.median(once(side, products) for _ in range(rounds)))
 
 
 def describe(device: str = "auto", packages: Iterable[str] = PACKAGES) -> dict[str, Any]:

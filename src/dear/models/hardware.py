@@ -80,9 +80,17 @@ def pick_dtype(dtype: DType, device: torch.device) -> DType:
         if dtype == "bfloat16" and device.type == "cpu" and not cpu_has_bfloat16():
             warn(SLOW_BFLOAT16)
         return dtype
+    if has_bfloat16(device):
+        return "bfloat16"
+    return "float16" if device.type == "cuda" else "float32"
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """True if the device multiplies bfloat16 matrices natively."""
     if device.type == "cuda":
-        return "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
-    return "bfloat16" if device.type == "cpu" and cpu_has_bfloat16() else "float32"
+        # unless told not to, PyTorch counts GPUs older than Ampere, which emulate it
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return device.type == "cpu" and cpu_has_bfloat16()
 
 
 def cpu_has_bfloat16() -> bool:

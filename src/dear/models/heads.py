@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from functools import cache
 from types import MethodType
 from typing import Any, cast
 
@@ -120,4 +121,10 @@ def first_position(config: Any) -> int:
 
 def takes(module: Any, name: str) -> bool:
     """True if the module's forward has a parameter of this name."""
-    return name in inspect.signature(type(module).forward).parameters
+    return takes_argument(type(module).forward, name)
+
+
+@cache
+def takes_argument(function: Any, name: str) -> bool:
+    """True if the function has a parameter of this name."""
+    return name in inspect.signature(function).parameters

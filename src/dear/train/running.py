@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from transformers import TrainerState
 
 from dear.errors import ConfigError, DataError
-from dear.models.hardware import cpu_has_bfloat16
+from dear.models.hardware import has_bfloat16
 from dear.recipes import Recipe
 from dear.train.checkpoints import STEPS, require_undamaged, saving
 from dear.train.parallel import SHARDS, Shards
@@ -41,7 +41,7 @@ def laid_out(model: Any, recipe: Recipe, resume: Path | None) -> Any:
     device, strategy = local_device(), recipe.parallel.strategy
     autocast = recipe.train.autocast and recipe.model.dtype == "float32"
     cpu_offload = recipe.parallel.cpu_offload and device.type != "cpu"
-    bfloat16 = autocast and (device.type == "cuda" or cpu_has_bfloat16())
+    bfloat16 = autocast and has_bfloat16(device)
     shards: Shards
     if strategy == "fsdp2":
         model = shard(model, device, cpu_offload=cpu_offload, bfloat16=bfloat16)

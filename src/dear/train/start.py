@@ -13,7 +13,7 @@ from transformers.integrations.integration_utils import get_reporting_integratio
 from dear.errors import ConfigError, MissingExtra
 from dear.models.contract import DType
 from dear.models.family import locate
-from dear.models.hardware import cpu_has_bfloat16, pick_device
+from dear.models.hardware import has_bfloat16, pick_device
 from dear.models.heads import HEAD_PARTS, HEADS
 from dear.models.loading import load_weights, pick_layers
 from dear.models.preparing import add_lora, set_dropout
@@ -84,7 +84,7 @@ def training_arguments(recipe: Recipe, folder: Path) -> TrainingArguments:
             f"train.groups_per_step {t.groups_per_step} is no multiple of accumulate {t.accumulate}"
         )
     device = pick_device("auto")
-    autocast = t.autocast and (device.type == "cuda" or cpu_has_bfloat16())
+    autocast = t.autocast and has_bfloat16(device)
     known = {field.name for field in dataclasses.fields(TrainingArguments)}
     # named so since transformers 5.20
     checkpointing = next(

@@ -25,7 +25,7 @@ from dear.models.attending import attending
 from dear.models.batching import Progress
 from dear.models.encoding import Encoded
 from dear.models.engines.padded import PaddedEngine
-from dear.models.heads import bare_model, first_position, takes
+from dear.models.heads import bare_model, first_position, takes, takes_argument
 from dear.models.loading import ScoringModel
 from dear.models.threads import exclusive
 
@@ -275,16 +275,11 @@ def _on_gpu(
     reach = -1 if window is None else window - 1
     longest = max(layout.lengths)
     q, k, v = (states[0].transpose(0, 1).contiguous() for states in (query, key, value))
+    options: dict[str, Any] = {"window_size": (reach, 0 if causal else reach)}
+    # PyTorch 2.11 has no such argument: its kernel takes grouped heads unasked
+    if takes_argument(varlen_attn, "enable_gqa"):
+        options["enable_gqa"] = query.shape[1] != key.shape[1]
     found = varlen_attn(
-        q,
-        k,
-        v,
-        layout.bounds,
-        layout.bounds,
-        longest,
-        longest,
-        scale=scaling,
-        window_size=(reach, 0 if causal else reach),
-        enable_gqa=query.shape[1] != key.shape[1],
+        q, k, v, layout.bounds, layout.bounds, longest, longest, scale=scaling, **options
     )
     return cast(torch.Tensor, found)[None]
