@@ -11,7 +11,7 @@ from dear.digests import Changes, Input, Inputs
 from dear.errors import DearError
 from dear.recipes import Recipe
 from dear.train.checkpoints import finished_inputs
-from dear.train.inputs import changes, data_inputs, inputs_of, is_of_data
+from dear.train.inputs import changes, data_inputs, inputs_of, is_of_data, opened_collections
 from dear.train.lists import exact_inputs as exact_lists
 from dear.train.lists import load_lists
 from dear.train.pointwise import exact_inputs, needs_teacher, read_dev, read_examples
@@ -32,7 +32,8 @@ def changes_since(recipe: Recipe, folder: Path, *, opened: Opened | None = None)
     if there is None:
         return None
     try:
-        data = data_inputs(recipe, with_labels=_reads_labels(recipe), opened=opened)
+        collections = opened_collections(recipe, opened)
+        data = data_inputs(recipe, collections, with_labels=_reads_labels(recipe))
         found = changes(there, inputs_of(recipe, data, {}))
     except DearError as error:
         logger.warning("%s: its inputs cannot be compared: %s", folder, error)
@@ -42,7 +43,7 @@ def changes_since(recipe: Recipe, folder: Path, *, opened: Opened | None = None)
     if not is_of_data(found):
         return found
     try:
-        return changes(there, inputs_of(recipe, data, _exact(recipe, opened)))
+        return changes(there, inputs_of(recipe, data, _exact(recipe, collections)))
     except DearError as error:  # labels of other texts, for one
         logger.warning("%s", error)
         return found
@@ -52,7 +53,7 @@ def _reads_labels(recipe: Recipe) -> bool:
     return recipe.kind in ("pointwise", "biencoder") and needs_teacher(recipe)
 
 
-def _exact(recipe: Recipe, opened: Opened | None) -> dict[str, Input]:
+def _exact(recipe: Recipe, opened: Opened) -> dict[str, Input]:
     if recipe.kind in ("pointwise", "biencoder"):
         return exact_inputs(read_examples(recipe, opened), read_dev(recipe, opened))
     examples = load_lists([path for source in recipe.data for path in source.lists])

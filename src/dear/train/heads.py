@@ -66,7 +66,7 @@ def train_heads(
     list that fits; a model whose attention cannot be read), DataError (the data).
     """
     asked = recipe.heads
-    data = data_inputs(recipe) if examples is None and held_out is None else {}
+    data = data_inputs(recipe, {}) if examples is None and held_out is None else {}
     if examples is None:
         examples = load_lists([path for source in recipe.data for path in source.lists])
     if held_out is None:

@@ -31,18 +31,23 @@ BY_KIND = ("texts", "judgements", "run", "labels", "rows", "lists", "held out", 
 Opened = Mapping[str, Collection]
 
 
+def opened_collections(recipe: Recipe, given: Opened | None = None) -> dict[str, Collection]:
+    """Every collection that a recipe names, opened once: what is read of it stays in it."""
+    names = [source.collection for source in recipe.data if source.collection]
+    names += [recipe.dev.collection] if recipe.dev is not None else []
+    return {name: (given or {}).get(name) or open_collection(name) for name in names}
+
+
 def inputs_of(recipe: Recipe, data: Mapping[str, Input], exact: Mapping[str, Input]) -> Inputs:
     """Everything. data: by kind, as `data_inputs` has it.  exact: keys are those of EXACT."""
     made_of = {"recipe": Input.of_values(recipe.to_dict(), recipe.name)}
     return Inputs({**made_of, **base_inputs(recipe.model.base), **data, **exact})
 
 
-def data_inputs(
-    recipe: Recipe, *, with_labels: bool = True, opened: Opened | None = None
-) -> dict[str, Input]:
+def data_inputs(recipe: Recipe, opened: Opened, *, with_labels: bool = True) -> dict[str, Input]:
     """The data that a recipe names, by kind.
 
-    with_labels: whether labels are read.  opened: collections that are open already, by name.
+    opened: as `opened_collections` gives them.  with_labels: whether labels are read.
     """
     found: dict[str, list[Input]] = {}
 
@@ -55,7 +60,7 @@ def data_inputs(
         elif source.rows:
             _add_rows(source, add)
         else:
-            _add_collection(_open(source.collection, opened), source, add)
+            _add_collection(opened[source.collection], source, add)
         if with_labels or recipe.groups.min_margin is not None:
             for folder in source.labels:
                 add("labels", labels_input(Path(folder)))
@@ -64,7 +69,7 @@ def data_inputs(
             add("held out", Input(lines_digest(texts), ", ".join(source.exclude)))
     if recipe.dev is not None:
         dev = recipe.dev
-        collection, parts = _open(dev.collection, opened), {}
+        collection, parts = opened[dev.collection], {}
 
         def keep(kind: str, one: Input) -> None:
             parts[kind] = one
@@ -158,10 +163,6 @@ def _add_collection(collection: Collection, source: DataRecipe, add: Any) -> Non
         add("run", run_input(path, source.run))
     else:
         add("run", run_input(collection.run(source.run, source.split), source.run))
-
-
-def _open(name: str, opened: Opened | None) -> Collection:
-    return (opened or {}).get(name) or open_collection(name)
 
 
 def _files(names: Sequence[str]) -> Input:

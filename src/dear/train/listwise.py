@@ -122,7 +122,7 @@ def _train_lists(
 ) -> TrainedLists:
     contract, reads = list_contract_of(recipe), _reads(recipe.listwise.loss)
     head = _head(recipe, contract)
-    data = data_inputs(recipe) if examples is None and held_out is None else {}
+    data = data_inputs(recipe, {}) if examples is None and held_out is None else {}
     if examples is None:
         examples = load_lists([path for source in recipe.data for path in source.lists])
     if held_out is None:

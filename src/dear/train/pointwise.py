@@ -36,7 +36,7 @@ from dear.train.biencoder import (
 )
 from dear.train.checkpoints import finish
 from dear.train.examples import Example, fingerprint, load_examples, open_run, totals_of
-from dear.train.inputs import data_inputs, dev_input, inputs_of
+from dear.train.inputs import data_inputs, dev_input, inputs_of, opened_collections
 from dear.train.processes import (
     claimed_together,
     joined,
@@ -135,7 +135,8 @@ def _train(
         raise ConfigError("dev is for pointwise models; leave it out for a biencoder")
     objective = contrastive_objective(recipe) if biencoder else objective_of(recipe.loss)
     if examples is None:
-        inputs = data_inputs(recipe, with_labels=objective.needs_teacher, opened=collections)
+        collections = opened_collections(recipe, collections)
+        inputs = data_inputs(recipe, collections, with_labels=objective.needs_teacher)
         examples = read_examples(recipe, collections)
     _require_targets(examples, objective)
     dev = read_dev(recipe, collections)
