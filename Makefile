@@ -17,7 +17,8 @@ PYTEST_ARGS ?=
 .PHONY: help demo test format-check lint types layers pytest format install install-demo clean
 
 help:
-	@echo 'make demo     distil a reranker on pydocs into runs/pydocs (no network but for pip)'
+	@echo 'make demo     distil a reranker on pydocs into runs/pydocs (no network but for pip),'
+	@echo '              by the recipe that fits this machine'
 	@echo 'make test     ruff, mypy, import-linter and pytest, as CI runs them'
 	@echo 'make format   let ruff format the code and mend what it can'
 	@echo 'make install  the development environment in $(VENV)'
@@ -25,7 +26,7 @@ help:
 	@echo 'PYTHON=python3.12 chooses the interpreter (3.11 or later)'
 
 demo: install-demo
-	$(BIN)/dear distill pydocs --output runs/pydocs
+	$(BIN)/dear distill pydocs --recipe auto --output runs/pydocs
 
 test: format-check lint types layers pytest
 

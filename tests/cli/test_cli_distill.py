@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from command_line import dear, good
 
-from dear.cli.distill import _worth
+from dear.cli.distill import labels_worth
 from dear.distill import LabelsWorth
 
 
@@ -71,7 +71,7 @@ def test_auto_says_which_recipe_and_why(printed: tuple[str, str, str]) -> None:
 def test_the_verdict_follows_from_p(difference: float, p: float, verdict: str) -> None:
     interval = (difference - 0.02, difference + 0.02)
     worth = LabelsWorth(difference=difference, interval=interval, p=p, start="minilm-l6")
-    said = _worth(worth, 300)
+    said = labels_worth(worth, 300)
     assert said.startswith(f"The labels alone {verdict} (95 % interval {interval[0]:+.4f} to ")
     assert f"p {p})" in said
     assert "started from minilm-l6" in said

@@ -82,7 +82,7 @@ def _watch(what: str, unit: str) -> Iterator[Report]:
 
 def _show_untrained(found: Untrained) -> None:
     print(f"\n{found.collection}: what needs no training, {_tested(found)}\n")
-    _table(found.rows, judged=True)
+    show_rows(found.rows, judged=True)
     if not quiet.get():
         print(f"\nzero-shot: {found.zero_shot}, as it comes. {_HOW_TESTED}\n")
     sys.stdout.flush()  # the rest takes minutes
@@ -91,7 +91,7 @@ def _show_untrained(found: Untrained) -> None:
 def _show(found: Distilled) -> None:
     print(f"\n{found.collection}: {_tested(found)}\n")
     judged = any(row.difference is not None for row in found.rows)
-    _table(found.rows, judged=judged)
+    show_rows(found.rows, judged=judged)
     if quiet.get():
         return
     print()
@@ -100,7 +100,7 @@ def _show(found: Distilled) -> None:
     else:
         print(_HOW_TESTED)
     if found.labels_worth is not None:
-        print(_worth(found.labels_worth, found.queries))
+        print(labels_worth(found.labels_worth, found.queries))
     print(f"All stages: {duration(sum(found.stage_seconds.values()))}.")
     if found.glimpse is not None:
         _show_glimpse(found.glimpse)
@@ -115,7 +115,7 @@ def _tested(found: Untrained | Distilled) -> str:
     return f"{found.queries:,} test queries, best {found.top_k} reranked"
 
 
-def _worth(found: LabelsWorth, queries: int) -> str:
+def labels_worth(found: LabelsWorth, queries: int) -> str:
     """What the labels alone were worth, and between what and what that is the difference."""
     low, high = found.interval
     if found.p >= SIGNIFICANT:
@@ -131,7 +131,7 @@ def _worth(found: LabelsWorth, queries: int) -> str:
     )
 
 
-def _table(found: Sequence[Row], *, judged: bool) -> None:
+def show_rows(found: Sequence[Row], *, judged: bool) -> None:
     headers = ["system", "nDCG@10" if judged else "agreement"]
     headers += ["95 % interval", "gain", "p"] if judged else []
     headers += ["parameters", "pairs/s"]
