@@ -31,7 +31,8 @@ ONLY ?=
   install install-demo install-oldest clean
 
 help:
-	@echo 'make demo     distil a reranker on pydocs into runs/pydocs (no network but for pip)'
+	@echo 'make demo     distil a reranker on pydocs into runs/pydocs (no network but for pip),'
+	@echo '              by the recipe that fits this machine'
 	@echo 'make test     ruff, mypy, import-linter and pytest; .ci/run runs it and a little more'
 	@echo 'make proof    every benchmark whose results are in benchmarks/results: hours; it goes on'
 	@echo '              where it was stopped; ONLY=demo,plan chooses, LIST=1 only says what would run'
@@ -41,7 +42,7 @@ help:
 	@echo 'PYTHON=python3.12 chooses the interpreter (3.11 or later)'
 
 demo: install-demo
-	$(BIN)/dear distill pydocs --output runs/pydocs
+	$(BIN)/dear distill pydocs --recipe auto --output runs/pydocs
 
 test: format-check lint types layers pytest
 

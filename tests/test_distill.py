@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import signal
@@ -16,19 +17,33 @@ import torch
 from safetensors.torch import load_file
 
 import dear.train.pointwise
+from dear.artifacts import read_json
 from dear.data.catalogue import COLLECTIONS
 from dear.data.collections import Collection
 from dear.data.example_table import Example
 from dear.data.formats import read_run
 from dear.data.labels import read_labels, z_scores
-from dear.distill import CONTROL, FIRST, STUDENT, TEACHER, Distilled, _glimpse, agreement, distill
+from dear.distill import (
+    CONTROL,
+    FIRST,
+    NO_LABELS,
+    STUDENT,
+    TEACHER,
+    ZERO_SHOT,
+    ZERO_SHOT_FUSED,
+    Distilled,
+    Untrained,
+    _glimpse,
+    agreement,
+    distill,
+)
 from dear.errors import ConfigError, DataError
-from dear.evaluate.compare import compare_all
 from dear.evaluate.metrics import evaluate
+from dear.evaluate.paired import holm, paired_randomisation
 from dear.rank.fusion import fuse_runs
 from dear.rank.reranker import Reranker
 from dear.recipes import DistillRecipe, LossRecipe, Recipe, load_distill_recipe
-from dear.records import Passage, Query, Ranking
+from dear.records import Passage, Query, Ranking, Run
 from dear.train.pointwise import Trained
 from tiny_training import save_bert
 
@@ -79,34 +94,57 @@ def collection(judged: tuple[str, ...] = ("train", "test")) -> Collection:
     return Collection.from_parts("tiny", corpus, queries, {name: splits[name] for name in judged})
 
 
-def test_a_judged_collection_gives_four_rows_that_its_own_runs_confirm(
+def ranked(folder: Path) -> dict[str, Run]:
+    """The systems of a judged collection whose teacher was trained, from their files."""
+    first = read_run(folder / "first-stage" / "test.trec")
+
+    def of(name: str) -> Run:
+        return read_run(folder / "ranked" / f"{name}.trec")
+
+    return {
+        FIRST: first,
+        ZERO_SHOT: of("zero-shot"),
+        ZERO_SHOT_FUSED: fuse_runs(of("zero-shot"), first, 0.3),
+        TEACHER: fuse_runs(of("teacher"), first, 0.3),
+        STUDENT: of("student"),
+        CONTROL: of(NO_LABELS),
+    }
+
+
+def by_query(run: Run) -> list[float]:
+    """nDCG@10 of each test query, in the order of their ids."""
+    judgements = collection().judgements("test")
+    found = evaluate(run, {q: judgements[q] for q in sorted(run)}, ("nDCG@10",))
+    return [found.per_query["nDCG@10"][q] for q in sorted(run)]
+
+
+def corrected(systems: dict[str, list[float]]) -> dict[tuple[str, str], float]:
+    """p of every pair of systems: paired randomisation, corrected over all of them."""
+    pairs = list(itertools.combinations(systems, 2))
+    found = [paired_randomisation(systems[a], systems[b]) for a, b in pairs]
+    return dict(zip(pairs, holm(found), strict=True))
+
+
+def test_a_judged_collection_gives_rows_that_its_own_runs_confirm(
     recipe: DistillRecipe, tmp_path: Path
 ) -> None:
-    tiny_collection = collection()
-    found = distill(tiny_collection, recipe, tmp_path / "d")
-    assert [row.system for row in found.rows] == [FIRST, TEACHER, STUDENT, CONTROL]
-    judgements = tiny_collection.judgements("test")
-    files = ("first-stage/test", "ranked/teacher", "ranked/student", "ranked/control")
-    runs = [read_run(tmp_path / "d" / f"{file}.trec") for file in files]
-    # as the student knew it
-    runs[1] = fuse_runs(runs[1], runs[0], recipe.teacher.first_stage)
-    measured = {}
-    for row, run in zip(found.rows, runs, strict=True):
-        measured[row.system] = evaluate(run, {q: judgements[q] for q in run}, ("nDCG@10",))
-        assert row.score == pytest.approx(measured[row.system].means["nDCG@10"])
-    # corrected over all pairs
-    corrected = {(c.a, c.b): c.holm_randomisation for c in compare_all(measured, "nDCG@10")}
-    assert (found.rows[0].difference, found.rows[0].p) == (None, None)
-    assert [row.difference for row in found.rows[1:]] == pytest.approx(
-        [row.score - found.rows[0].score for row in found.rows[1:]]
-    )
-    assert [row.p for row in found.rows[1:]] == [
-        corrected[FIRST, row.system] for row in found.rows[1:]
-    ]
-    assert found.versus_control is not None
-    difference, p = found.versus_control
-    assert difference == pytest.approx(found.rows[2].score - found.rows[3].score)
-    assert p == corrected[STUDENT, CONTROL]
+    found = distill(collection(), recipe, tmp_path / "d")
+    systems = {name: by_query(run) for name, run in ranked(tmp_path / "d").items()}
+    means = {name: sum(values) / len(values) for name, values in systems.items()}
+    p = corrected(systems)
+    assert [row.system for row in found.rows] == list(systems)
+    for row in found.rows:
+        assert row.score == pytest.approx(means[row.system])
+        if row.system != FIRST:
+            assert row.difference == pytest.approx(means[row.system] - means[FIRST])
+            assert row.p == pytest.approx(p[FIRST, row.system])
+            assert row.parameters
+    assert [row.seconds is not None for row in found.rows] == [False] * 3 + [True] * 3
+    worth = found.labels_worth
+    assert worth is not None
+    assert worth.difference == pytest.approx(means[STUDENT] - means[CONTROL])
+    assert worth.p == pytest.approx(p[STUDENT, CONTROL])
+    assert worth.interval[0] <= worth.difference <= worth.interval[1]
     assert found.queries == 10
     assert found.glimpse is not None
     assert len(found.glimpse.after) == 3
@@ -133,6 +171,44 @@ def test_the_example_shows_what_its_collection_calls_relevant() -> None:
         assert found.relevant_before == (False, False, relevant[1])
 
 
+def test_the_first_table_comes_before_any_training_and_again_from_what_is_there(
+    recipe: DistillRecipe, tmp_path: Path
+) -> None:
+    told: list[str] = []
+    tables: list[Untrained] = []
+
+    def first(found: Untrained) -> None:
+        told.append("first table")
+        tables.append(found)
+
+    for _ in range(2):
+        found = distill(collection(), recipe, tmp_path / "d", note=told.append, first=first)
+        assert found.untrained == tables[-1]
+        at = told.index("first table")
+        stages = [line.partition(":")[0] for line in told[1:at]]
+        assert stages == ["retrieve test", "rank zero-shot"]
+        assert not any("train teacher" in line for line in told[:at])
+        told.clear()
+    assert tables[0] == tables[1]
+    systems = {name: by_query(run) for name, run in ranked(tmp_path / "d").items()}
+    systems = {name: systems[name] for name in (FIRST, ZERO_SHOT, ZERO_SHOT_FUSED)}
+    p = corrected(systems)
+    assert [row.system for row in tables[0].rows] == list(systems)
+    for row in tables[0].rows:
+        assert row.score == pytest.approx(sum(systems[row.system]) / len(systems[row.system]))
+        assert row.seconds is None
+        assert row.p == (None if row.system == FIRST else pytest.approx(p[FIRST, row.system]))
+    written = read_json(tmp_path / "d" / "results.json")["untrained"]
+    assert [row["score"] for row in written["rows"]] == [row.score for row in tables[0].rows]
+
+
+def test_without_the_first_stage_in_the_ensemble_there_is_no_row_for_it(
+    base: str, tmp_path: Path
+) -> None:
+    found = distill(collection(), tiny(base, "teacher.first_stage=0"), tmp_path / "d")
+    assert [row.system for row in found.rows] == [FIRST, ZERO_SHOT, TEACHER, STUDENT, CONTROL]
+
+
 def test_the_student_is_a_checkpoint_that_ranks(recipe: DistillRecipe, tmp_path: Path) -> None:
     tiny_collection = collection()
     distill(tiny_collection, recipe, tmp_path / "d")
@@ -149,7 +225,7 @@ def test_what_is_done_is_not_done_again(recipe: DistillRecipe, tmp_path: Path) -
     weights = (tmp_path / "d" / "student" / "model.safetensors").stat().st_mtime_ns
     notes: list[str] = []
     second = distill(collection(), recipe, tmp_path / "d", note=notes.append)
-    assert sum("kept" in note for note in notes) == 9
+    assert sum("kept" in note for note in notes) == 10
     assert (tmp_path / "d" / "student" / "model.safetensors").stat().st_mtime_ns == weights
     assert second.rows == first.rows
 
@@ -163,7 +239,7 @@ def test_a_damaged_output_is_made_again_and_the_rest_kept(
     notes: list[str] = []
     second = distill(collection(), recipe, tmp_path / "d", note=notes.append)
     assert [n for n in notes if n.startswith("rank student")] != ["rank student: done before, kept"]
-    assert sum("kept" in note for note in notes) == 8
+    assert sum("kept" in note for note in notes) == 9
     assert [row.score for row in second.rows] == [row.score for row in first.rows]
 
 
@@ -176,10 +252,14 @@ def test_another_recipe_is_refused(base: str, tmp_path: Path) -> None:
 def test_without_judgements_the_teacher_is_read_as_it_comes_and_agreement_reported(
     recipe: DistillRecipe, tmp_path: Path
 ) -> None:
-    found = distill(collection(judged=()), recipe, tmp_path / "d")
+    told: list[Untrained] = []
+    found = distill(collection(judged=()), recipe, tmp_path / "d", first=told.append)
     assert [row.system for row in found.rows] == [FIRST, STUDENT]
+    assert not told
+    assert found.untrained is None
+    assert found.labels_worth is None
     assert not (tmp_path / "d" / "teacher").exists()
-    assert not (tmp_path / "d" / "control").exists()
+    assert not (tmp_path / "d" / NO_LABELS).exists()
     assert found.glimpse is None
     teacher = read_run(tmp_path / "d" / "ranked" / "teacher.trec")
     assert all(-1 <= row.score <= 1 for row in found.rows)
@@ -187,26 +267,69 @@ def test_without_judgements_the_teacher_is_read_as_it_comes_and_agreement_report
 
 
 def test_test_judgements_alone_are_used_for_testing(recipe: DistillRecipe, tmp_path: Path) -> None:
-    found = distill(collection(judged=("test",)), recipe, tmp_path / "d")
-    assert [row.system for row in found.rows] == [FIRST, TEACHER, STUDENT]
+    notes: list[str] = []
+    found = distill(collection(judged=("test",)), recipe, tmp_path / "d", note=notes.append)
+    assert [row.system for row in found.rows] == [FIRST, ZERO_SHOT, TEACHER, STUDENT]
     assert found.rows[0].difference is None
     assert found.rows[1].difference is not None
+    assert found.rows[1].parameters == found.rows[2].parameters is not None
+    # the teacher needs no training, so that the first table holds it, and it ranks once
+    assert found.untrained is not None
+    assert [row.system for row in found.untrained.rows] == [FIRST, ZERO_SHOT, TEACHER]
+    ranking = [note.partition(":")[0] for note in notes if note.startswith("rank ")]
+    assert ranking == ["rank teacher", "rank student"]
 
 
-def test_the_student_may_start_from_the_teacher_and_the_control_never_does(
-    base: str, tmp_path: Path
+def test_judgements_for_training_alone_train_a_teacher_and_leave_agreement(
+    recipe: DistillRecipe, tmp_path: Path
 ) -> None:
-    recipe = tiny(base, "student.from_teacher=true", "student.train.learning_rate=1e-12")
+    found = distill(collection(judged=("train",)), recipe, tmp_path / "d")
+    assert [row.system for row in found.rows] == [FIRST, STUDENT, CONTROL]
+    assert found.untrained is None
+    assert found.labels_worth is None
+    assert not (tmp_path / "d" / "ranked" / "zero-shot.trec").exists()
+
+
+def words_of(folder: Path | str) -> torch.Tensor:
+    """The embeddings of words in a model's folder."""
+    weights = load_file(Path(folder) / "model.safetensors")
+    name = "embeddings.word_embeddings.weight"
+    return next(value for key, value in weights.items() if key.endswith(name))
+
+
+@pytest.mark.parametrize("from_teacher", [True, False])
+def test_student_and_control_start_alike(base: str, tmp_path: Path, from_teacher: bool) -> None:
+    recipe = tiny(
+        base,
+        f"student.from_teacher={str(from_teacher).lower()}",
+        "student.train.learning_rate=1e-12",
+    )
+    found = distill(collection(), recipe, tmp_path / "d")
+    start = tmp_path / "d/teacher" if from_teacher else base
+    for name in ("student", NO_LABELS):
+        torch.testing.assert_close(words_of(tmp_path / "d" / name), words_of(start))
+    assert not torch.equal(words_of(tmp_path / "d/teacher"), words_of(base))
+    assert found.labels_worth is not None
+    assert found.labels_worth.start == ("teacher" if from_teacher else base)
+
+
+def test_the_control_of_an_older_distillation_is_not_taken(
+    recipe: DistillRecipe, tmp_path: Path
+) -> None:
+    """It was called control, and started from the base, whatever the student started from."""
     distill(collection(), recipe, tmp_path / "d")
-
-    def words(folder: Path | str) -> torch.Tensor:
-        name = "embeddings.word_embeddings.weight"
-        weights = load_file(Path(folder) / "model.safetensors")
-        return next(value for key, value in weights.items() if key.endswith(name))
-
-    torch.testing.assert_close(words(tmp_path / "d/student"), words(tmp_path / "d/teacher"))
-    torch.testing.assert_close(words(tmp_path / "d/control"), words(base))
-    assert not torch.equal(words(tmp_path / "d/student"), words(base))
+    folder = tmp_path / "d"
+    for old, new in (
+        (folder / NO_LABELS, folder / "control"),
+        (folder / f"ranked/{NO_LABELS}.trec", folder / "ranked/control.trec"),
+        (folder / f"stages/train-{NO_LABELS}.json", folder / "stages/train-control.json"),
+        (folder / f"stages/rank-{NO_LABELS}.json", folder / "stages/rank-control.json"),
+    ):
+        old.rename(new)
+    notes: list[str] = []
+    distill(collection(), recipe, folder, note=notes.append)
+    done = [note.partition(":")[0] for note in notes[1:] if "kept" not in note]
+    assert done == [f"train {NO_LABELS}", f"rank {NO_LABELS}"]
 
 
 def test_the_student_learns_the_teachers_scores_times_the_scale(
@@ -318,8 +441,6 @@ def test_killed_in_between_it_goes_on_to_the_same_numbers(
 
 
 def test_the_results_are_written(recipe: DistillRecipe, tmp_path: Path) -> None:
-    from dear.artifacts import read_json
-
     found: Distilled = distill(collection(), recipe, tmp_path / "d")
     written = read_json(tmp_path / "d" / "results.json")
     assert [row["score"] for row in written["rows"]] == [row.score for row in found.rows]

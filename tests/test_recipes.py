@@ -14,8 +14,11 @@ from hypothesis import strategies as st
 from dear.errors import ConfigError, DataError
 from dear.recipes import (
     DISTILL,
+    LONG,
+    SHORT,
     DistillRecipe,
     Recipe,
+    fitting_recipe,
     load_distill_recipe,
     load_recipe,
     parse_recipe,
@@ -372,6 +375,34 @@ def test_a_recipe_that_ships_loads_and_says_what_it_is(name: str) -> None:
     recipe: Recipe | DistillRecipe = load(name)
     assert recipe.name
     assert recipe.description
+
+
+@pytest.mark.parametrize(
+    ("cores", "bfloat16", "gpu", "name"),
+    [
+        (2, False, False, SHORT),
+        (2, True, False, SHORT),
+        (3, True, False, SHORT),
+        (4, True, False, LONG),
+        (4, False, False, SHORT),
+        (7, False, False, SHORT),
+        (8, False, False, LONG),
+        (1, False, True, LONG),
+    ],
+)
+def test_the_recipe_that_fits_follows_from_the_hardware(
+    cores: int, bfloat16: bool, gpu: bool, name: str
+) -> None:
+    assert fitting_recipe(cores, bfloat16=bfloat16, gpu=gpu) == name
+
+
+def test_the_recipes_of_the_demo_differ_in_size_alone() -> None:
+    short, long = load_distill_recipe(SHORT), load_distill_recipe(LONG)
+    assert short.student.train.learning_rate == long.student.train.learning_rate
+    assert short.control
+    assert long.control
+    assert short.student.from_teacher == long.student.from_teacher
+    assert short.teacher.zero_shot == long.teacher.zero_shot
 
 
 def test_a_distill_recipe_is_strict_and_goes_without_its_folders_name() -> None:

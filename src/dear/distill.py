@@ -33,7 +33,18 @@ if TYPE_CHECKING:
     from dear.models.opening import PairModel
 
 MEASURE = "nDCG@10"
-FIRST, TEACHER, STUDENT, CONTROL = "first stage", "teacher", "student", "student, no teacher"
+FIRST, TEACHER, STUDENT, CONTROL = "first stage", "teacher", "student", "student, no labels"
+ZERO_SHOT, ZERO_SHOT_FUSED = "zero-shot", "zero-shot + first stage"
+NO_LABELS = "student-no-labels"
+"""The control's checkpoint, run and stages. It is not called `control`, as older ones were that
+started from other weights than the student: those must not be taken for this one."""
+_STAGE_OF = {
+    ZERO_SHOT: "zero-shot",
+    ZERO_SHOT_FUSED: "zero-shot",
+    TEACHER: "teacher",
+    STUDENT: "student",
+    CONTROL: NO_LABELS,
+}
 PLAN = "distillation.json"
 RESULTS = "results.json"
 PLOT = "results.svg"
@@ -47,11 +58,11 @@ Watch = Callable[[str, str], AbstractContextManager[Report]]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Row:
-    """One system of the final table.
+    """One system of a table.
 
     score: mean nDCG@10, or, where nothing is judged, agreement with the teacher (mean Kendall's
         tau).  difference, p: against the first stage; p is of the paired randomisation test,
-        Holm-corrected over all pairs of systems; None where there is none.
+        Holm-corrected over all pairs of the table's systems; None where there is none.
     pairs_per_s: while ranking the test queries, reading of texts included.
     seconds: that its training took.
     """
@@ -78,16 +89,50 @@ class Glimpse:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Untrained:
+    """The first table: what the test queries get without any training.
+
+    zero_shot: the model that ranks as it comes, as `dear rank --model` names it.
+    """
+
+    collection: str
+    queries: int
+    top_k: int
+    measure: str
+    zero_shot: str
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LabelsWorth:
+    """Student minus control, which differ in the teacher's labels alone.
+
+    difference: in the table's measure, with the bootstrap's 95 % interval.  p: of the paired
+        randomisation test, Holm-corrected over all pairs of the final table's systems.
+    start: the weights that both started from, TEACHER or the name of a base.
+    """
+
+    difference: float
+    interval: tuple[float, float]
+    p: float
+    start: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Distilled:
-    """What `distill` found out. versus_control: difference of student and control, with p."""
+    """What `distill` found out.
+
+    untrained: None where no test query is judged.  labels_worth: None without a control.
+    """
 
     folder: Path
     collection: str
     queries: int
     top_k: int
     measure: str
+    untrained: Untrained | None
     rows: tuple[Row, ...]
-    versus_control: tuple[float, float] | None
+    labels_worth: LabelsWorth | None
     glimpse: Glimpse | None
     stage_seconds: Mapping[str, float]
 
@@ -109,6 +154,7 @@ def distill(
     *,
     watch: Watch | None = None,
     note: Callable[[str], None] | None = None,
+    first: Callable[[Untrained], None] | None = None,
 ) -> Distilled:
     """From a collection to a student in `folder/student`, and what it is worth.
 
@@ -116,8 +162,11 @@ def distill(
     without judgements for testing the result is agreement with the teacher on held-out queries.
     A killed run goes on where it stopped. Raises ConfigError where `folder` holds another
     distillation.
+
+    first: called with the first table before anything is trained, where test queries are judged.
     """
-    return _Distillation(collection, recipe, folder, watch or _unwatched, note or _silent).run()
+    made = _Distillation(collection, recipe, folder, watch or _unwatched, note or _silent)
+    return made.run(first or _silent)
 
 
 @contextlib.contextmanager
@@ -125,7 +174,7 @@ def _unwatched(_what: str, _unit: str) -> Iterator[Report]:
     yield lambda _done, _total: None
 
 
-def _silent(_text: str) -> None:
+def _silent(_found: object) -> None:
     return None
 
 
@@ -147,7 +196,7 @@ class _Distillation:
         self._corpus: Input | None = None
         self._done_now = False
 
-    def run(self) -> Distilled:
+    def run(self, first: Callable[[Untrained], None]) -> Distilled:
         self._claim()
         split = _split(self.collection, self.recipe.test.queries)
         self.note(
@@ -157,19 +206,29 @@ class _Distillation:
             f"({'judged' if split.test_judgements else 'not judged'}), "
             f"{len(self.collection.corpus):,} passages"
         )
-        train_run = self._retrieve("train", split.train, self.recipe.depth)
+        judged = split.train_judgements is not None
+        trains_teacher = judged and self.recipe.teacher.model is not None
         test_run = self._retrieve("test", split.test, self.recipe.test.top_k)
-        teacher = self._teacher(split, train_run)
+        runs: dict[str, Run] = {FIRST: test_run}
+        untrained = None
+        if split.test_judgements is not None:
+            runs |= self._rank_zero_shot(test_run, is_teacher=not trains_teacher)
+            untrained = self._untrained(split.test_judgements, runs)
+            first(untrained)
+        train_run = self._retrieve("train", split.train, self.recipe.depth)
+        teacher = self._teacher(split) if trains_teacher else self.recipe.teacher.zero_shot
         labels = self._labels(split, train_run, teacher)
         self._student("student", split, labels)
-        has_control = self.recipe.control and split.train_judgements is not None
+        has_control = self.recipe.control and judged
         if has_control:
-            self._student("control", split, None)
-        runs = {FIRST: test_run, TEACHER: self._rank_with_teacher(test_run, teacher)}
+            self._student(NO_LABELS, split, None)
+        if TEACHER not in runs:
+            ranked = self._rank("teacher", test_run, teacher)
+            runs[TEACHER] = self._with_first_stage(ranked, test_run)
         runs[STUDENT] = self._rank("student", test_run)
         if has_control:
-            runs[CONTROL] = self._rank("control", test_run)
-        return self._report(split, runs)
+            runs[CONTROL] = self._rank(NO_LABELS, test_run)
+        return self._report(split, untrained, runs)
 
     # -- stages ----------------------------------------------------------------------------
 
@@ -200,11 +259,10 @@ class _Distillation:
         self._stage(f"retrieve {part}", inputs, work, path, _file_digest)
         return read_run(path)
 
-    def _teacher(self, split: _Split, run: Run) -> str:
-        """The teacher's name; trained first where there are judgements to train it with."""
+    def _teacher(self, split: _Split) -> str:
+        """The name of the teacher, which is trained here."""
         stage = self.recipe.teacher
-        if stage.model is None or split.train_judgements is None:
-            return stage.zero_shot
+        assert stage.model is not None
         recipe = Recipe(
             name=f"{self.recipe.name}-teacher",
             kind="biencoder",
@@ -279,7 +337,7 @@ class _Distillation:
         """The student, or, without labels, the same student trained on judgements alone."""
         stage = self.recipe.student
         loss, model = stage.loss, stage.model
-        if labels is not None and stage.from_teacher and (self.folder / "teacher").is_dir():
+        if self._starts_from_teacher():
             model = replace(model, base=str(self.folder / "teacher"))
         if labels is None:
             loss = LossRecipe(main=("ce",), alpha=0.0)
@@ -295,6 +353,10 @@ class _Distillation:
             data=(DataRecipe(collection=self.collection.name),),
         )
         self._train(name, recipe, split, stage.queries, labels)
+
+    def _starts_from_teacher(self) -> bool:
+        """Whether student and control start there: both do, so that they differ in labels alone."""
+        return self.recipe.student.from_teacher and (self.folder / "teacher").is_dir()
 
     def _train(
         self,
@@ -370,11 +432,23 @@ class _Distillation:
 
         self._stage(f"train {name}", inputs, work, path, checkpoint_digest)
 
-    def _rank_with_teacher(self, run: Run, teacher: str) -> Run:
-        """The teacher as the student knew it: with the first stage's score, if so declared."""
+    def _rank_zero_shot(self, run: Run, *, is_teacher: bool) -> dict[str, Run]:
+        """The zero-shot model's runs over `run`: alone, and with the first stage's score.
+
+        is_teacher: none is trained, so that the last of them is the teacher's.
+        """
+        name = "teacher" if is_teacher else _STAGE_OF[ZERO_SHOT]
+        found = {ZERO_SHOT: self._rank(name, run, self.recipe.teacher.zero_shot)}
+        if self.recipe.teacher.first_stage:
+            found[ZERO_SHOT_FUSED] = self._with_first_stage(found[ZERO_SHOT], run)
+        if is_teacher:
+            found[TEACHER] = found.popitem()[1]
+        return found
+
+    def _with_first_stage(self, ranked: Run, run: Run) -> Run:
+        """A teacher's run as the student knows it: with the first stage's score, if so declared."""
         from dear.rank.fusion import fuse_runs
 
-        ranked = self._rank("teacher", run, teacher)
         weight = self.recipe.teacher.first_stage
         return fuse_runs(ranked, run, weight) if weight else ranked
 
@@ -413,13 +487,26 @@ class _Distillation:
 
     # -- the end ---------------------------------------------------------------------------
 
-    def _report(self, split: _Split, runs: Mapping[str, Run]) -> Distilled:
+    def _untrained(self, judgements: Judgements, runs: Mapping[str, Run]) -> Untrained:
+        rows, _ = self._judged(judgements, runs)
+        return Untrained(
+            collection=self.collection.name,
+            queries=len(runs[FIRST]),
+            top_k=self.recipe.test.top_k,
+            measure=MEASURE,
+            zero_shot=self.recipe.teacher.zero_shot,
+            rows=tuple(rows),
+        )
+
+    def _report(
+        self, split: _Split, untrained: Untrained | None, runs: Mapping[str, Run]
+    ) -> Distilled:
         if split.test_judgements is not None:
-            rows, versus = self._judged(split.test_judgements, runs)
+            rows, worth = self._judged(split.test_judgements, runs)
             glimpse = _glimpse(self.collection, split.test_judgements, runs)
             measure = MEASURE
         else:
-            rows, versus, glimpse = self._agreement(runs), None, None
+            rows, worth, glimpse = self._agreement(runs), None, None
             measure = "agreement with the teacher (Kendall's tau)"
         found = Distilled(
             folder=self.folder,
@@ -427,12 +514,17 @@ class _Distillation:
             queries=len(runs[FIRST]),
             top_k=self.recipe.test.top_k,
             measure=measure,
+            untrained=untrained,
             rows=tuple(rows),
-            versus_control=versus,
+            labels_worth=worth,
             glimpse=glimpse,
             stage_seconds=dict(self.seconds),
         )
-        values = asdict(found) | {"folder": self.folder.name, "versions": versions()}
+        values = asdict(found) | {
+            "folder": self.folder.name,
+            "recipe": self.recipe.name,
+            "versions": versions(),
+        }
         values["inputs"] = Inputs(self._measured_with(split)).to_dict()
         write_json(self.folder / RESULTS, json.loads(json.dumps(values)))
         if split.test_judgements is not None:
@@ -442,31 +534,32 @@ class _Distillation:
 
     def _judged(
         self, judgements: Judgements, runs: Mapping[str, Run]
-    ) -> tuple[list[Row], tuple[float, float] | None]:
+    ) -> tuple[list[Row], LabelsWorth | None]:
         from dear.evaluate.compare import compare_all
         from dear.evaluate.metrics import evaluate
         from dear.evaluate.paired import bootstrap_interval
 
         found = {name: evaluate(run, judgements, (MEASURE,)) for name, run in runs.items()}
         pairs = {(c.a, c.b): c for c in compare_all(found, MEASURE)}
-        pairs |= {(b, a): c for (a, b), c in list(pairs.items())}
         rows = [
             self._row(
                 name,
                 evaluation.means[MEASURE],
                 bootstrap_interval(list(evaluation.per_query[MEASURE].values())),
                 evaluation.means[MEASURE] - found[FIRST].means[MEASURE],
-                None if name == FIRST else pairs[name, FIRST].holm_randomisation,
+                None if name == FIRST else pairs[FIRST, name].holm_randomisation,
             )
             for name, evaluation in found.items()
         ]
-        versus = None
-        if CONTROL in found:
-            versus = (
-                found[STUDENT].means[MEASURE] - found[CONTROL].means[MEASURE],
-                pairs[STUDENT, CONTROL].holm_randomisation,
-            )
-        return rows, versus
+        if CONTROL not in found:
+            return rows, None
+        compared = pairs[STUDENT, CONTROL]
+        return rows, LabelsWorth(
+            difference=compared.comparison.difference,
+            interval=compared.comparison.interval,
+            p=compared.holm_randomisation,
+            start=TEACHER if self._starts_from_teacher() else self.recipe.student.model.base,
+        )
 
     def _agreement(self, runs: Mapping[str, Run]) -> list[Row]:
         return [
@@ -483,8 +576,10 @@ class _Distillation:
         difference: float | None,
         p: float | None,
     ) -> Row:
-        name = {TEACHER: "teacher", STUDENT: "student", CONTROL: "control"}.get(system)
+        name = _STAGE_OF.get(system)
         ranked = self._note_of(f"rank {name}") if name else {}
+        if system == ZERO_SHOT and not ranked:  # it is the teacher
+            ranked = self._note_of("rank teacher")
         trained = self._note_of(f"train {name}") if name else {}
         return Row(
             system=system,

@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dear.cli.output import Align, duration, note, quiet, table
+from dear.cli.output import Align, count, duration, note, quiet, table
 from dear.cli.progress import progress
 from dear.cli.runs import check_folder
 
 if TYPE_CHECKING:
-    from dear.distill import Distilled, Glimpse, Report, Row
+    from dear.distill import Distilled, Glimpse, LabelsWorth, Report, Row, Untrained
+
+AUTO = "auto"
+"""In place of a recipe's name: the one that fits this machine."""
+SIGNIFICANT = 0.05
 
 
 def distill(
     collection: Annotated[str, typer.Argument(metavar="COLLECTION", help="A name or a folder.")],
     recipe: Annotated[
-        str, typer.Option("--recipe", metavar="NAME", help="A shipped recipe, or a TOML file.")
+        str,
+        typer.Option(
+            "--recipe",
+            metavar="NAME",
+            help="A shipped recipe, a TOML file, or auto: laptop where the processor is up to it, "
+            "quick elsewhere.",
+        ),
     ] = "laptop",
     output: Annotated[
         Path | None,
@@ -33,19 +44,34 @@ def distill(
 ) -> None:
     """The whole way: from a collection to a student.
 
-    Ends with a table that shows what the teacher was worth. Goes on where it was stopped.
+    A first table shows what needs no training, the last one what the training was worth, and what
+    the teacher's labels alone. Goes on where it was stopped.
     """
     from dear.data.collections import open_collection
     from dear.distill import distill as run
     from dear.recipes import load_distill_recipe
 
-    wanted = load_distill_recipe(recipe, changes or ())
+    wanted = load_distill_recipe(_fitting() if recipe == AUTO else recipe, changes or ())
     opened = open_collection(collection)
     folder = output or Path("runs") / opened.name
     check_folder(folder)
     note(f"{opened.name} → {folder}")
-    found = run(opened, wanted, folder, watch=_watch, note=note)
+    found = run(opened, wanted, folder, watch=_watch, note=note, first=_show_untrained)
     _show(found)
+
+
+def _fitting() -> str:
+    """The recipe that fits this machine, and a line that says which and why."""
+    from dear.models.hardware import cpu_has_bfloat16, pick_device, usable_cores
+    from dear.recipes import CORES_WITH, CORES_WITHOUT, LONG, SHORT, fitting_recipe
+
+    cores, bfloat16 = usable_cores(), cpu_has_bfloat16()
+    gpu = pick_device("auto").type != "cpu"
+    name = fitting_recipe(cores, bfloat16=bfloat16, gpu=gpu)
+    has = "a GPU" if gpu else f"{count(cores, 'core')} {'with' if bfloat16 else 'without'} bfloat16"
+    rule = f"{LONG} is for a GPU, or {CORES_WITH} cores with bfloat16, or {CORES_WITHOUT} without"
+    note(f"recipe {name}: this machine has {has} ({rule}; else {SHORT})")
+    return name
 
 
 @contextlib.contextmanager
@@ -54,30 +80,66 @@ def _watch(what: str, unit: str) -> Iterator[Report]:
         yield lambda done, total: report(done, total)
 
 
+def _show_untrained(found: Untrained) -> None:
+    print(f"\n{found.collection}: what needs no training, {_tested(found)}\n")
+    show_rows(found.rows, judged=True)
+    if not quiet.get():
+        print(f"\nzero-shot: {found.zero_shot}, as it comes. {_HOW_TESTED}\n")
+    sys.stdout.flush()  # the rest takes minutes
+
+
 def _show(found: Distilled) -> None:
-    print(f"\n{found.collection}: {found.queries:,} test queries, best {found.top_k} reranked\n")
+    print(f"\n{found.collection}: {_tested(found)}\n")
     judged = any(row.difference is not None for row in found.rows)
-    headers = ["system", "nDCG@10" if judged else "agreement"]
-    headers += ["95 % interval", "gain", "p"] if judged else []
-    headers += ["parameters", "pairs/s", "training"]
-    rows = [_cells(row, judged) for row in found.rows]
-    align: list[Align] = ["left"]
-    table(headers, rows, align=align + ["right"] * (len(headers) - 1))
+    show_rows(found.rows, judged=judged)
     if quiet.get():
         return
     print()
     if not judged:
         print(f"agreement: {found.measure}; nothing is judged here.")
     else:
-        print("gain and p against the first stage; p: paired randomisation, Holm-corrected.")
-    if found.versus_control is not None:
-        difference, p = found.versus_control
-        print(f"The teacher was worth {difference:+.4f} to the student (p {_p(p)}).")
+        print(_HOW_TESTED)
+    if found.labels_worth is not None:
+        print(labels_worth(found.labels_worth, found.queries))
     print(f"All stages: {duration(sum(found.stage_seconds.values()))}.")
     if found.glimpse is not None:
         _show_glimpse(found.glimpse)
     print(f"\nThe student is in {found.folder / 'student'}:")
     print(f'  dear rerank "your query" passages.txt --model {found.folder / "student"}')
+
+
+_HOW_TESTED = "gain and p against the first stage; p: paired randomisation, Holm-corrected."
+
+
+def _tested(found: Untrained | Distilled) -> str:
+    return f"{found.queries:,} test queries, best {found.top_k} reranked"
+
+
+def labels_worth(found: LabelsWorth, queries: int) -> str:
+    """What the labels alone were worth, and between what and what that is the difference."""
+    low, high = found.interval
+    if found.p >= SIGNIFICANT:
+        verdict = f"were worth nothing that {queries:,} queries can show"
+    else:
+        verdict = "were worth something" if found.difference > 0 else "did harm"
+    start = "the teacher's encoder" if found.start == "teacher" else found.start
+    return (
+        f"The labels alone {verdict}: {found.difference:+.4f} "
+        f"(95 % interval {low:+.4f} to {high:+.4f}, p {_p(found.p)}).\n"
+        f"Both students started from {start} and read the same queries, one with the teacher's "
+        "labels, the other with judgements alone."
+    )
+
+
+def show_rows(found: Sequence[Row], *, judged: bool) -> None:
+    headers = ["system", "nDCG@10" if judged else "agreement"]
+    headers += ["95 % interval", "gain", "p"] if judged else []
+    headers += ["parameters", "pairs/s"]
+    trained = any(row.seconds is not None for row in found)
+    headers += ["training"] if trained else []
+    rows = [_cells(row, judged)[: len(headers)] for row in found]
+    align: list[Align] = ["left"]
+    table(headers, rows, align=align + ["right"] * (len(headers) - 1))
 
 
 def _cells(row: Row, judged: bool) -> list[str]:
@@ -93,7 +155,8 @@ def _cells(row: Row, judged: bool) -> list[str]:
 
 
 def _p(p: float) -> str:
-    return "< 0.0001" if p < 0.0001 else f"{p:.4f}"
+    """Two digits: four decimals would round a p up, or down to a half of what it is."""
+    return "< 0.0001" if p < 0.0001 else f"{p:.2g}"
 
 
 def _show_glimpse(glimpse: Glimpse) -> None:

@@ -94,12 +94,24 @@ def has_bfloat16(device: torch.device) -> bool:
 
 
 def cpu_has_bfloat16() -> bool:
-    """True if this processor multiplies bfloat16 matrices natively (AVX-512 BF16, AMX)."""
+    """True if this processor multiplies bfloat16 matrices natively (AVX-512 BF16, AMX), and may.
+
+    oneDNN, which multiplies them, leaves instructions out that ONEDNN_MAX_CPU_ISA forbids.
+    """
     probes = (
         getattr(torch.cpu, name, None)
         for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     )
-    return any(probe is not None and probe() for probe in probes)
+    may = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
+    return any(probe is not None and probe() for probe in probes) and (may is None or may())
+
+
+def usable_cores() -> int:
+    """The processor cores that one process computes on: PyTorch's threads.
+
+    Their number follows the cores, the affinity mask and OMP_NUM_THREADS.
+    """
+    return torch.get_num_threads()
 
 
 def processor_name() -> str:

@@ -1,6 +1,16 @@
 """Recipes: what to train, on what, how. TOML in, frozen dataclasses out, unknown keys refused."""
 
-from dear.recipes.distilling import DistillRecipe, StudentStage, TeacherStage, TestStage
+from dear.recipes.distilling import (
+    CORES_WITH,
+    CORES_WITHOUT,
+    LONG,
+    SHORT,
+    DistillRecipe,
+    StudentStage,
+    TeacherStage,
+    TestStage,
+    fitting_recipe,
+)
 from dear.recipes.listwise import HeadsRecipe, ListLossRecipe, ListwiseRecipe
 from dear.recipes.reading import (
     DISTILL,
@@ -25,7 +35,11 @@ from dear.recipes.training import (
 )
 
 __all__ = [
+    "CORES_WITH",
+    "CORES_WITHOUT",
     "DISTILL",
+    "LONG",
+    "SHORT",
     "ContractRecipe",
     "DataRecipe",
     "DevRecipe",
@@ -44,6 +58,7 @@ __all__ = [
     "TermRecipe",
     "TestStage",
     "TrainRecipe",
+    "fitting_recipe",
     "load_distill_recipe",
     "load_recipe",
     "parse_recipe",

@@ -44,7 +44,7 @@ class StudentStage:
     """The student, and the queries that it is distilled on (None: all).
 
     from_teacher: start from the encoder of a teacher that was trained here, in place of
-        model.base. The control always starts from model.base: it knows nothing of the teacher.
+        model.base. The control does the same, so that the labels alone make the difference.
     """
 
     __pydantic_config__ = STRICT
@@ -71,7 +71,7 @@ class DistillRecipe:
     """The whole way from a collection to a student, for `dear distill`.
 
     depth: candidates of each training query that the first stage gives and the teacher labels.
-    control: also train the student without the teacher, to see what the teacher was worth.
+    control: also train the student without labels, from the same start, to see what they are worth.
     """
 
     __pydantic_config__ = STRICT
@@ -85,3 +85,18 @@ class DistillRecipe:
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
+
+
+SHORT, LONG = "quick", "laptop"
+"""The recipes of the demo; see `fitting_recipe`."""
+CORES_WITH, CORES_WITHOUT = 4, 8
+"""Cores, with bfloat16 and without, that walk LONG in about ten minutes (docs/results.md)."""
+
+
+def fitting_recipe(cores: int, *, bfloat16: bool, gpu: bool) -> str:
+    """LONG where this hardware walks it in about ten minutes, SHORT elsewhere.
+
+    Decided by what the machine has, not by how fast it just was, so that the same machine always
+    takes the same one.
+    """
+    return LONG if gpu or cores >= (CORES_WITH if bfloat16 else CORES_WITHOUT) else SHORT
