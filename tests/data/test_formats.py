@@ -928,7 +928,9 @@ REFUSED: list[tuple[Callable[[Path], None], str]] = [
     (lambda p: f.write_corpus(p, [NAMELESS]), "passage id ' ' is empty"),
     (lambda p: f.write_queries(p, [SILENT]), "query 'q' has no text"),
     (lambda p: f.write_queries(p, [Q, Q]), "query id 'q' appears twice"),
+    (lambda p: f.write_queries(p, [Query(id=" ", text="?")]), "query id ' ' is empty"),
     (lambda p: f.write_tevatron_corpus(p, [P, P]), "appears twice"),
+    (lambda p: f.write_tevatron_corpus(p, [NAMELESS]), "passage id ' ' is empty"),
     (lambda p: f.write_rankgpt(p, []), "nothing to write"),
     (lambda p: f.write_rankgpt(p, candidates(query=SILENT)), "has no text"),
     (lambda p: f.write_rank_llm(p, candidates(passage=NAMELESS)), "is empty"),
@@ -972,6 +974,69 @@ def test_refusals_keep_the_earlier_file(
         write(path)
     assert path.read_text() == "earlier"
     assert os.listdir(tmp_path) == ["file"]
+
+
+UNNAMED = Query(id=" ", text="?")
+
+
+def row(query: Query = Q, positive: Passage = P, negative: Passage = NAMELESS) -> f.TrainingRow:
+    return f.TrainingRow(query=query, positives=(positive,), negatives=(negative,))
+
+
+def by_ids(path: Path, rows: list[f.TrainingRow]) -> None:
+    f.write_tevatron_ids(
+        path,
+        [
+            f.TrainingIds(
+                query=r.query,
+                positive_ids=tuple(p.id for p in r.positives),
+                negative_ids=tuple(p.id for p in r.negatives),
+            )
+            for r in rows
+        ],
+    )
+
+
+OTHER = Passage(id="o", text="y")
+
+
+@pytest.mark.parametrize("write", [f.write_tevatron, f.write_tevatron_scored, by_ids])
+@pytest.mark.parametrize(
+    ("faulty", "problem"),
+    [
+        (row(UNNAMED, negative=OTHER), "id ' ' is empty"),
+        (row(SILENT, negative=OTHER), "query 'q' has no text"),
+        (row(positive=NAMELESS, negative=OTHER), "id ' ' is empty"),
+        (row(), "id ' ' is empty"),
+    ],
+    ids=["query id", "query", "positive", "negative"],
+)
+def test_no_row_is_written_that_no_reader_takes(
+    tmp_path: Path, write: Callable[..., None], faulty: f.TrainingRow, problem: str
+) -> None:
+    path = written(tmp_path, "earlier")
+    with pytest.raises(DataError, match=problem):
+        write(path, [row(negative=OTHER), faulty])
+    assert path.read_text() == "earlier"
+
+
+@pytest.mark.parametrize("write", [f.write_rankgpt, f.write_rank_llm, f.write_tevatron_rerank])
+@pytest.mark.parametrize(
+    ("faulty", "problem"),
+    [
+        (candidates(query=UNNAMED), "query id ' ' is empty"),
+        (candidates(query=SILENT), "query 'q' has no text"),
+        (candidates(passage=NAMELESS), "passage id ' ' is empty"),
+    ],
+    ids=["query id", "query", "passage"],
+)
+def test_no_candidates_are_written_that_no_reader_takes(
+    tmp_path: Path, write: Callable[..., None], faulty: list[Candidates], problem: str
+) -> None:
+    path = written(tmp_path, "earlier")
+    with pytest.raises(DataError, match=problem):
+        write(path, faulty)
+    assert path.read_text() == "earlier"
 
 
 def test_training_row_checks_itself() -> None:
