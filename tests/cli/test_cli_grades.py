@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from command_line import JUDGEMENTS, first_stage, good, read
 
-from dear.data.formats import write_qrels
+from dear.data.formats import write_qrels, write_run
 
 STRONG = 4
 """Queries of a split whose own passage has grade 2."""
@@ -31,7 +32,10 @@ def graded(mine: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def test_compare(graded: str, tmp_path: Path) -> None:
     words = ("compare", graded, "bm25", tmp_path / "other.trec", "--measure", "MRR@10")
-    good("rank", graded, "--run", "bm25", "--model", "biencoder:minilm-l6", "-o", words[3])
+    turned = {
+        q: replace(r, passage_ids=r.passage_ids[::-1]) for q, r in first_stage("test").items()
+    }
+    write_run(tmp_path / "other.trec", turned, "other")
     found = json.loads(good(*words, "--query", "sleep-otter", "--json"))
     (query,) = found["queries"]
     assert found["min_grade"] == 2

@@ -20,7 +20,6 @@ from command_line import (
     first_stage,
     good,
     read,
-    write_recipe,
     write_reranker,
 )
 from tiny_lists import save_language_model
@@ -83,10 +82,9 @@ def test_pairs(twice: Callable[[Command], None], reranker: Path) -> None:
     twice(command)
 
 
-@pytest.mark.parametrize("reading", ["constrained", "attention"])
-def test_lists(twice: Callable[[Command], None], lists: str, reading: str) -> None:
+def test_lists(twice: Callable[[Command], None], lists: str) -> None:
     def command(animals: Path, folder: Path) -> object:
-        words = ("rank", animals, "--run", "bm25", "--listwise", f"{lists}#{reading}")
+        words = ("rank", animals, "--run", "bm25", "--listwise", f"{lists}#attention")
         good(*words, "--window", 4, "--step", 2, "--top-k", 6, "-o", folder / "out.trec")
         return read_run(folder / "out.trec")
 
@@ -111,19 +109,6 @@ def test_labels(twice: Callable[[Command], None], reranker: Path) -> None:
         words = ("label", animals, "--run", "bm25", "--model", reranker, "--dtype", "float32")
         good(*words, "-o", folder / "labels")
         return read_labels(folder / "labels").scores
-
-    twice(command)
-
-
-def test_training(twice: Callable[[Command], None], reranker: Path) -> None:
-    def command(animals: Path, folder: Path) -> object:
-        labels = folder / "labels"
-        good("label", animals, "--run", "bm25", "--model", "first-stage", "-o", labels)
-        recipe = write_recipe(folder / "r.toml", base=reranker, collection=animals, labels=labels)
-        good("train", recipe, "-o", folder / "student", "--set", "train.log_steps=1")
-        metrics = read(folder / "student" / "dear_training.json")["metrics"]
-        assert metrics["loss_curve"]
-        return metrics["loss_curve"], metrics["dev_curve"]
 
     twice(command)
 

@@ -27,6 +27,7 @@ from dear.models.engines.early import Bar, EarlyEngine, EarlyExit, put_below
 from dear.models.engines.padded import PaddedEngine
 from dear.models.loading import ScoringModel, load_scoring_model
 from dear.models.scorer import Scorer
+from dear.rank import early
 from dear.rank.early import _observe, calibrate, rank_early
 from dear.records import Candidates, Passage, Query
 
@@ -217,6 +218,27 @@ def test_a_layer_that_holds_the_score_needs_no_margin(tmp_path: Path) -> None:
     scores, _ = engine.rank_scores(encoded)
     expected = full(scoring, encoded)
     assert set(np.argsort(-scores)[:TOP_K]) == set(np.argsort(-expected)[:TOP_K])
+
+
+@pytest.mark.parametrize(
+    ("replayed", "layer"),
+    [
+        ({1: (1.0, 0.5), 2: (0.9, 0.4)}, 2),
+        ({1: (0.9, 0.5), 2: (1.0, 0.5)}, 2),
+        ({1: (1.0, 0.5), 2: (0.9, 0.5)}, 1),
+    ],
+)
+def test_the_layer_saves_most_and_of_equals_keeps_most(
+    replayed: dict[int, tuple[float, float]],
+    layer: int,
+    tiny: Callable[[str], Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = load(tiny("bert"))
+    at = iter(replayed.values())
+    monkeypatch.setattr(early, "_replay", lambda *_: next(at))
+    found = calibrate(model, lists(model, 3, 10), top_k=TOP_K, keep=0.8, layers=[*replayed])
+    assert (found.layer, (found.recall, found.share)) == (layer, replayed[layer])
 
 
 def test_a_higher_keep_gives_a_wider_margin(tiny: Callable[[str], Path]) -> None:

@@ -94,6 +94,21 @@ def test_labels_are_scaled_and_ensembled(tiny: Collection, labels: str) -> None:
         assert b == pytest.approx([3 * x for x in a])
 
 
+def test_a_title_is_the_beginning_of_its_passage(tiny: Collection) -> None:
+    corpus = {}
+    for name, passage in tiny.corpus.items():
+        title, text = passage.text.split(" ", 1)
+        corpus[name] = replace(passage, title=title, text=text)
+    titled = Collection.from_parts("tiny", corpus, tiny.queries(), {})
+    titled.judgements = tiny.judgements  # type: ignore[method-assign]
+    titled.run = tiny.run  # type: ignore[method-assign]
+    found = [
+        load_examples([source()], SIX, seed=1, with_labels=False, collections={"tiny": one})
+        for one in (tiny, titled)
+    ]
+    assert found[0] == found[1] != []
+
+
 def test_two_collections_with_the_same_ids_do_not_mix(tiny: Collection) -> None:
     other = Collection.from_parts("other", tiny.corpus, tiny.queries(), {})
     other.judgements = lambda split: tiny.judgements("dev")  # type: ignore[method-assign]

@@ -302,7 +302,8 @@ def test_what_is_left_out_is_said(
 
 
 @pytest.mark.parametrize(
-    ("titles", "same"), [(("", ""), True), (("", "half"), True), (("One", "Another"), False)]
+    ("titles", "same"),
+    [(("", ""), True), (("", "half"), True), (("One", "ONE"), True), (("One", "Another"), False)],
 )
 def test_the_same_text_is_no_negative_in_a_run_either(
     tiny: Collection, titles: tuple[str, str], same: bool
