@@ -33,10 +33,7 @@ from dear.distill import (
     ZERO_SHOT_FUSED,
     Distilled,
     Untrained,
-    _Distillation,
     _glimpse,
-    _silent,
-    _unwatched,
     agreement,
     distill,
 )
@@ -151,35 +148,6 @@ def test_a_judged_collection_gives_rows_that_its_own_runs_confirm(
     assert found.queries == 10
     assert found.glimpse is not None
     assert len(found.glimpse.after) == 3
-
-
-def test_the_control_is_compared_by_a_corrected_p(recipe: DistillRecipe, tmp_path: Path) -> None:
-    """Six pairs of systems, and the student above its control for every query."""
-    queries = [f"q{i}" for i in range(8)]
-    judgements = {q: {"p0": 1} for q in queries}
-
-    def placed(*places: int) -> dict[str, Ranking]:
-        """The relevant passage at these places, the same ones over and over."""
-        run = {}
-        for i, q in enumerate(queries):
-            ids = ["p1", "p2", "p3"]
-            ids.insert(places[i % len(places)], "p0")
-            run[q] = Ranking.sorted(q, ids, [3, 2, 1, 0])
-        return run
-
-    runs = {
-        FIRST: placed(2, 1),
-        TEACHER: placed(1, 2),
-        STUDENT: placed(0),
-        CONTROL: placed(1, 3),
-    }
-    work = _Distillation(collection(), recipe, tmp_path, _unwatched, _silent)
-    rows, versus = work._judged(judgements, runs)
-    measured = {name: evaluate(run, judgements, ("nDCG@10",)) for name, run in runs.items()}
-    (pair,) = (c for c in compare_all(measured, "nDCG@10") if (c.a, c.b) == (STUDENT, CONTROL))
-    assert pair.comparison.p_randomisation < pair.holm_randomisation
-    assert versus == (pytest.approx(pair.comparison.difference), pair.holm_randomisation)
-    assert [row.system for row in rows] == list(runs)
 
 
 def test_the_example_shows_what_its_collection_calls_relevant() -> None:
