@@ -12,7 +12,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import transformers as hf
@@ -31,7 +30,6 @@ from tiny_models import make, pairs, save, tokenizer_for
 from transformers.utils import logging as hf_logging
 
 from dear import Reranker
-from dear.errors import BackendError, ConfigError
 from dear.models.backbone import Backbone
 from dear.models.biencoder import BiEncoder
 from dear.models.files import quiet
@@ -39,20 +37,18 @@ from dear.models.loading import ScoringModel, load_scoring_model
 from dear.models.opening import open_model
 from dear.models.scorer import Scorer
 from dear.models.threads import FairLock, FairPool, _lock_of, exclusive
-from dear.models.workers import ScorerPool
 
 IN_CI = (
     "bert",
     "llama",
     "lists",
-    "backbone, text",
+    "backbone, constrained",
     "backbone, attention",
     "biencoder",
     "zero-shot",
     "export",
-    "pool",
 )
-"""The others go through benchmarks/threads.py alone."""
+"""The others go through benchmarks/threads.py; a pool has its tests in test_workers.py."""
 
 
 @pytest.fixture(autouse=True)
@@ -372,52 +368,3 @@ def test_a_callback_of_an_export_may_score(tmp_path: Path) -> None:
             model.score(inputs(3), fail)
     in_threads([lambda: model.score(inputs(3), report)] * 4)
     assert all((one == expected).all() for one in seen)
-
-
-def test_a_pool_that_is_closed_by_another_thread(tiny: Callable[[str], Path]) -> None:
-    some = pairs(300, seed=8, longest=50)
-    pool = ScorerPool(tiny("bert"), devices=["cpu"], contract=CONTRACT, dtype="float32")
-    expected = pool.score(some)
-    begun = threading.Event()
-    found: list[Any] = []
-    scoring = threading.Thread(
-        target=lambda: found.append(pool.score(some, lambda *_: begun.set())), daemon=True
-    )
-    scoring.start()
-    assert begun.wait(60)
-    pool.close()  # once the others have their scores
-    scoring.join(60)
-    assert (found[0] == expected).all()
-    with pytest.raises(BackendError, match="closed"):
-        pool.score(some)
-
-
-def test_a_callback_of_a_pool_can_not_wait_for_its_own_job(tiny: Callable[[str], Path]) -> None:
-    some = pairs(300, seed=8, longest=50)
-    with ScorerPool(tiny("bert"), devices=["cpu"], contract=CONTRACT, dtype="float32") as pool:
-        with pytest.raises(ConfigError, match="scores with the pool that reports to it"):
-            pool.score(some, lambda _done, _total: [pool.score(some)])
-        # what was at work is no part of the next job
-        with pytest.raises(BackendError, match="closed"):
-            pool.score(some[:3])
-
-
-def test_a_pool_that_is_ended_at_once(tiny: Callable[[str], Path]) -> None:
-    some = pairs(2000, seed=8, longest=50)
-    pool = ScorerPool(tiny("bert"), devices=["cpu"], contract=CONTRACT, dtype="float32")
-    begun, errors = threading.Event(), list[BackendError]()
-
-    def score() -> None:
-        try:
-            pool.score(some, lambda *_: begun.set())
-        except BackendError as error:
-            errors.append(error)
-
-    scoring = threading.Thread(target=score, daemon=True)
-    scoring.start()
-    assert begun.wait(60)
-    pool.close(at_once=True)
-    scoring.join(60)
-    assert not scoring.is_alive()
-    assert "closed" in str(errors[0])
-    assert np.empty(0).shape == pool.score([]).shape

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from shared_models import in_threads
 from tiny_models import make, pairs, save, tokenizer_for
 
 from dear.errors import BackendError, ConfigError, ContractMismatch, DataError, DearError
@@ -140,20 +142,12 @@ def test_a_pool_scores_as_one(pool: ScorerPool, folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_threads_take_turns(pool: ScorerPool) -> None:
-    some = healthy()[:130]
-    expected = pool.score(some)
-    found: dict[int, object] = {}
-    callers = [
-        threading.Thread(target=lambda i=i: found.update({i: pool.score(some[i:])}))
-        for i in range(3)
-    ]
-    for caller in callers:
-        caller.start()
-    for caller in callers:
-        caller.join()
-    for i in range(3):
-        np.testing.assert_allclose(found[i], expected[i:], atol=1e-5)
+def test_the_same_calls_give_the_same_bits(pool: ScorerPool) -> None:
+    some = healthy()
+    expected = [pool.score(some[i : i + 40]).tobytes() for i in range(4)]
+    work = [partial(pool.score, some[i % 4 : i % 4 + 40]) for i in range(8)]
+    for _ in range(5):
+        assert [found.tobytes() for found in in_threads(work)] == expected * 2
 
 
 @pytest.mark.slow
@@ -256,3 +250,46 @@ def test_a_model_that_does_not_load_says_why(tiny: Callable[[str], Path], tmp_pa
     with pytest.raises(ContractMismatch, match="truncation") as caught:
         ScorerPool(tmp_path / "bert", devices=["cpu"], contract=shorter)
     assert isinstance(caught.value, DearError)
+
+
+@pytest.mark.slow
+def test_a_pool_that_another_thread_closes(folder: Path) -> None:
+    """It ends when the job that is at work is done; the next one is told."""
+    pool = ScorerPool(folder, devices=["cpu"], contract=DEAR, dtype="float32")
+    expected = pool.score(healthy())
+    begun = threading.Event()
+
+    def close() -> None:
+        assert begun.wait(60)
+        pool.close()
+
+    found, _ = in_threads([lambda: pool.score(healthy(), lambda *_: begun.set()), close])
+    assert (found == expected).all()
+    with pytest.raises(BackendError, match="closed"):
+        pool.score(healthy())
+
+
+@pytest.mark.slow
+def test_a_pool_that_another_thread_ends_at_once(folder: Path) -> None:
+    pool = ScorerPool(folder, devices=["cpu"], contract=DEAR, dtype="float32")
+    begun = threading.Event()
+
+    def score() -> None:
+        with pytest.raises(BackendError, match="closed"):
+            pool.score(healthy() * 20, lambda *_: begun.set())
+
+    def close() -> None:
+        assert begun.wait(60)
+        pool.close(at_once=True)
+
+    in_threads([score, close])
+
+
+@pytest.mark.slow
+def test_a_callback_can_not_wait_for_its_own_job(folder: Path) -> None:
+    pool = ScorerPool(folder, devices=["cpu"], contract=DEAR, dtype="float32")
+    with pytest.raises(ConfigError, match="scores with the pool that reports to it"):
+        pool.score(healthy(), lambda _done, _total: [pool.score(healthy())])
+    # what was at work is no part of the next job
+    with pytest.raises(BackendError, match="closed"):
+        pool.score(healthy()[:3])
