@@ -43,7 +43,6 @@ from dear.models.sbert import (
 from dear.models.sbert_modules import (
     Stack,
     mean_stack,
-    modules_revision,
     pooling_of,
     read_stack,
 )
@@ -108,7 +107,7 @@ class BiEncoder:
         if not require_computing(str(name), dtype, reader.dtype, lambda: _first_pass(reader)):
             reader = _read(source, entry, "float32", device)
         self.name = f"{self.kind}:{name}"
-        self.revision = reader.revision + modules_revision(source)
+        self.revision = reader.revision
         self.model, self.tokenizer, self.device = reader.model, reader.tokenizer, reader.device
         settings = transformer_settings(source, entry)
         if settings.get("do_lower_case"):

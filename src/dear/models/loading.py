@@ -40,7 +40,6 @@ from dear.models.pretrained import read_pretrained
 from dear.models.published import require_pointwise, resolve
 from dear.models.quantised import QUANTISED, to_device, weight_options
 from dear.models.sbert import transformer_entry
-from dear.models.sbert_modules import modules_revision
 from dear.models.tokenizing import (
     TOKENIZER_FILES,
     has_tokenizer,
@@ -202,7 +201,7 @@ def load_scoring_model(
         tokenizer=tokenizer,
         contract=chosen,
         name=str(name),
-        revision=_revision(source) + modules_revision(source),
+        revision=_revision(source),
         device=where,
         why=resolved.why,
     )

@@ -15,10 +15,8 @@ from torch import nn
 
 from dear.errors import ConfigError, DataError
 from dear.models.activations import make_activation
-from dear.models.contract import fingerprint_of
 from dear.models.family import Source
 from dear.models.files import model_file, model_json, reading
-from dear.models.files import sampled_digest as digest_of
 from dear.models.notices import warn
 from dear.models.sbert import ModuleEntry, modules_of
 from dear.models.weights import pickled
@@ -203,20 +201,6 @@ def read_stack(source: Source) -> Stack | None:
     if not any(isinstance(part, Pooling) for part in parts):
         raise ConfigError(f"{source.name}: modules.json has no Pooling module")
     return Stack(parts).eval()
-
-
-def modules_revision(source: Source) -> str:
-    """`+` and 16 digits over the weights of a folder's modules; "" where they have none, and for
-    a hub id, whose commit says it all."""
-    if source.folder is None:
-        return ""
-    files = [
-        (path.parent.name, digest_of([path]))
-        for entry in modules_of(source)
-        if entry.kind in ("Dense", "LayerNorm")
-        and (path := model_file(source, entry.file("model.safetensors"))) is not None
-    ]
-    return f"+{fingerprint_of(dict(files))}" if files else ""
 
 
 def _read_pooling(source: Source, entry: ModuleEntry) -> Pooling:
