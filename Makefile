@@ -16,10 +16,6 @@ PYTEST := -m pytest -n $(WORKERS) --dist worksteal
 # what `make test` leaves out, and who runs it: CONTRIBUTING.md
 ELSEWHERE := not gpu and not network and not browser and not server
 
-# the lowest versions that pyproject.toml allows, each of which some of these tests use
-OLDEST := .venv-oldest
-OLDEST_TESTS := tests/data tests/losses tests/prompts tests/test_recipes.py tests/test_label.py
-
 # make proof: a folder of collections, one for what is made on the way, and the parts wanted
 DATA ?= ../shared/data
 WORK ?= runs/proof
@@ -27,8 +23,8 @@ ONLY ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test format-check lint types layers pytest test-services test-oldest proof format \
-  install install-demo install-oldest clean
+.PHONY: help demo test format-check lint types layers pytest test-services proof format \
+  install install-demo clean
 
 help:
 	@echo 'make demo     distil a reranker on pydocs into runs/pydocs (no network but for pip),'
@@ -65,11 +61,6 @@ pytest: install
 test-services: install
 	$(TEST_ENV) $(BIN)/python $(PYTEST) -m 'browser or server' $(PYTEST_ARGS)
 
-# CI= : what the smaller environment lacks is skipped there
-test-oldest: install-oldest
-	CI= $(TEST_ENV) $(OLDEST)/bin/python $(PYTEST) -m '$(ELSEWHERE) and not slow' \
-	  -p no:cacheprovider $(OLDEST_TESTS)
-
 proof: install
 	$(BIN)/python benchmarks/proof.py --data '$(DATA)' --work '$(WORK)' --only '$(ONLY)' \
 	  $(if $(LIST),--list)
@@ -80,7 +71,6 @@ format: install
 
 install: $(VENV)/installed-dev
 install-demo: $(VENV)/installed-demo
-install-oldest: $(OLDEST)/installed
 
 # a stamp is as old as the installation: it is made anew when the declared dependencies change
 $(VENV)/installed-dev: pyproject.toml constraints.txt | $(BIN)/python
@@ -94,13 +84,6 @@ $(VENV)/installed-demo: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) install -c constraints.txt -e '.[demo]'
 	@touch $@
 
-$(OLDEST)/installed: pyproject.toml constraints.txt constraints-oldest.txt | $(BIN)/python
-	$(BIN)/python -m venv --clear $(OLDEST)
-	$(OLDEST)/bin/python -m pip --disable-pip-version-check install --only-binary :all: \
-	  -r constraints-oldest.txt $$(grep -E '^(torch|hypothesis|pytest|pytest-xdist)==' constraints.txt)
-	$(OLDEST)/bin/python -m pip --disable-pip-version-check install --no-deps -e .
-	@touch $@
-
 $(BIN)/python:
 	@command -v $(PYTHON) >/dev/null 2>&1 || \
 	  { echo 'error: $(PYTHON) is not on the PATH; run: make PYTHON=/path/to/python3.11'; exit 1; }
@@ -110,4 +93,4 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 clean:
-	rm -rf $(VENV) $(OLDEST) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
