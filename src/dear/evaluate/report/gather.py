@@ -94,7 +94,7 @@ def gather(
                 reliability=[_reliability(made, name, one) for name, one in maps.items()],
                 inputs={
                     "judgements": judgements_input(opened.judgements(one.split), one.split).digest,
-                    "texts": texts_input(opened).digest,
+                    **({"texts": texts_input(opened).digest} if texts else {}),
                 },
                 published=_published(plan, made),
             )
@@ -187,7 +187,9 @@ class _Gathered:
             now = Inputs(complete=False)
             if entry.name in revisions:
                 now |= {"model": Input(revisions[entry.name], origin.model)}
-            if origin.values.get("all_texts") != texts_input(self.collection).digest:
+            all_texts = origin.values.get("all_texts")
+            # a note that knows no texts is no reason to read any
+            if "texts" in origin.inputs and all_texts != texts_input(self.collection).digest:
                 run = entry.source.run
                 queries, corpus = self.collection.queries(), self.collection.corpus
                 pairs = [gather_texts(ranking, queries, corpus) for ranking in run.values()]
