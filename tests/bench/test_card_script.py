@@ -117,9 +117,3 @@ def test_what_was_ranked_is_not_ranked_again(place: Path) -> None:
     assert run(place, POINTS[0], "scifact,noveleval,signal1m")[POINTS[0]]["rows"] == before
     assert kept.stat().st_mtime_ns == time
     assert lost.is_file()
-
-
-def test_the_example_is_marked_as_what_it_is() -> None:
-    page = SCRIPT.with_name("results") / "card_dry.md"
-    assert "not the published" in page.read_text()
-    assert page.with_suffix(".json").is_file()

@@ -100,7 +100,7 @@ def test_labels_that_were_made_again_are_read_again(tmp_path: Path) -> None:
             store.append([("q", "p")], np.array([score], dtype=np.float32))
         for shard in tmp_path.glob("l/*.parquet"):
             os.utime(shard, ns=(0, 10**18 + len(found)))
-        sizes.append({p.name: p.stat().st_size for p in tmp_path.glob("l/*.parquet")})
-        found += open_labels(tmp_path / "l", 1.0, tmp_path / "t", small=0).of("q", ["p"]).tolist()
+        sizes.append([p.stat().st_size for p in tmp_path.glob("l/*.parquet")])
+        found += open_labels(tmp_path / "l", 1.0, small=0).of("q", ["p"]).tolist()
     assert sizes[0] == sizes[1]
     assert found == [1.5, -2.5]

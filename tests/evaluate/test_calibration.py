@@ -280,11 +280,9 @@ def test_written_then_read_is_the_same(kind: str, tmp_path: Path) -> None:
 
 def test_a_map_is_for_its_model_alone() -> None:
     made = fitted()
-    made.require("local-1", CONTRACT | {"dtype": "float32", "name": "other"}, model="m")
-    with pytest.raises(ContractMismatch, match=r"local-1, but m is local-2; calibrate again"):
-        made.require("local-2", CONTRACT, model="m")
-    with pytest.raises(ContractMismatch, match=r"max_tokens"):
-        made.require("local-1", CONTRACT | {"max_tokens": 64}, model="m")
+    made.require(CONTRACT | {"dtype": "float32", "name": "other"}, model="m")
+    with pytest.raises(ContractMismatch, match=r"max_tokens.*calibrate again"):
+        made.require(CONTRACT | {"max_tokens": 64}, model="m")
 
 
 @pytest.mark.parametrize(

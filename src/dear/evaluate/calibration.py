@@ -75,7 +75,7 @@ class Calibration:
                 "before": self.before.to_dict(),
                 "after": self.after.to_dict(),
                 "fitted_on": dict(self.fitted_on),
-                "inputs": self.inputs.to_dict(),
+                **({"inputs": self.inputs.to_dict()} if self.inputs.complete else {}),
                 "versions": versions(),
             },
         )

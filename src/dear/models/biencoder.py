@@ -23,7 +23,14 @@ from dear.models.batching import (
     pick_batch_tokens,
     require_finite,
 )
-from dear.models.company import LONG, SHORT, depends_on_company, require_computing, tell
+from dear.models.company import (
+    LONG,
+    READ_PADDING,
+    SHORT,
+    depends_on_company,
+    require_computing,
+    tell,
+)
 from dear.models.contract import DType, fingerprint_of
 from dear.models.encoding import Encoded, Pair
 from dear.models.family import Source, locate
@@ -146,7 +153,7 @@ class BiEncoder:
         self.fingerprint = fingerprint_of(self.contract)
         self._prompt_tokens = self._count_prompts() if not pooling.include_prompt else {}
         self._grid = ANY_SHAPE
-        if depends_on_company(
+        if self.model.config.model_type in READ_PADDING or depends_on_company(
             self._forward, self.encode([SHORT, LONG]), exact=reader.dtype == "float32"
         ):
             self._grid = ONE_LENGTH

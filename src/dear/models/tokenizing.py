@@ -86,14 +86,21 @@ def mend_padding(model: Any, tokenizer: Any) -> str | None:
 def require_rows(model: Any, tokenizer: Any, name: str, *, spared: str | None = None) -> None:
     """ConfigError for a token that the embedding has no row for: to read it would end the job.
 
+    Special tokens count where the tokenizer puts them around texts; no text is read as one.
     spared: a token that no text is read as.
     """
     rows = model.get_input_embeddings().num_embeddings
     added = tokenizer.added_tokens_decoder
     if len(tokenizer) <= rows and max(added, default=0) < rows:
         return
+    unread = {t.content for t in added.values() if t.special}
+    unread -= set(tokenizer.convert_ids_to_tokens(tokenizer("a", "a")["input_ids"]))
     token, first = min(
-        ((t, i) for t, i in tokenizer.get_vocab().items() if i >= rows and t != spared),
+        (
+            (t, i)
+            for t, i in tokenizer.get_vocab().items()
+            if i >= rows and t != spared and t not in unread
+        ),
         key=lambda one: one[1],
         default=("", -1),
     )

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from dear.models.batching import ONE_LENGTH, Grid, Progress, collate, grid_for, in_batches
-from dear.models.company import PROBE, depends_on_company, tell
+from dear.models.company import PROBE, READ_PADDING, depends_on_company, tell
 from dear.models.encoding import Encoded, PairEncoder
 from dear.models.engines.one_position import reading, reads_one
 from dear.models.heads import bare_model, pooled_logits, read_positions
@@ -87,7 +87,7 @@ def looks_at_padding(model: ScoringModel) -> bool:
     bare = bare_model(model.model)
     known: bool | None = getattr(bare, "dear_looks_at_padding", None)
     if known is None:
-        known = depends_on_company(
+        known = model.model.config.model_type in READ_PADDING or depends_on_company(
             lambda encoded: _forward(model, encoded, max(map(len, encoded)), whole=True),
             PairEncoder(model.tokenizer, model.contract).encode(PROBE),
             exact=model.contract.dtype == "float32",
