@@ -18,7 +18,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_models import checkpoint, llama_tokenizer, make, pairs, save, words
+from tiny_models import bert_tokenizer, checkpoint, llama_tokenizer, make, pairs, save, words
 
 from dear import Reranker
 from dear.errors import ConfigError, ContractMismatch, DataError, MissingExtra
@@ -329,7 +329,7 @@ def test_a_graph_whose_scores_are_no_numbers_is_refused(tmp_path: Path) -> None:
     model = make("bert")
     with torch.no_grad():
         model.classifier.weight.fill_(torch.nan)
-    source = save(tmp_path / "source", model, llama_tokenizer())
+    source = save(tmp_path / "source", model, bert_tokenizer())
     with pytest.raises(ConfigError, match="off transformers' scores by nan"):
         exported(source, tmp_path / "export")
     assert not (tmp_path / "export").exists()

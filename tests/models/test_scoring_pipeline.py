@@ -399,8 +399,12 @@ def test_a_damaged_file_is_ignored_and_written_anew(
     assert load_batch_tokens(bert.model) == 200
 
 
-def test_a_cache_that_cannot_be_written_is_no_error(bert: Scorer, tmp_path: Path) -> None:
-    (tmp_path / "cache").write_text("a file where the folder should be")
+def test_a_cache_that_cannot_be_written_is_no_error(
+    bert: Scorer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "no folder"
+    place.write_text("a file where the folder should be")
+    monkeypatch.setenv("DEAR_CACHE", str(place))
     found = bert.tune(limit_s=2)
     assert bert.batch_tokens == found
     assert load_batch_tokens(bert.model) is None
