@@ -62,6 +62,31 @@ PARTS = {
     "demo": Part(
         script="demo", words="--folder {work}/demo", result=result("demo"), reads_data=False
     ),
+    "gpu-dry": Part(
+        script="gpu",
+        words="--tiny --out benchmarks/results/gpu_dry",
+        result=result("gpu_dry"),
+        reads_data=False,
+    ),
+    "digests": Part(
+        script="digests",
+        words="--work {work}/digests",
+        result=result("digests"),
+        reads_data=False,
+    ),
+    "threads": Part(
+        script="threads", words="--calls 1000", result=result("threads"), reads_data=False
+    ),
+    "mutants": Part(
+        script="mutants",
+        words="--rooms losses data models --sample 30 --seed 0",
+        result=result("mutants"),
+    ),
+    "faults": Part(
+        script="mutants",
+        words="--output benchmarks/results/faults.json",
+        result=result("faults"),
+    ),
     "kill": Part(
         script="kill", words="--kills 20 --what both", result=result("kill"), reads_data=False
     ),
