@@ -295,7 +295,7 @@ def test_after_nan_the_kept_weights_may_begin_another_training(
     with pytest.raises(ConfigError) as refused:
         run(recipe(bert, labels, **lower), folder)
     assert "recipe.train.learning_rate: 0.01 there, 0.001 now" in str(refused.value)
-    assert "a changed recipe is another training: choose another folder" in str(refused.value)
+    assert "choose another folder, or remove this one to begin anew" in str(refused.value)
 
     # what it says works: the first step has a rate of 0 and leaves those weights
     still = {"train__max_steps": 1, "train__scheduler": "linear"}

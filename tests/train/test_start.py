@@ -46,7 +46,7 @@ def test_autocast_is_for_float32_weights_where_it_is_fast(
     autocast: bool, dtype: str, able: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(start, "pick_device", lambda _: torch.device("cpu"))
-    monkeypatch.setattr(start, "cpu_has_bfloat16", lambda: able)
+    monkeypatch.setattr(start, "has_bfloat16", lambda _: able)
     made = recipe("x", train__autocast=autocast, model__dtype=dtype)
     assert training_arguments(made, tmp_path).bf16 == (autocast and able and dtype == "float32")
 
