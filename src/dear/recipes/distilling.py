@@ -90,7 +90,7 @@ class DistillRecipe:
 SHORT, LONG = "quick", "laptop"
 """The recipes of the demo; see `fitting_recipe`."""
 CORES_WITH, CORES_WITHOUT = 4, 8
-"""Cores, with bfloat16 and without, that walk LONG in about ten minutes (docs/results.md)."""
+"""Cores, with bfloat16 and without, that should walk LONG in ten minutes: reckoned from two."""
 
 
 def fitting_recipe(cores: int, *, bfloat16: bool, gpu: bool) -> str:
