@@ -82,6 +82,12 @@ PARTS = {
         words="--rooms losses data models --sample 30 --seed 0",
         result=result("mutants"),
     ),
+    "mutants-ranking": Part(
+        script="mutants",
+        words="--rooms rank evaluate train --sample 30 --seed 0 "
+        "--output benchmarks/results/mutants_rank_evaluate_train.json",
+        result=result("mutants_rank_evaluate_train"),
+    ),
     "faults": Part(
         script="mutants",
         words="--output benchmarks/results/faults.json",
