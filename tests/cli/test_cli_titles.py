@@ -99,7 +99,9 @@ def test_an_early_exit(twice: Callable[[Command], None], deep: Path) -> None:
         good("calibrate", *model, *fit, "-o", folder / "exit")
         early = ("--early", folder / "exit", "-o", folder / "out.trec")
         good("rank", animals, *run, "--model", *model, *early)
-        return read(folder / "exit" / "early_exit.json"), read_run(folder / "out.trec")
+        found = read(folder / "exit" / "early_exit.json")
+        # the collections' digests differ: titles are a field of their own in one of them
+        return {**found, "inputs": None}, read_run(folder / "out.trec")
 
     twice(command)
 

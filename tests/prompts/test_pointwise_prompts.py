@@ -32,6 +32,7 @@ def test_every_question_holds_both_texts_once(name: str, query: str, passage: st
     prompt = ZERO_SHOT_PROMPTS[name]
     rendered = prompt.render(query, passage)
     for template, found in zip((prompt.prompt, prompt.target), rendered, strict=True):
+        template = template.replace("{instruction}", prompt.instruction)
         marks = template.count("{query}"), template.count("{passage}")
         left = len(template) - marks[0] * len("{query}") - marks[1] * len("{passage}")
         assert len(found) == left + marks[0] * len(query) + marks[1] * len(passage)
@@ -40,7 +41,8 @@ def test_every_question_holds_both_texts_once(name: str, query: str, passage: st
     # the same with texts that hold no braces, where str.format is the oracle
     clean_q, clean_p = query.replace("{", "("), passage.replace("{", "(")
     expected = tuple(
-        t.format(query=clean_q, passage=clean_p) for t in (prompt.prompt, prompt.target)
+        t.format(query=clean_q, passage=clean_p, instruction=prompt.instruction)
+        for t in (prompt.prompt, prompt.target)
     )
     assert prompt.render(clean_q, clean_p) == expected
 
@@ -55,7 +57,10 @@ def test_every_question_says_how_it_is_read(name: str) -> None:
     else:
         assert prompt.target == ""
         assert prompt.yes != prompt.no
-    assert set(dataclasses.asdict(prompt)) == {"read", "prompt", "target", "yes", "no", "seq2seq"}
+    assert ("{instruction}" in prompt.prompt) == bool(prompt.instruction)
+    assert set(dataclasses.asdict(prompt)) == {
+        "read", "prompt", "target", "yes", "no", "seq2seq", "instruction"
+    }  # fmt: skip
 
 
 def test_the_published_questions() -> None:

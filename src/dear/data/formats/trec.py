@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import re
 import struct
+from array import array
 from collections.abc import Iterable, Iterator
+from itertools import islice
+from operator import gt
 from pathlib import Path
 from typing import Literal, TypeAlias
-
-import numpy as np
 
 from dear.data.formats.headers import is_header
 from dear.data.formats.lines import Source, numbered_lines, source_name, write_lines
@@ -71,10 +72,9 @@ def _rankings(
 
 def _ranking(query: str, scored: dict[str, float], ties: Ties) -> Ranking:
     if ties == "id":
-        with np.errstate(over="ignore"):
-            read = np.fromiter(scored.values(), np.float64, len(scored)).astype(np.float32)
-        if not (read[1:] < read[:-1]).all():
-            as_read = read.tolist() if np.isfinite(read).all() else scored.values()
+        read = array("f", scored.values())
+        if not all(map(gt, read, islice(read, 1, None))):
+            as_read = read if all(map(math.isfinite, read)) else scored.values()
             return Ranking.sorted(query, scored, as_read)
     # most files are sorted already, and Python's sort then only looks
     order = sorted(scored, key=scored.__getitem__, reverse=True)
