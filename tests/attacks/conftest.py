@@ -1,0 +1,8 @@
+"""Attacks on the command line use the small collection and models of its tests."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "cli"))
