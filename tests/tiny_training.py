@@ -158,10 +158,20 @@ class TinyCollection(Collection):
         return dict(self.tiny_runs[split])
 
 
-def write_labels(folder: Path, tiny: Collection, *, leave_out: int = 0, factor: float = 1.0) -> str:
-    """Scores of a teacher that is not there: word overlap, and noise, times `factor`."""
+def write_labels(
+    folder: Path,
+    tiny: Collection,
+    *,
+    leave_out: int = 0,
+    factor: float = 1.0,
+    corpus: Mapping[str, Passage] | None = None,
+) -> str:
+    """Scores of a teacher that is not there: word overlap, and noise, times `factor`.
+
+    corpus: passages to score in place of the collection's.
+    """
     dice = random.Random(5)
-    queries, corpus = tiny.queries(), tiny.corpus
+    queries, corpus = tiny.queries(), tiny.corpus if corpus is None else corpus
     grades = tiny.judgements("train")
     pairs = [
         (q, p)

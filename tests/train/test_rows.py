@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import pytest
 from dear.artifacts import read_json
 from dear.data import passage_table
 from dear.data.collections import Collection, open_collection
+from dear.data.example_table import Example
 from dear.data.formats import (
     write_beir,
     write_run,
@@ -182,6 +185,83 @@ def test_a_table_that_is_there_is_not_drawn_again(rows: Path, tmp_path: Path) ->
     rows.write_text("".join(kept[:5]), encoding="utf-8")
     few = load_examples(sources, GroupsRecipe(size=4), seed=1, **options)
     assert len(few) == 5
+
+
+def test_examples_on_disk_are_those_that_would_be_drawn_now(
+    tiny: Collection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever of the files that they come from has changed, even where its size has not."""
+    monkeypatch.setenv("DEAR_DATA", str(tmp_path / "data"))
+    corpus, labels, run = tmp_path / "corpus.jsonl", tmp_path / "labels", tmp_path / "mine.trec"
+    held_out = tmp_path / "data" / "dl19"
+    texts, records = dict(tiny.corpus), rows_of(tiny)
+    rows = tmp_path / "tiny-ids.jsonl"
+    write_tevatron_ids(
+        rows,
+        [
+            TrainingIds(
+                query=r.query,
+                positive_ids=tuple(p.id for p in r.positives),
+                negative_ids=tuple(p.id for p in r.negatives),
+            )
+            for r in records
+        ],
+    )
+    ranked = dict(tiny.run("bm25", "train"))
+    changes = 0
+
+    def write(text: str, factor: float, *, backwards: bool, tested: int) -> None:
+        nonlocal changes
+        shutil.rmtree(labels, ignore_errors=True)
+        changed = texts | {p.id: replace(p, text=text) for p in records[0].positives}
+        write_tevatron_corpus(corpus, changed.values())
+        write_labels(labels, tiny, factor=factor, corpus=changed)
+        write_run(run, {q: _turned(r) if backwards else r for q, r in ranked.items()}, tag="x")
+        write_beir(
+            held_out,
+            corpus=tiny.corpus.values(),
+            queries=[replace(records[tested].query, id="t")],
+            judgements={"test": {"t": {"p0-0": 1}}},
+        )
+        changes += 1
+        for path in (corpus, run, *labels.iterdir()):
+            os.utime(path, ns=(0, 10**18 + changes))
+
+    def drawn(tables: str, **options: Any) -> list[Example]:
+        source: dict[str, Any] = {"negatives_from": "run", "exclude": ("dl19",)} | options
+        found = load_examples(
+            [
+                DataRecipe(
+                    rows=str(rows),
+                    corpus=str(corpus),
+                    run=str(run),
+                    labels=(str(labels),),
+                    **source,
+                )
+            ],
+            GroupsRecipe(size=4, rank_to=6),
+            seed=1,
+            with_labels=True,
+            tables=tmp_path / tables,
+            in_memory=1,
+        )
+        assert isinstance(found, ExampleTable)
+        return list(found)
+
+    before: list[list[Example]] = []
+    files = {"text": "w1 w2 w3", "factor": 1.0, "backwards": False, "tested": 5}
+    for change in ({}, {"text": "w3 w2 w1"}, {"factor": 2.0}, {"backwards": True}, {"tested": 6}):
+        files |= change
+        write(**files)  # type: ignore[arg-type]
+        found = drawn("kept")
+        assert found == drawn(f"fresh-{changes}")
+        assert found not in before
+        before.append(found)
+    for options in ({"label_scale": 3.0}, {"negatives_from": "rows"}, {"queries": 5}):
+        found = drawn("kept", **options)
+        assert found == drawn(f"fresh-{options}", **options)
+        assert found not in before
+        before.append(found)
 
 
 def _turned(ranking: Ranking) -> Ranking:
