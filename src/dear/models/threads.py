@@ -54,19 +54,18 @@ class FairPool(Generic[T]):
 
     def take(self) -> T:
         """A thing, as soon as one is free and everybody who asked before has one."""
-        with self._guard:
-            if self._free:
-                return self._free.popleft()
-            place: SimpleQueue[T] = SimpleQueue()
-            self._waiting.append(place)
+        place: SimpleQueue[T] = SimpleQueue()
         try:
+            with self._guard:
+                if self._free:
+                    return self._free.popleft()
+                self._waiting.append(place)
             return place.get()
         except BaseException:  # Ctrl-C
             with self._guard:
-                waits = place in self._waiting
-                if waits:
+                if place in self._waiting:
                     self._waiting.remove(place)
-            if not waits:
+            if not place.empty():  # given at the same moment
                 self.give(place.get())
             raise
 
