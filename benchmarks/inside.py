@@ -1,7 +1,7 @@
 """Where the time goes in our own engine, and what each of its devices is worth on this machine.
 
     python benchmarks/inside.py --data FOLDER --encoder CHECKPOINT --decoder CHECKPOINT \
-        [--only profile,graph,last,attention,compile,prefix,shapes,early]
+        [--only profile,graph,last,attention,compile,prefix,shapes]
 
 profile: kinds of operations in bfloat16 batch scoring, and the rate inside matrix products.
 graph:   the same of the bfloat16 export, by OpenVINO's own counters, for batches of three
@@ -11,7 +11,6 @@ attention: SDPA against eager attention: speed, error, and what company changes 
 compile: torch.compile (dynamic shapes, and widths in buckets) against eager, warm-up apart.
 prefix:  a query's keys and values shared by its passages, against whole sequences (decoder).
 shapes:  batches of few shapes against any, on queries that are new to both, one after another.
-early:   an early exit calibrated on training queries: what it keeps and saves on dl19.
 
 Written to benchmarks/results/inside.json, a part at a time.
 """
@@ -50,8 +49,6 @@ from dear.models.layers import find_layers
 from dear.models.loading import ScoringModel, load_scoring_model
 from dear.models.opening import open_model
 from dear.models.scorer import Scorer
-from dear.rank.early import calibrate, rank_early
-from dear.rank.reranker import Reranker
 from dear.records import Candidates, every_nth, gather
 
 KINDS = ("encoder", "decoder")
@@ -321,40 +318,6 @@ class Inside:
             }
         )
 
-    def early(self, kind: str) -> dict[str, Any]:
-        queries, depth = self.options.early
-        scorer = self.scorer(kind)
-        model, encode = model_of(scorer), scorer.encoder.encode
-        learnt = self.candidates("nfcorpus", "train", queries, depth)
-        learnt += self.candidates("scifact", "train", queries, depth)
-        tested = self.candidates("dl19", "test", queries, depth)
-        reranker = Reranker(getattr(self.options, kind), dtype="bfloat16")
-        full = {r.query_id: set(r.top(10).passage_ids) for r in reranker.rank_candidates(tested)}
-        found: dict[str, Any] = {"calibrated_on": len(learnt), "tested_on": len(tested)}
-        for keep in (0.99, 0.95):
-            lists = [encode([(c.query.text, p.full_text) for p in c.passages]) for c in learnt]
-            bar = calibrate(model, lists, keep=keep, batch_tokens=scorer.batch_tokens)
-            kept = {
-                r.query_id: set(r.passage_ids) for r in rank_early(model, bar, tested, top_k=10)
-            }
-            seconds = turns(
-                {
-                    "full": lambda: list(reranker.rank_candidates(tested)),
-                    "early": lambda bar=bar: list(rank_early(model, bar, tested, top_k=10)),  # type: ignore[misc]
-                },
-                self.options.rounds,
-            )
-            found[f"keep {keep}"] = rounded(
-                {
-                    "leaves_after": f"{bar.layer} of {bar.layers}",
-                    "recall_calibration": bar.recall,
-                    "recall_dl19": sum(len(full[q] & kept[q]) for q in full) / (10 * len(full)),
-                    "layers_computed": bar.share,
-                    "gain": seconds["full"] / seconds["early"],
-                }
-            )
-        return found
-
 
 def model_of(scorer: Scorer) -> ScoringModel:
     assert isinstance(scorer.model, ScoringModel)
@@ -399,14 +362,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--encoder", type=Path)
     parser.add_argument("--decoder", type=Path)
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/inside.json"))
-    parser.add_argument(
-        "--only", default="profile,graph,last,attention,compile,prefix,shapes,early"
-    )
+    parser.add_argument("--only", default="profile,graph,last,attention,compile,prefix,shapes")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--encoder-pairs", type=shape, default=(5, 100), help="QUERIESxDEPTH")
     parser.add_argument("--decoder-pairs", type=shape, default=(2, 50))
     parser.add_argument("--shapes", type=shape, default=(20, 100))
-    parser.add_argument("--early", type=shape, default=(20, 50))
     options = parser.parse_args(arguments)
     options.pairs = {"encoder": options.encoder_pairs, "decoder": options.decoder_pairs}
     inside = Inside(options)

@@ -48,20 +48,6 @@ def test_rank_counts_pairs_and_tokens(
     assert (cost["energy"]["joules"] is None) == (cost["energy"]["of"] == {})
 
 
-def test_an_early_exit_claims_no_tokens(animals: Path, tmp_path: Path) -> None:
-    from command_line import write_reranker
-
-    deep = write_reranker(tmp_path / "deep", layers=3)
-    words = ("--run", "bm25", "--dtype", "float32")
-    calibrated = ("calibrate", deep, "--collection", animals, "-o", tmp_path / "early", *words)
-    good(*calibrated, "--top-k", 1, "--keep", 0.5)
-    ranked = ("rank", animals, "--model", deep, "--early", tmp_path / "early", *words)
-    good(*ranked, "-o", tmp_path / "out.trec")
-    stage = read(tmp_path / "out.trec.json")["cost"]["pointwise"]
-    assert stage["pairs"] == PAIRS
-    assert "tokens" not in stage
-
-
 def test_retrieve_counts_queries(animals: Path, tmp_path: Path) -> None:
     good("retrieve", animals, "-o", tmp_path / "bm25.trec")
     cost = read(tmp_path / "bm25.trec.json")["cost"]

@@ -19,8 +19,6 @@ from command_line import (
     SPLITS,
     first_stage,
     good,
-    read,
-    write_reranker,
 )
 from tiny_lists import save_language_model
 
@@ -46,11 +44,6 @@ def titled(tmp_path_factory: pytest.TempPathFactory) -> Path:
         runs={split: {"bm25": first_stage(split)} for split in SPLITS},
     )
     return folder
-
-
-@pytest.fixture(scope="module")
-def deep(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_reranker(tmp_path_factory.mktemp("deep") / "deep", layers=3)
 
 
 @pytest.fixture(scope="module")
@@ -87,21 +80,6 @@ def test_lists(twice: Callable[[Command], None], lists: str) -> None:
         words = ("rank", animals, "--run", "bm25", "--listwise", f"{lists}#attention")
         good(*words, "--window", 4, "--step", 2, "--top-k", 6, "-o", folder / "out.trec")
         return read_run(folder / "out.trec")
-
-    twice(command)
-
-
-def test_an_early_exit(twice: Callable[[Command], None], deep: Path) -> None:
-    def command(animals: Path, folder: Path) -> object:
-        model = (deep, "--dtype", "float32")
-        run = ("--run", "bm25", "--split", "dev")
-        fit = ("--collection", animals, *run, "--top-k", 1, "--keep", 0.5)
-        good("calibrate", *model, *fit, "-o", folder / "exit")
-        early = ("--early", folder / "exit", "-o", folder / "out.trec")
-        good("rank", animals, *run, "--model", *model, *early)
-        found = read(folder / "exit" / "early_exit.json")
-        # the collections' digests differ: titles are a field of their own in one of them
-        return {**found, "inputs": None}, read_run(folder / "out.trec")
 
     twice(command)
 

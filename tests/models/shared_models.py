@@ -26,13 +26,12 @@ from dear.backends.local import Local
 from dear.models.backbone import Backbone
 from dear.models.biencoder import BiEncoder
 from dear.models.contract import DEAR
-from dear.models.engines.early import EarlyEngine, EarlyExit
 from dear.models.files import quiet
 from dear.models.lists.attention_heads import HeadWeights
 from dear.models.lists.loading import load_list_model
 from dear.models.lists.reader import ListReader, Reading
 from dear.models.listwise_contract import ListwiseContract
-from dear.models.loading import ScoringModel, load_scoring_model
+from dear.models.loading import load_scoring_model
 from dear.models.scorer import Scorer
 from dear.models.workers import ScorerPool
 from dear.models.zero_shot import ZeroShot
@@ -105,39 +104,6 @@ def ranking(reranker: Reranker | Cascade) -> Calls:
     return [*alone, lambda: list(reranker.rank_candidates(everything))]
 
 
-def early_exit(model: ScoringModel) -> EarlyExit:
-    """A probe of random weights: what it drops is arbitrary, and the same each time."""
-    hidden = model.model.config.get_text_config().hidden_size
-    width = hidden if model.is_decoder else 2 * hidden
-    return EarlyExit(
-        layer=1,
-        layers=model.model.config.get_text_config().num_hidden_layers,
-        weights=np.random.default_rng(5).normal(size=width).astype(np.float32),
-        bias=0.5,
-        margin=0.0,
-        top_k=3,
-        keep=0.9,
-        recall=0.95,
-        share=0.5,
-        queries=3,
-        pairs=60,
-        batch_tokens=200,
-        revision=model.revision,
-        contract=model.contract,
-    )
-
-
-def early(model: ScoringModel) -> Calls:
-    encode = Scorer(model).encoder.encode
-    engine = EarlyEngine(model, early_exit(model), 200)
-
-    def call(variant: int) -> Call:
-        encoded = encode(inputs(variant))
-        return lambda: [part.tobytes() for part in engine.rank_scores(encoded)]
-
-    return [call(v) for v in range(VARIANTS)]
-
-
 def lora(model: Any, folder: Path, *, seed: int, **options: Any) -> Path:
     torch.manual_seed(seed)
     config = LoraConfig(
@@ -198,7 +164,7 @@ def pointwise(folder: Path, kind: str, dtype: Any = "float32") -> Group:
         prefix = Scorer(model, engine="prefix", batch_tokens=2048)
         found["prefix"] = scoring(prefix.score)
         found["stream"] = streaming(prefix)
-    return found | {"early": early(model), "reranker": ranking(Reranker(Scorer(model)))}
+    return found | {"reranker": ranking(Reranker(Scorer(model)))}
 
 
 def listwise(folder: Path, kind: str) -> Group:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import transformers as hf
@@ -18,7 +17,6 @@ from torch.overrides import TorchFunctionMode
 
 from dear.models.contract import DEAR
 from dear.models.encoding import Encoded
-from dear.models.engines.dropping import RowDropper, full_mask
 from dear.models.engines.one_position import _hooked
 from dear.models.engines.packed import PackedEngine
 from dear.models.engines.padded import PaddedEngine
@@ -100,20 +98,6 @@ def test_a_shared_prefix(kind: str) -> None:
     engine = PrefixEngine(on_meta(kind), 600, set_tokens=0, pass_tokens=0)
     assert engine.passes(some())
     assert engine.run(some()).shape == (4,)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_rows_that_leave_early(kind: str) -> None:
-    model = on_meta(kind)
-    padded, dropper = PaddedEngine(model, 600), RowDropper(model, 1)
-    dropper.learn(lambda rows: padded.forward(some()[:rows]))
-
-    def decide(pooled: torch.Tensor) -> Any:
-        assert pooled.device == META
-        return np.array([True, False, True, True])
-
-    with dropper.dropping(full_mask(some(), model), decide):
-        assert padded.forward(some()).shape == (4,)
 
 
 @pytest.mark.parametrize("kind", DECODERS)

@@ -13,7 +13,6 @@ import transformers as hf
 from tiny_models import bert_tokenizer, checkpoint, llama_tokenizer, make, pairs, save, words
 
 from dear.models.biencoder import BiEncoder
-from dear.models.engines.early import EarlyEngine
 from dear.models.engines.padded import PaddedEngine
 from dear.models.engines.prefix import PrefixEngine
 from dear.models.lists.loading import PLAIN, ListModel
@@ -21,7 +20,6 @@ from dear.models.lists.reader import READINGS, ListReader
 from dear.models.loading import load_scoring_model
 from dear.models.scorer import Scorer
 from dear.prompts.listwise import LISTWISE_PROMPTS
-from dear.rank.early import calibrate
 from dear.records import Passage, Query
 
 GPU = "cuda"
@@ -36,16 +34,6 @@ def test_a_shared_query_changes_no_score(tmp_path: Path) -> None:
     found = PrefixEngine(there, 4000, set_tokens=0, pass_tokens=0).run(encoded)
     here = load_scoring_model(folder, dtype="float32", device="cpu")
     np.testing.assert_allclose(found, PaddedEngine(here, 4000).run(encoded), atol=1e-3)
-
-
-def test_what_goes_through_to_the_end_has_the_whole_models_scores(tmp_path: Path) -> None:
-    there = load_scoring_model(checkpoint(tmp_path / "l", "llama"), dtype="float32", device=GPU)
-    encode = Scorer(there).encoder.encode
-    lists = [encode([(words(3, q), p) for _, p in pairs(24, q)]) for q in range(8)]
-    exit = calibrate(there, lists, top_k=4, keep=0.9, layers=[1])
-    scores, finished = EarlyEngine(there, exit, 400).rank_scores(lists[0])
-    whole = PaddedEngine(there, 400).run(lists[0])
-    np.testing.assert_allclose(scores[finished], whole[finished], atol=1e-3)
 
 
 def test_embeddings(tmp_path: Path) -> None:

@@ -1,9 +1,7 @@
-"""`dear calibrate`: scores as probabilities, and where hopeless candidates may leave early."""
+"""`dear calibrate`: fit a map from a model's scores to probabilities of relevance."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,13 +19,11 @@ from dear.cli.models import (
     opening_options,
 )
 from dear.cli.output import count, note, summary, table
-from dear.cli.progress import progress
 from dear.cli.runs import (
     TOP_K,
     MinGradeOption,
     RunOption,
     SplitOption,
-    candidates_of,
     check_folder,
     there_already,
 )
@@ -38,12 +34,9 @@ if TYPE_CHECKING:
     from dear.data.collections import Collection
     from dear.evaluate.calibration import Calibration
     from dear.models.opening import PairModel
-    from dear.records import Candidates, Judgements, Run
+    from dear.records import Judgements, Run
 
-QUERIES, QUERIES_EARLY = 200, 60
-
-TIMED_LISTS = 10
-"""Calibration lists that are ranked with and without an early exit, to see what it gains."""
+QUERIES = 200
 
 FEW_RELEVANT = 50
 """Below so many relevant pairs a map is rough, and is said to be."""
@@ -62,43 +55,23 @@ def calibrate(
             "--output",
             "-o",
             metavar="DIR",
-            help="The folder to write to; for probabilities the model's own if not given.",
+            help="The folder to write to; the model's own if not given.",
         ),
     ] = None,
     run: RunOption = "bm25",
     split: SplitOption = "dev",
-    queries: Annotated[
-        int | None,
-        typer.Option(
-            min=2,
-            metavar="N",
-            help="Queries to look at.",
-            show_default=f"{QUERIES_EARLY}; {QUERIES} for probabilities",
-        ),
-    ] = None,
+    queries: Annotated[int, typer.Option(min=2, metavar="N", help="Queries to look at.")] = QUERIES,
     probability: Annotated[
-        str | None,
-        typer.Option(
-            metavar="KIND",
-            help="Fit scores to probabilities instead: platt, temperature or isotonic.",
-        ),
-    ] = None,
+        str, typer.Option(metavar="KIND", help="The map: platt, temperature or isotonic.")
+    ] = "platt",
     min_grade: MinGradeOption = None,
     unjudged: Annotated[
         str,
-        typer.Option(metavar="leave|irrelevant", help="What nobody judged, for probabilities."),
+        typer.Option(metavar="leave|irrelevant", help="What to do with unjudged passages."),
     ] = "leave",
     allow_test: Annotated[
-        bool, typer.Option("--allow-test", help="Fit probabilities on the test split after all.")
+        bool, typer.Option("--allow-test", help="Fit on the test split after all.")
     ] = False,
-    top_k: Annotated[
-        int,
-        typer.Option(min=1, metavar="N", help="Early exit: the part of the ranking that is kept."),
-    ] = 10,
-    keep: Annotated[
-        float,
-        typer.Option(metavar="SHARE", help="Early exit: of the full model's top that must stay."),
-    ] = 0.99,
     contract: ContractOption = None,
     instruction: InstructionOption = None,
     revision: RevisionOption = None,
@@ -107,18 +80,13 @@ def calibrate(
     device: DeviceOption = "auto",
     batch_tokens: BatchOption = None,
 ) -> None:
-    """Fit probabilities of relevance, or an early exit for top-k rankings, on judged queries."""
+    """Fit a map from scores to probabilities of relevance on judged queries."""
     from dear.cli.train import check_model
 
     check_model(model)
     options = opening_options(
         dtype, device, batch_tokens, contract, instruction, revision, max_passage_tokens
     )
-    if probability is None:
-        if output is None:
-            raise ConfigError("name the early exit's folder with --output")
-        _early(model, collection, output, run, split, queries, top_k, keep, options)
-        return
     from dear.evaluate.calibration import CALIBRATION_FILE
     from dear.evaluate.score_maps import check_kind
 
@@ -135,7 +103,7 @@ def calibrate(
         raise ConfigError(f"--unjudged {unjudged!r}: leave or irrelevant")
     check_folder(folder)
     asked = _Asked.of(
-        collection, run, split, queries or QUERIES, {"min_grade": min_grade, "unjudged": unjudged}
+        collection, run, split, queries, {"min_grade": min_grade, "unjudged": unjudged}
     )
     there = folder / CALIBRATION_FILE
     if there.exists():
@@ -145,85 +113,6 @@ def calibrate(
         return
     found = _probabilities(model, probability, asked, options)
     _show(found, found.save(folder), model if output is None else None)
-
-
-def _early(
-    model: str,
-    collection: str,
-    output: Path,
-    run: str,
-    split: str,
-    queries: int | None,
-    top_k: int,
-    keep: float,
-    options: dict[str, Any],
-) -> None:
-    from dear.data.inputs import pairs_input
-    from dear.models.engines.early import JSON_FILE, EarlyExit
-    from dear.models.loading import ScoringModel
-    from dear.models.opening import open_model
-    from dear.models.revisions import revision_named
-    from dear.models.scorer import Scorer
-    from dear.rank.early import calibrate as fit
-    from dear.records import every_nth
-
-    candidates, _ = candidates_of(collection, run, split)
-    picked = every_nth(candidates, queries or QUERIES_EARLY)
-    inputs = Inputs(
-        {
-            "model": Input(revision_named(model), model),
-            "texts": pairs_input(picked, collection),
-            "settings": Input.of_values({"top_k": top_k, "keep": keep}),
-        }
-    )
-    if (output / JSON_FILE).exists():
-        there_already(output / JSON_FILE, EarlyExit.inputs_of(output), inputs)
-        return
-    check_folder(output)
-    scorer = open_model(model, **options)
-    if not isinstance(scorer, Scorer) or not isinstance(scorer.model, ScoringModel):
-        raise ConfigError(f"{model}: only a one-logit checkpoint can leave early")
-    encode = scorer.encoder.encode
-    lists = [encode([(c.query.text, p.full_text) for p in c.passages]) for c in picked]
-    with progress("calibrating", "pairs") as report:
-        found: EarlyExit = fit(
-            scorer.model,
-            lists,
-            top_k=top_k,
-            keep=keep,
-            batch_tokens=scorer.batch_tokens,
-            progress=report,
-        )
-    found.save(output, inputs)
-    summary(
-        f"{output}: candidates leave after layer {found.layer} of {found.layers}; on "
-        f"{found.queries} queries {found.recall:.1%} of the full top {top_k} stayed, and "
-        f"{found.share:.0%} of the layers were computed"
-    )
-    gain = _early_gain(scorer, output, picked[:TIMED_LISTS], top_k)
-    if gain < 1:
-        note(
-            f"it takes longer than computing everything ({gain:.2f} times as fast, on "
-            f"{count(len(picked[:TIMED_LISTS]), 'list')}): too few layers are saved here"
-        )
-    else:
-        summary(f"{gain:.2f} times as fast as computing everything, on the first lists")
-
-
-def _early_gain(
-    scorer: PairModel, output: Path, candidates: Sequence[Candidates], top_k: int
-) -> float:
-    """Seconds of whole rankings by those with the early exit, after a warm-up of both."""
-    from dear.rank.reranker import Reranker
-
-    ways = [Reranker(scorer), Reranker(scorer, early=output)]
-    seconds = []
-    for way in ways:
-        list(way.rank_candidates(candidates[:1], top_k=top_k))
-        started = time.perf_counter()
-        list(way.rank_candidates(candidates, top_k=top_k))
-        seconds.append(time.perf_counter() - started)
-    return seconds[0] / max(seconds[1], 1e-9)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -320,6 +209,7 @@ def _scored(scorer: PairModel, asked: _Asked) -> Run:
     from dear.rank.reranker import Reranker
 
     origin = read_origin(asked.path)
+    # "early": of runs that older versions wrote
     altered = ("early", "fuse", "listwise")
     if origin is not None and origin.model is not None:
         now = Inputs(scoring_inputs(scorer), complete=False)

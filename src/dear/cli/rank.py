@@ -80,10 +80,6 @@ def rank(
     fuse_queries: Annotated[
         int, typer.Option(min=1, metavar="N", help="At most so many of them.")
     ] = FUSE_QUERIES,
-    early: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="An early exit: hopeless candidates leave early."),
-    ] = None,
     listwise: Annotated[
         str | None,
         typer.Option(
@@ -137,17 +133,14 @@ def rank(
     from dear.data.formats import read_run, write_run
     from dear.data.inputs import pairs_input, run_input, texts_input
     from dear.evaluate.cost import Meter, stage
-    from dear.models.engines.early import EarlyExit
     from dear.models.revisions import scoring_inputs
     from dear.rank.fusion import fuse_runs
     from dear.rank.reranker import Reranker
     from dear.records import limit_run
 
     weight = parse_weight(fuse)
-    if early is not None and weight is not None:
-        raise ConfigError("--early leaves candidates without a score of their own: no --fuse")
-    if model is None and (early is not None or weight is not None):
-        raise ConfigError("--early and --fuse are about a model's scores: give a --model")
+    if model is None and weight is not None:
+        raise ConfigError("--fuse is about a model's scores: give a --model")
     if model is None and listwise is None:
         raise ConfigError("nothing to rank with: give a --model, a --listwise backend, or both")
     if ledger is not None and (no_ledger or listwise is None):
@@ -173,7 +166,7 @@ def rank(
     candidates = gathered(opened, first)
     reranker = None
     if lists is not None:
-        reranker = lists.open(None if early else model, options)
+        reranker = lists.open(model, options)
         if not no_ledger:
             lists.keep_in(ledger, beside=output)
     dev = (
@@ -189,7 +182,7 @@ def rank(
     spent: list[Spent] = []
     stages: dict[str, Any] = {}
     if model is not None:
-        reranker = reranker or Reranker(model, early=early, **options)
+        reranker = reranker or Reranker(model, **options)
         if dev is not None:
             weight, curve = chosen_weight(reranker, dev)
         scored = _tokens(reranker)
@@ -198,17 +191,13 @@ def rank(
         seconds = meter.spent.seconds
         pairs = sum(len(c.passages) for c in candidates)
         spent.append(meter.spent)
-        # an early exit does not count the tokens that left
-        tokens = {} if early else {k: n - scored[k] for k, n in _tokens(reranker).items()}
+        tokens = {k: n - scored[k] for k, n in _tokens(reranker).items()}
         stages["pointwise"] = stage("pairs", pairs, seconds, **tokens)
         if isinstance(weight, float):
             ranked = fuse_runs(ranked, first, weight)
         inputs |= scoring_inputs(reranker.model)
-        if early is not None:
-            inputs["early"] = EarlyExit.input_of(early)
         values = {
             **_model_values(reranker),
-            "early": None if early is None else str(early),
             "fuse": fuse_values(weight, curve, fuse_split) if fuse is not None else None,
             "pairs": pairs,
             "pairs_per_second": round(pairs / max(seconds, 1e-9), 2),

@@ -75,7 +75,7 @@ def require_revision(what: str, there: str, model: ScoringModel | PairModel) -> 
     """ContractMismatch where something, made for the weights of revision `there`, meets others; a
     warning where an earlier version wrote that revision.
 
-    what: `early exit: calibrated on`.
+    what: `calibration: fitted on`.
     """
     known = Input(model.revision, former=partial(former, model.name))
     found = Inputs({"revision": Input(there)}).changes(Inputs({"revision": known}))

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +12,7 @@ from numpy.typing import NDArray
 
 from dear.errors import ConfigError
 from dear.rank.arguments import Text, as_pairs, as_passages, as_query, names_ours
-from dear.records import Candidates, Passage, Query, Ranking
+from dear.records import Candidates, Ranking
 
 if TYPE_CHECKING:
     from dear.evaluate.calibration import Calibration
@@ -22,9 +20,6 @@ if TYPE_CHECKING:
     from dear.models.opening import PairModel
 
 Progress = Callable[[int, int], None]
-
-_RankEarly = Callable[[Sequence[Candidates], int | None, Progress | None], Iterator[Ranking]]
-"""(candidates, top_k, progress) → rankings, as `rank_with` gives them."""
 
 CHUNK_PAIRS = 65536
 """Pairs that are held at once while ranking a run; the scorer tokenises ahead inside them."""
@@ -49,15 +44,11 @@ class Reranker:
     revision: of a hub id: a branch, a tag or a commit.
     instruction: what the model is to look for, for those that are told, such as Qwen3-Reranker.
     max_passage_tokens: of a zero-shot reading; 1,024 where None.
-    early: a folder that `dear calibrate` wrote: in rankings, candidates that an early layer puts
-        well outside the top are not computed to the end and stand below all others. `score`
-        computes everything. ConfigError for a model that is no one-logit checkpoint.
-    calibration: what `dear calibrate --probability` wrote elsewhere than into the checkpoint.
+    calibration: what `dear calibrate` wrote elsewhere than into the checkpoint.
 
     Threads may share it: a call gives what it gives alone (docs/scoring.md).
     """
 
-    _early: _RankEarly | None = None
     _calibration: Calibration | None = None
 
     @names_ours
@@ -72,7 +63,6 @@ class Reranker:
         revision: str | None = None,
         instruction: str | None = None,
         max_passage_tokens: int | None = None,
-        early: str | Path | None = None,
         calibration: str | Path | None = None,
     ) -> None:
         from dear.models.opening import open_model
@@ -91,7 +81,6 @@ class Reranker:
             if isinstance(model, str | Path)
             else model
         )
-        self._early = None if early is None else _early_exit(self.model, Path(early))
         self._calibration = None if calibration is None else _loaded(self.model, Path(calibration))
 
     @names_ours
@@ -167,9 +156,6 @@ class Reranker:
         _check_top_k(top_k)
         query = as_query(query)
         ids, texts = as_passages(passages)
-        if self._early is not None and ids:
-            only = _candidates(query, texts, ids)
-            return replace(next(self.rank_candidates([only], top_k=top_k)), query_id="")
         scores = self.score([(query, p) for p in texts])
         return _ranking("", ids, scores, top_k)
 
@@ -188,8 +174,6 @@ class Reranker:
         """
         _check_top_k(top_k)  # now, not when the first ranking is asked for
         candidates = list(candidates)
-        if self._early is not None:
-            return self._early(candidates, top_k, progress)
         return self._rank_chunks(candidates, top_k, progress)
 
     def _rank_chunks(
@@ -213,18 +197,6 @@ class Reranker:
             done += len(pairs)
 
 
-def _early_exit(model: PairModel, folder: Path) -> _RankEarly:
-    from dear.models.engines.early import EarlyEngine, EarlyExit
-    from dear.models.loading import ScoringModel
-    from dear.models.scorer import Scorer
-    from dear.rank.early import rank_with
-
-    if not isinstance(model, Scorer) or not isinstance(model.model, ScoringModel):
-        raise ConfigError(f"{model.name}: only a one-logit checkpoint can leave early")
-    exit = EarlyExit.load(folder, model.model)
-    return partial(rank_with, EarlyEngine(model.model, exit, model.batch_tokens))
-
-
 def _loaded(model: PairModel, path: Path | None) -> Calibration:
     """From a file or folder; from beside the weights where None."""
     from dear.evaluate.calibration import CALIBRATION_FILE, Calibration
@@ -236,21 +208,13 @@ def _loaded(model: PairModel, path: Path | None) -> Calibration:
         if not path.is_file():
             raise ConfigError(
                 f"{model.name}: no map from scores to probabilities; `dear calibrate {model.name} "
-                "--probability platt --collection NAME` fits one"
+                "--collection NAME` fits one"
             )
     found = Calibration.load(path)
     contract = model.contract
     require_revision("calibration: fitted on", found.revision, model)
     found.require(contract if isinstance(contract, dict) else contract.to_dict(), model=model.name)
     return found
-
-
-def _candidates(query: str, passages: Sequence[Text], ids: Sequence[str]) -> Candidates:
-    return Candidates(
-        query=Query(id="query", text=query),
-        passages=tuple(Passage(id=i, text=_text(p)) for i, p in zip(ids, passages, strict=True)),
-        scores=tuple(float(-i) for i in range(len(ids))),
-    )
 
 
 def _ranking(
@@ -262,10 +226,6 @@ def _ranking(
         passage_ids=tuple(ids[i] for i in order),
         scores=tuple(float(scores[i]) for i in order),
     )
-
-
-def _text(passage: Text) -> str:
-    return passage.full_text if isinstance(passage, Passage) else passage
 
 
 def _check_top_k(top_k: int | None) -> None:
