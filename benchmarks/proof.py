@@ -68,6 +68,13 @@ PARTS = {
         result=result("gpu_dry"),
         reads_data=False,
     ),
+    "card-dry": Part(
+        script="card",
+        words="--tiny --data {data} --work {work}/card-tiny --out benchmarks/results/card_dry "
+        "--models llama2-13b-rankllama-teacher,dear-3b-reranker-ce-v1,"
+        "dear-8b-reranker-listwise-lora-v1 --collections dl19,scifact,noveleval --queries 5",
+        result=result("card_dry"),
+    ),
     "digests": Part(
         script="digests",
         words="--work {work}/digests",
