@@ -43,8 +43,9 @@ from dear.evaluate.published import PublishedRow, all_published, published_rows
 from dear.models.family import FAMILY, locate
 from dear.models.files import revision_of
 from dear.rank.cascade import Cascade
-from dear.rank.reranker import Reranker
-from dear.rank.strategies import Sliding
+from dear.rank.opening import open_ranker
+from dear.rank.pointwise import PointwiseRanker
+from dear.rank.ranker import Ranker
 from dear.records import Ranking, every_nth, gather, limit_run
 
 DEPTH, LIST_DEPTH, CHUNK = 100, 30, 256
@@ -88,10 +89,12 @@ def rank_model(name: str, report: Report, options: Options) -> None:
     folder = options.work / f"{name}@{revision[:16]}"
 
     @cache
-    def ranker() -> Reranker | Cascade:
+    def ranker() -> Ranker:
         started = time.perf_counter()
-        made = open_ranker(name)
-        model: Any = (made.reranker if isinstance(made, Cascade) else made).model
+        made = open_ranker(spec_of(name))
+        first = made.first if isinstance(made, Cascade) else made
+        assert isinstance(first, PointwiseRanker)
+        model: Any = first.model
         about = {"parameters": model.parameters, "contract": model.contract.to_dict()}
         write_json(folder / "model.json", about | {"load_s": time.perf_counter() - started})
         return made
@@ -105,10 +108,11 @@ def rank_model(name: str, report: Report, options: Options) -> None:
         report.note(weigh(name, revision, read_json(folder / "model.json")))
 
 
-def open_ranker(name: str) -> Reranker | Cascade:
+def spec_of(name: str) -> dict[str, Any]:
     if FAMILY[name].kind == "pointwise":
-        return Reranker(name)
-    return Cascade(SISTERS[name], name, depth=LIST_DEPTH, strategy=Sliding(window=20, step=10))
+        return {"model": name}
+    lists = {"listwise": f"local:{name}", "depth": LIST_DEPTH, "window": 20, "step": 10}
+    return {"model": SISTERS[name], **lists}
 
 
 def weigh(name: str, revision: str, about: Mapping[str, Any]) -> str:
@@ -123,7 +127,7 @@ def weigh(name: str, revision: str, about: Mapping[str, Any]) -> str:
 
 def measure(
     name: str,
-    ranker: Callable[[], Reranker | Cascade],
+    ranker: Callable[[], Ranker],
     opened: Collection,
     folder: Path,
     report: Report,
@@ -203,7 +207,7 @@ def first_stage(
 
 
 def reranked(
-    ranker: Callable[[], Reranker | Cascade],
+    ranker: Callable[[], Ranker],
     opened: Collection,
     first: Mapping[str, Ranking],
     folder: Path,

@@ -45,7 +45,7 @@ def systems(options: argparse.Namespace) -> dict[str, list[str]]:
         ],
         "Student, 6 layers": ["--model", six],
         "Student, 3 layers": ["--model", str(students / "3-layers--long-24000")],
-        "Cascade": ["--model", six, *lists, "--depth", str(LISTS), "--blend", str(BLEND)],
+        "Cascade": ["--model", six, *lists, "--depth", str(LISTS), "--fuse", str(BLEND)],
     }
 
 

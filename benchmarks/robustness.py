@@ -29,8 +29,8 @@ from dear.evaluate.robustness import CHECKS, Report, check
 from dear.models.lists.attention_heads import HeadWeights
 from dear.models.lists.loading import load_list_model
 from dear.models.lists.reader import ListReader
-from dear.prompts.listwise import guard
-from dear.rank.listwise import rank_listwise
+from dear.rank.cascade import Cascade
+from dear.rank.listwise import ListwiseRanker
 from dear.rank.reranker import Reranker
 from dear.rank.strategies import Full
 from dear.records import Candidates, Judgements, Ranking, every_nth, gather
@@ -56,32 +56,23 @@ def student(options: argparse.Namespace, guarded: bool) -> Rank:
 
 
 def lists(options: argparse.Namespace, guarded: bool, reading: str, heads: bool) -> Rank:
+    return lists_ranker(options, guarded, reading, heads).rank_candidates
+
+
+def lists_ranker(
+    options: argparse.Namespace, guarded: bool, reading: str, heads: bool
+) -> ListwiseRanker:
     model = load_list_model(options.lists)
     if options.words:
         model = replace(model, contract=replace(model.contract, max_words=options.words))
     weights = HeadWeights.load(Path(options.heads)) if heads else None
     backend = Local(ListReader(model, reading=reading, heads=weights))  # type: ignore[arg-type]
-    prompt = guard(backend.template) if guarded else backend.template
-
-    def rank(asked: Sequence[Candidates]) -> list[Ranking]:
-        rankings, _ = rank_listwise(asked, backend, strategy=Full(), prompt=prompt)
-        return rankings
-
-    return rank
+    return ListwiseRanker(backend, strategy=Full(), guard=guarded)
 
 
 def cascade(options: argparse.Namespace, guarded: bool) -> Rank:
-    first, second = student(options, guarded), lists(options, guarded, "attention", True)
-
-    def rank(asked: Sequence[Candidates]) -> Iterable[Ranking]:
-        ordered = []
-        for c, ranking in zip(asked, first(asked), strict=True):
-            by_id = {p.id: p for p in c.passages}
-            passages = tuple(by_id[i] for i in ranking.passage_ids)
-            ordered.append(replace(c, passages=passages, scores=ranking.scores))
-        return second(ordered)
-
-    return rank
+    heads = lists_ranker(options, guarded, "attention", True)
+    return Cascade(Reranker(options.student), heads).rank_candidates
 
 
 SYSTEMS: dict[str, Callable[[argparse.Namespace, bool], Rank]] = {

@@ -52,5 +52,5 @@ def dev_weight(test: ListTest, model: str, reading: str) -> tuple[float, dict[fl
 
 
 def blended(lists: Run, points: Run, weight: float) -> Run:
-    """What `rank_listwise(…, blend=weight)` gives, from kept rankings."""
+    """What a ListwiseRanker with `fuse_weight=weight` gives, from kept rankings."""
     return fuse_runs(lists, points, weight)

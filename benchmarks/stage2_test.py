@@ -37,7 +37,8 @@ from dear.models.lists.loading import ListModel, load_list_model
 from dear.models.lists.reader import READINGS, ListReader
 from dear.prompts.listwise import WindowPrompt
 from dear.prompts.permutations import parse_permutation
-from dear.rank.listwise import rank_listwise
+from dear.rank.listwise import ListwiseRanker
+from dear.rank.ranker import Totals
 from dear.rank.strategies import Full
 from dear.records import Ranking, Run, gather
 from dear.train.checkpoints import is_finished
@@ -239,12 +240,11 @@ class ListTest:
             prompt = backend.template
             if options.test_words:
                 prompt = replace(prompt, max_words=options.test_words)
-            rankings, report = rank_listwise(
-                texts, backend, strategy=Full(), prompt=prompt, progress=counted(30)
-            )
+            ranker = ListwiseRanker(backend, strategy=Full(), prompt=prompt)
+            rankings = list(ranker.rank_candidates(texts, progress=counted(30)))
             write_run(path, {r.query_id: r for r in rankings}, slug(how))
             # the note says that the run is whole: it comes last
-            write_json(note, report.to_dict() | {"valid": backend.valid})
+            write_json(note, Totals.of(rankings).to_dict() | {"valid": backend.valid})
         kept = read_json(note)
         cost = Cost(**{each.name: kept[each.name] for each in fields(Cost)})
         return read_run(path), cost

@@ -15,7 +15,8 @@ from dear.records import Candidates, Judgements, Passage, Query, Ranking, Run
 
 if TYPE_CHECKING:
     from dear.data.collections import Collection, open_collection
-    from dear.rank.cascade import Cascade
+    from dear.rank.opening import open_ranker
+    from dear.rank.ranker import Ranker
     from dear.rank.reranker import Reranker
 
 __version__ = "0.1.0"
@@ -25,25 +26,27 @@ logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 __all__ = [
     "Candidates",
-    "Cascade",
     "Collection",
     "DearError",
     "Judgements",
     "Passage",
     "Query",
+    "Ranker",
     "Ranking",
     "Reranker",
     "Run",
     "__version__",
     "open_collection",
+    "open_ranker",
 ]
 
 # importing dear must cost nothing: these are looked up when they are first used
 _LAZY = {
-    "Cascade": "dear.rank.cascade",
+    "Ranker": "dear.rank.ranker",
     "Reranker": "dear.rank.reranker",
     "Collection": "dear.data.collections",
     "open_collection": "dear.data.collections",
+    "open_ranker": "dear.rank.opening",
 }
 
 

@@ -6,6 +6,7 @@ DearError
 ├── ContractMismatch    scores or weights made under another scoring contract
 ├── MissingExtra        an optional dependency is not installed
 ├── BackendError        a model or a server did not answer as it must
+├── Cancelled           the caller has gone away
 └── ParseError          a model's answer is no permutation
 
 The command line prints one of these as one line and exits with 2.
@@ -50,6 +51,10 @@ class MissingExtra(DearError):
 
 class BackendError(DearError):
     """A model or a server did not answer as it must."""
+
+
+class Cancelled(DearError):
+    """The caller has gone away: nothing more is computed for it."""
 
 
 class ParseError(DearError):

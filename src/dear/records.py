@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TypeAlias, TypeVar
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, TypeAlias, TypeVar
 
 from dear.errors import DataError
 
@@ -65,17 +65,66 @@ class ListExample:
             raise DataError(f"{where}: {len(self.scores)} scores, {len(self.passages)} passages")
 
 
+@dataclass(frozen=True, slots=True)
+class Reasoning:
+    """Why a listwise model ordered a window as it did.
+
+    passage_ids: of the window, in the order shown.  text: what the model wrote before its order;
+    it names passages by the window's identifiers.
+    """
+
+    passage_ids: tuple[str, ...]
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RankingCost:
+    """What ranking one query took; costs add up.
+
+    pairs: scored.  windows: asked of a listwise model.  mended_windows: whose answer was mended.
+    prompt_tokens, completion_tokens: of the windows whose backend said.  pointwise_s, listwise_s:
+    seconds of the call, shared evenly among its queries.
+    """
+
+    pairs: int = 0
+    windows: int = 0
+    mended_windows: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    pointwise_s: float = 0.0
+    listwise_s: float = 0.0
+
+    def __add__(self, other: RankingCost) -> RankingCost:
+        return RankingCost(
+            **{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)}
+        )
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ranking:
-    """Passages of one query, best first.
+    """Passages of one query, best first. Equal are those of the same order and scores.
 
     scores: one finite float for each passage, never rising. Build one from unordered scores
-    with `Ranking.sorted`, which breaks ties as trec_eval does.
+        with `Ranking.sorted`, which breaks ties as trec_eval does.
+    complete: False where a deadline ended the ranking early: what was not scored by then follows
+        in the order it came in.
+    passages: in the ranking's order; empty where only ids are known, as in a run that was read.
+    positions: of each passage among the candidates, from 0; empty like `passages`.
+    reasoning: of each window that a listwise model explained.
+    cost: None where nothing was computed.
+    mended: kind → windows whose answer had to be mended (dear.prompts.permutations), "unreadable"
+        where an answer held no ranking and its window kept its order.
     """
 
     query_id: str
     passage_ids: tuple[str, ...]
     scores: tuple[float, ...]
+    complete: bool = True
+    passages: tuple[Passage, ...] = field(default=(), compare=False, repr=False)
+    positions: tuple[int, ...] = field(default=(), compare=False, repr=False)
+    reasoning: tuple[Reasoning, ...] = field(default=(), compare=False, repr=False)
+    cost: RankingCost | None = field(default=None, compare=False, repr=False)
+    mended: Mapping[str, int] = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if len(self.passage_ids) != len(self.scores):
@@ -92,6 +141,11 @@ class Ranking:
                 raise DataError(f"query {self.query_id!r}, passage {passage_id!r}: score {score}")
         if any(a < b for a, b in zip(self.scores, self.scores[1:], strict=False)):
             raise DataError(f"query {self.query_id!r}: scores rise; use Ranking.sorted")
+        for known in (self.passages, self.positions):
+            if known and len(known) != len(self.passage_ids):
+                raise DataError(
+                    f"query {self.query_id!r}: {len(self.passage_ids)} ids, {len(known)} passages"
+                )
 
     @classmethod
     def sorted(cls, query_id: str, passage_ids: Iterable[str], scores: Iterable[float]) -> Ranking:
@@ -107,9 +161,24 @@ class Ranking:
 
     def top(self, k: int) -> Ranking:
         """The best k."""
-        return Ranking(
-            query_id=self.query_id, passage_ids=self.passage_ids[:k], scores=self.scores[:k]
+        return replace(
+            self,
+            passage_ids=self.passage_ids[:k],
+            scores=self.scores[:k],
+            passages=self.passages[:k],
+            positions=self.positions[:k],
         )
+
+    def to_list(self) -> list[dict[str, Any]]:
+        """`[{"corpus_id": position, "id": …, "score": …, "text": …}]`, best first.
+
+        As sentence-transformers' `CrossEncoder.rank` gives it, with the passage's own id beside
+        its position among the candidates. DataError where the ranking knows ids alone.
+        """
+        if len(self.passages) != len(self) or len(self.positions) != len(self):
+            raise DataError(f"query {self.query_id!r}: the ranking holds ids without passages")
+        rows = zip(self.positions, self.passage_ids, self.scores, self.passages, strict=True)
+        return [{"corpus_id": at, "id": i, "score": s, "text": p.full_text} for at, i, s, p in rows]
 
     def __len__(self) -> int:
         return len(self.passage_ids)

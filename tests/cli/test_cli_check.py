@@ -91,7 +91,7 @@ def test_refusals_are_one_line(animals: Path, reranker: Path, lists: str, tmp_pa
     before = contents(animals)
     check = ("check", reranker, animals, *SMALL)
     assert "did you mean 'order'" in refused(*check, "--only", "ordre")
-    assert "--guard is about the prompt of lists" in refused(*check, "--guard")
+    assert "guard is for a listwise backend" in refused(*check, "--guard")
     assert "no --listwise behind it" in refused(
         "check", lists, animals, *SMALL, "--listwise", lists
     )

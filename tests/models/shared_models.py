@@ -21,7 +21,7 @@ import transformers as hf
 from peft import LoraConfig, get_peft_model
 from tiny_models import T5_STYLE, llama_tokenizer, make, pairs, save, tokenizer_for, words
 
-from dear import Cascade, Reranker
+from dear import Reranker
 from dear.backends.local import Local
 from dear.models.backbone import Backbone
 from dear.models.biencoder import BiEncoder
@@ -36,6 +36,9 @@ from dear.models.scorer import Scorer
 from dear.models.workers import ScorerPool
 from dear.models.zero_shot import ZeroShot
 from dear.prompts.listwise import LISTWISE_PROMPTS, WindowPrompt
+from dear.rank.cascade import Cascade
+from dear.rank.listwise import ListwiseRanker
+from dear.rank.pointwise import PointwiseRanker
 from dear.records import Candidates, Passage, Query
 
 T = TypeVar("T")
@@ -94,7 +97,7 @@ def reading(reader: ListReader) -> Calls:
     return [lambda some=windows(v): reader.read(some) for v in range(VARIANTS)]
 
 
-def ranking(reranker: Reranker | Cascade) -> Calls:
+def ranking(reranker: Reranker) -> Calls:
     """A ranking of one query, and of all together."""
     alone = [
         lambda one=candidates(v): reranker.rank(one.query.text, one.passages)
@@ -192,7 +195,8 @@ def listwise(folder: Path, kind: str) -> Group:
 def backbone(folder: Path, how: Reading) -> Group:
     """Both adapters of one base at once, and a cascade over them."""
     both = Backbone(*two_adapters(folder), dtype="float32", device="cpu", reading=how)
-    cascade = Cascade(Reranker(both.pairs), Local(both.lists), depth=5)
+    lists = ListwiseRanker(Local(both.lists), depth=5)
+    cascade = Reranker(Cascade(PointwiseRanker(both.pairs), lists))
     return {
         "pairs": scoring(both.pairs.score),
         "lists": [lambda some=windows(v): both.lists.read(some) for v in range(VARIANTS)],

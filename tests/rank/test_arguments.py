@@ -179,4 +179,6 @@ def test_the_wrapped_signatures_are_kept() -> None:
         "query",
         "passages",
         "top_k",
+        "deadline",
+        "cancel",
     ]

@@ -17,18 +17,20 @@ from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
 from tiny_models import make, save, tokenizer_for, words
 
-from dear import Cascade, Reranker
+from dear import Reranker, open_ranker
 from dear.backends import Completion
-from dear.errors import ConfigError
+from dear.backends.local import open_local
+from dear.errors import Cancelled, ConfigError
 from dear.models.contract import DEAR
 from dear.models.files import quiet
 from dear.models.listwise_contract import ListwiseContract
 from dear.prompts.listwise import WindowPrompt
-from dear.rank.cascade import deepest
-from dear.rank.listwise import rank_listwise
+from dear.rank.cascade import Cascade, deepest
+from dear.rank.listwise import ListwiseRanker
+from dear.rank.pointwise import PointwiseRanker
 from dear.rank.strategies import STRATEGIES, Sliding, open_strategy
-from dear.rank.thoughts import Thought
-from dear.records import Candidates, Passage, Query
+from dear.records import Candidates, Passage, Query, Ranking, Reasoning
+from listwise_calls import rank_listwise
 
 
 class Halves:
@@ -50,11 +52,13 @@ class Clock:
     def perf_counter(self) -> float:
         return self.now
 
+    monotonic = perf_counter
+
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     found = Clock()
-    for module in ("cascade", "listwise"):
+    for module in ("cascade", "listwise", "pointwise", "ranker"):
         monkeypatch.setattr(f"dear.rank.{module}.time", found)
     return found
 
@@ -80,6 +84,20 @@ class Sorter:
         return out
 
 
+def cascade_of(
+    backend: Any, *, depth: int | None = None, strategy: Any = None, fuse: float = 0.0, **how: Any
+) -> Cascade:
+    lists = ListwiseRanker(backend, depth=depth, strategy=strategy, fuse_weight=fuse)
+    return Cascade(PointwiseRanker(Halves()), lists, **how)
+
+
+def depth_of(ranking: Ranking, strategy: Any) -> int:
+    """The depth that takes as many windows."""
+    assert ranking.cost is not None
+    found = [d for d in range(1, 101) if strategy.calls(d) <= ranking.cost.windows]
+    return max(found)
+
+
 def candidates(query: str, count: int, seed: int = 0) -> Candidates:
     numbers = random.Random(seed).sample(range(100, 99999), count)
     return Candidates(
@@ -92,7 +110,7 @@ def candidates(query: str, count: int, seed: int = 0) -> Candidates:
 @given(st.lists(st.integers(0, 60), max_size=4), st.integers(1, 30), st.integers(0, 999))
 def test_the_best_by_pairs_are_ordered_as_lists(counts: list[int], depth: int, seed: int) -> None:
     many = [candidates(f"q{i}", n, seed + i) for i, n in enumerate(counts)]
-    cascade = Cascade(Halves(), Sorter(), depth=depth)
+    cascade = cascade_of(Sorter(), depth=depth)
     for one, ranking in zip(many, cascade.rank_candidates(many), strict=True):
         texts = [int(p.text) for p in one.passages]
         pairs = sorted(texts, key=lambda n: -(n // 100))
@@ -100,7 +118,11 @@ def test_the_best_by_pairs_are_ordered_as_lists(counts: list[int], depth: int, s
         expected = sorted(pairs[:depth], reverse=True) + pairs[depth:]
         assert ranking.passage_ids == tuple(f"{one.query.id}-{n}" for n in expected)
         assert ranking.scores == tuple(range(len(texts), 0, -1))
-    assert cascade.report.depth == min(depth, max(counts, default=0))
+        assert ranking.complete
+        assert ranking.cost is not None
+        assert ranking.cost.pairs == len(texts)
+        assert [p.id for p in ranking.passages] == list(ranking.passage_ids)
+        assert [one.passages[i].id for i in ranking.positions] == list(ranking.passage_ids)
 
 
 class Worst(Sorter):
@@ -112,36 +134,41 @@ class Worst(Sorter):
         return [Completion(text=" > ".join(chain)) for chain in chains]
 
 
-def test_a_blend_keeps_a_bad_listwise_model_from_doing_harm() -> None:
+def test_a_fused_score_keeps_a_bad_listwise_model_from_doing_harm() -> None:
     many = [candidates(f"q{i}", 12, i) for i in range(3)]
-    best = [r.passage_ids for r in Cascade(Halves(), Sorter()).rank_candidates(many)]
+    best = [r.passage_ids for r in cascade_of(Sorter()).rank_candidates(many)]
 
-    def ranked(blend: float) -> list[tuple[str, ...]]:
-        cascade = Cascade(Halves(), Worst(), depth=12, blend=blend)
+    def ranked(fuse: float) -> list[tuple[str, ...]]:
+        cascade = cascade_of(Worst(), depth=12, fuse=fuse)
         return [r.passage_ids for r in cascade.rank_candidates(many)]
 
     assert ranked(0.0) == [ids[::-1] for ids in best]
     assert ranked(1e6) == best
     with pytest.raises(ConfigError, match="weight must be 0 or more"):
-        Cascade(Halves(), Sorter(), blend=-1)
+        cascade_of(Sorter(), fuse=-1)
 
 
-def test_one_query_and_its_thoughts() -> None:
-    cascade = Cascade(Halves(), Sorter(), depth=3)
-    ranking = cascade.rank("most?", ["120", "990", "180", "5", "170"], top_k=2)
+def test_one_query_and_its_reasoning() -> None:
+    reranker = Reranker(cascade_of(Sorter(), depth=3))
+    ranking = reranker.rank("most?", ["120", "990", "180", "5", "170"], top_k=2)
     assert (ranking.query_id, ranking.passage_ids) == ("", ("1", "2"))
-    assert cascade.thoughts == {"": [Thought(("1", "0", "2"), "[1] is most")]}
-    assert cascade.rank("most?", []).passage_ids == ()
-    assert cascade.thoughts == {}
+    assert ranking.reasoning == (Reasoning(("1", "0", "2"), "[1] is most"),)
+    assert ranking.to_list() == [
+        {"corpus_id": 1, "id": "1", "score": 5.0, "text": "990"},
+        {"corpus_id": 2, "id": "2", "score": 4.0, "text": "180"},
+    ]
+    nothing = reranker.rank("most?", [])
+    assert (nothing.passage_ids, nothing.reasoning, nothing.to_list()) == ((), (), [])
+    with pytest.raises(ConfigError, match="orders lists and has no score"):
+        reranker.score([("most?", "120")])
 
 
-def test_thoughts_of_every_window_are_kept() -> None:
+def test_the_reasoning_of_every_window_is_kept() -> None:
     many = [candidates(f"q{i}", 50, i) for i in range(3)]
-    cascade = Cascade(Halves(), Sorter(), depth=40)
-    list(cascade.rank_candidates(many))
-    assert cascade.thoughts.keys() == {"q0", "q1", "q2"}
-    assert all(len(t) == Sliding().calls(40) for t in cascade.thoughts.values())
-    assert all(len(t[0].passage_ids) == 20 for t in cascade.thoughts.values())
+    for ranking in cascade_of(Sorter(), depth=40).rank_candidates(many):
+        assert len(ranking.reasoning) == Sliding().calls(40)
+        assert all(len(r.passage_ids) == 20 for r in ranking.reasoning)
+        assert ranking.mended == {"thought stripped": Sliding().calls(40)}
 
 
 @given(st.sampled_from(sorted(STRATEGIES)), st.integers(1, 100), st.integers(0, 40))
@@ -155,12 +182,12 @@ def test_a_call_budget_picks_the_largest_depth_that_fits(name: str, depth: int, 
 
 def test_a_call_budget_is_kept() -> None:
     backend = Sorter()
-    cascade = Cascade(Halves(), backend, depth=100, strategy=Sliding(), calls=4)
-    list(cascade.rank_candidates([candidates(f"q{i}", 100, i) for i in range(2)]))
-    assert (backend.windows, cascade.report.depth) == (8, 50)
-    nothing = Cascade(Halves(), backend, calls=0)
-    (ranking,) = nothing.rank_candidates([candidates("q", 30)])
-    assert (nothing.report.depth, backend.windows) == (0, 8)
+    cascade = cascade_of(backend, depth=100, strategy=Sliding(), calls=4)
+    found = list(cascade.rank_candidates([candidates(f"q{i}", 100, i) for i in range(2)]))
+    assert backend.windows == 8
+    assert [depth_of(r, Sliding()) for r in found] == [50, 50]
+    (ranking,) = cascade_of(backend, calls=0).rank_candidates([candidates("q", 30)])
+    assert backend.windows == 8
     assert len(ranking.passage_ids) == 30
 
 
@@ -168,33 +195,78 @@ def test_a_call_budget_is_kept() -> None:
     st.sampled_from(["sliding", "topdown", "tournament"]), st.integers(0, 12), st.integers(1, 12)
 )
 def test_of_two_budgets_the_smaller_counts(name: str, calls: int, affordable: int) -> None:
-    strategy = open_strategy(name)
-    cascade = Cascade(Halves(), Sorter(), depth=60, strategy=strategy, calls=calls)
+    strategy, backend = open_strategy(name), Sorter()
     # windows of an hour, beside which the stage before takes nothing
-    cascade.window_s, cascade.seconds = 3600.0, 3600.0 * (affordable + 0.5)
+    seconds = 3600.0 * (affordable + 0.5)
+    cascade = cascade_of(backend, depth=60, strategy=strategy, calls=calls, seconds=seconds)
+    cascade._window_s = 3600.0
     list(cascade.rank_candidates([candidates("q", 60)]))
-    assert cascade.report.depth == deepest(strategy, 60, min(calls, affordable))
+    most = deepest(strategy, 60, min(calls, affordable))
+    assert backend.windows <= strategy.calls(most)
+    assert (backend.windows == 0) == (strategy.calls(most) == 0)
 
 
-def test_a_time_budget_picks_the_depth_and_says_what_it_cost(clock: Clock) -> None:
+def test_a_time_budget_picks_the_depth(clock: Clock) -> None:
     backend = Sorter(clock, seconds=0.02)
-    cascade = Cascade(Halves(), backend, depth=100, strategy=Sliding(), seconds=0.155)
+    cascade = cascade_of(backend, depth=100, strategy=Sliding(), seconds=0.155)
     many = [candidates(f"q{i}", 100, i) for i in range(8)]
-    list(cascade.rank_candidates(many))
-    report = cascade.report
-    assert report.probe_s == pytest.approx(4 * 0.02)
-    assert report.window_s == pytest.approx(0.02)
-    # 0.145 s are left for each of the eight queries: seven windows of 20, ten further on each
-    assert report.depth == 80
-    assert report.lists_s == pytest.approx(8 * 7 * 0.02)
-    assert report.over == pytest.approx(0.0)
+    found = list(cascade.rank_candidates(many))
+    # four windows were timed; 0.145 s are left for each of the eight queries: seven windows of
+    # 20, ten further on each
+    assert backend.windows == 4 + 8 * 7
+    assert [depth_of(r, Sliding()) for r in found] == [80] * 8
+    assert sum(r.cost.listwise_s for r in found if r.cost) == pytest.approx(8 * 7 * 0.02)
     # what was learnt is used: no probe again
     list(cascade.rank_candidates(many))
-    assert cascade.report.probe_s == 0
-    poor = Cascade(Halves(), backend, seconds=1e-6)
-    list(poor.rank_candidates(many[:1]))
-    assert poor.report.depth == 0
-    assert poor.report.over == pytest.approx(0.02 - 1e-6)
+    assert backend.windows == 4 + 2 * 8 * 7
+    (poor,) = cascade_of(backend, seconds=1e-6).rank_candidates(many[:1])
+    assert poor.cost is not None
+    assert (poor.cost.windows, poor.complete) == (0, True)
+
+
+def test_a_deadline_ends_with_what_was_scored_in_front(clock: Clock) -> None:
+    class Slow(Halves):
+        def score(self, pairs: Sequence[tuple[str, str]], progress: Any = None) -> Any:
+            clock.now += 0.001 * len(pairs)
+            return super().score(pairs, progress)
+
+    many = [candidates(f"q{i}", 100, i) for i in range(3)]
+    ranker = PointwiseRanker(Slow())
+    found = list(ranker.rank_candidates(many, deadline=clock.now + 0.1))
+    for one, ranking in zip(many, found, strict=True):
+        assert ranking.cost is not None
+        done = ranking.cost.pairs
+        # 32 pairs between two looks: four pieces of the three queries' first passages
+        assert done in (42, 43)
+        assert not ranking.complete
+        order = sorted(range(done), key=lambda i: -(int(one.passages[i].text) // 100))
+        assert ranking.positions == (*order, *range(done, 100))
+        assert list(ranking.scores) == sorted(ranking.scores, reverse=True)
+    whole = list(ranker.rank_candidates(many, deadline=clock.now + 1e6))
+    assert whole == list(ranker.rank_candidates(many))
+    assert all(r.complete for r in whole)
+
+
+def test_a_deadline_leaves_windows_as_they_are(clock: Clock) -> None:
+    backend = Sorter(clock, seconds=0.02)
+    ranker = ListwiseRanker(backend, strategy=Sliding())
+    many = [candidates(f"q{i}", 100, i) for i in range(2)]
+    found = list(ranker.rank_candidates(many, deadline=clock.now + 0.09))
+    # two queries a round of 0.04 s: the third round begins before the deadline
+    assert backend.windows == 6
+    for one, ranking in zip(many, found, strict=True):
+        assert not ranking.complete
+        assert ranking.positions[:50] == tuple(range(50))
+        assert sorted(ranking.positions) == list(range(len(one.passages)))
+
+
+def test_who_has_gone_away_is_computed_nothing_for() -> None:
+    asked = []
+    many = [candidates("q", 100)]
+    for ranker in (PointwiseRanker(Halves()), cascade_of(Sorter())):
+        with pytest.raises(Cancelled, match="cancelled"):
+            list(ranker.rank_candidates(many, cancel=lambda: len(asked) > 1 or asked.append(1)))
+        asked.clear()
 
 
 @pytest.mark.parametrize(
@@ -202,12 +274,12 @@ def test_a_time_budget_picks_the_depth_and_says_what_it_cost(clock: Clock) -> No
 )
 def test_budgets_that_are_none_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(options))):
-        Cascade(Halves(), Sorter(), **options)
+        cascade_of(Sorter(), **options)
 
 
 def test_progress_reaches_the_end() -> None:
     seen: list[tuple[int, int]] = []
-    cascade = Cascade(Halves(), Sorter(), depth=40)
+    cascade = cascade_of(Sorter(), depth=40)
     many = [candidates("q", 50)]
     list(cascade.rank_candidates(many, progress=lambda done, total: seen.append((done, total))))
     assert seen[-1] == (53, 53)
@@ -238,17 +310,20 @@ def checkpoints(tmp_path_factory: Any) -> tuple[Path, Path]:
 
 
 def test_two_adapters_of_a_base_are_one_backbone(checkpoints: tuple[Path, Path]) -> None:
-    points, lists = checkpoints
-    cascade = Cascade(points, lists, depth=8, dtype="float32", device="cpu")
+    points, lists = map(str, checkpoints)
+    how: dict[str, Any] = {"dtype": "float32", "device": "cpu"}
+    spec = {"model": points, "listwise": lists, "depth": 8}
+    cascade = open_ranker(spec, **how)
+    assert isinstance(cascade, Cascade)
     assert cascade.one_backbone
     passages = [words(6, i) for i in range(20)]
-    found = cascade.rank("river bank", passages)
+    found = Reranker(cascade).rank("river bank", passages)
     # the two models, one after the other
-    reranker = Reranker(points, dtype="float32", device="cpu")
-    first = reranker.rank("river bank", passages)
-    apart = Cascade(reranker, f"local:{lists}#first", depth=8, dtype="float32", device="cpu")
+    first = Reranker(points, **how).rank("river bank", passages)
+    backend = open_local(f"{lists}#first", **how)
+    apart = Cascade(Reranker(points, **how), ListwiseRanker(backend, depth=8))
     assert not apart.one_backbone
-    assert apart.rank("river bank", passages) == found
+    assert Reranker(apart).rank("river bank", passages) == found
     assert set(found.passage_ids[:8]) == set(first.passage_ids[:8])
     assert found.passage_ids[8:] == first.passage_ids[8:]
     only = Candidates(
@@ -256,5 +331,8 @@ def test_two_adapters_of_a_base_are_one_backbone(checkpoints: tuple[Path, Path])
         passages=tuple(Passage(id=i, text=passages[int(i)]) for i in first.passage_ids),
         scores=first.scores,
     )
-    (listed,), _ = rank_listwise([only], apart.backend, prompt=apart.prompt, depth=8)
+    (listed,), _ = rank_listwise([only], backend, depth=8)
     assert listed.passage_ids == found.passage_ids
+    toml = Path(points).parent / "cascade.toml"
+    toml.write_text(f"model = '{points}'\nlistwise = 'local:{lists}'\ndepth = 8\n")
+    assert Reranker(toml, **how).rank("river bank", passages) == found

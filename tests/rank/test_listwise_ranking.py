@@ -22,9 +22,9 @@ from dear.data.formats import read_run, write_beir, write_run
 from dear.errors import BackendError, ConfigError
 from dear.evaluate.metrics import evaluate
 from dear.prompts.listwise import LISTWISE_PROMPTS, WindowPrompt
-from dear.rank.listwise import rank_listwise
 from dear.rank.strategies import STRATEGIES, Full, Sliding, TopDown, open_strategy
 from dear.records import Candidates, Passage, Query, Ranking, gather
+from listwise_calls import rank_listwise
 
 RESPONSES = "rankllm-listwise-responses"
 
@@ -77,9 +77,9 @@ def test_a_right_backend_puts_the_best_on_top(counts: list[int], name: str, seed
         assert sorted(ranking.passage_ids) == sorted(f"q{i}-{p}" for p in range(count))
         assert ranking.passage_ids[:10] == tuple(f"q{i}-{p}" for p in range(min(10, count)))
         assert ranking.scores == tuple(range(count, 0, -1))
-    assert report.windows <= sum(map(strategy.calls, counts))
-    assert (report.mends, report.mended, report.parse_errors) == (Counter(), 0, 0)
-    assert report.prompt_tokens == 5 * report.windows
+    assert report.cost.windows <= sum(map(strategy.calls, counts))
+    assert (report.mends, report.cost.mended_windows, report.unreadable) == (Counter(), 0, 0)
+    assert report.cost.prompt_tokens == 5 * report.cost.windows
 
 
 def test_written_scores_fall_strictly(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_queries_share_rounds_and_do_not_depend_on_each_other() -> None:
     together, report = rank_listwise(many, backend)
     assert together == [rank_listwise([one], Sorter())[0][0] for one in many]
     assert backend.batches == [4, 3, *[2] * 7]
-    assert (report.rounds, report.windows) == (9, 21)
+    assert report.cost.windows == 21
     small = Sorter()
     assert rank_listwise(many, small, batch_windows=2)[0] == together
     assert max(small.batches) == 2
@@ -108,16 +108,16 @@ def test_below_the_depth_nothing_moves() -> None:
     given_ids = [p.id for p in one.passages]
     assert list(ranking.passage_ids[30:]) == given_ids[30:]
     assert set(ranking.passage_ids[:30]) == set(given_ids[:30])
-    assert report.windows == 2
+    assert report.cost.windows == 2
 
 
-def test_blended_scores_of_the_stage_before_move_places() -> None:
+def test_scores_of_the_stage_before_move_places() -> None:
     # the lists reverse what the stage before says of the best six
     one = replace(several([8])[0], scores=tuple(float(9 - i) for i in range(8)))
     before = [p.id for p in one.passages]
     backend = Sorter(lambda ids: " > ".join(f"[{i}]" for i in sorted(ids, reverse=True)))
     orders = {
-        w: rank_listwise([one], backend, strategy=Full(), depth=6, blend=w)[0][0].passage_ids
+        w: rank_listwise([one], backend, strategy=Full(), depth=6, fuse_weight=w)[0][0].passage_ids
         for w in (0.0, 0.5, 1.0, 2.0)
     }
     assert list(orders[0.0]) == list(orders[0.5]) == [*before[5::-1], *before[6:]]
@@ -125,21 +125,21 @@ def test_blended_scores_of_the_stage_before_move_places() -> None:
     assert list(orders[1.0]) == [*before[5::-1], *before[6:]]
     assert list(orders[2.0]) == before
     with pytest.raises(ConfigError, match="weight must be 0 or more, not -1"):
-        rank_listwise([one], backend, blend=-1)
+        rank_listwise([one], backend, fuse_weight=-1)
 
 
 def test_answers_without_a_ranking_keep_the_order_and_are_counted() -> None:
     one = several([30])
     (ranking,), report = rank_listwise(one, Sorter(lambda ids: "20 passages are provided."))
     assert list(ranking.passage_ids) == [p.id for p in one[0].passages]
-    assert (report.parse_errors, report.windows, report.mended) == (2, 2, 0)
+    assert (report.unreadable, report.cost.windows, report.cost.mended_windows) == (2, 2, 0)
 
 
 def test_mends_are_counted_by_kind() -> None:
     backend = Sorter(lambda ids: f"<think>hm</think>[{ids[0]}] > [{ids[0]}] > [99]")
     (ranking,), report = rank_listwise(several([30]), backend, strategy=Full())
     assert ranking.passage_ids[0] == "q0-0"
-    assert report.mended == 1
+    assert report.cost.mended_windows == 1
     values = report.to_dict()
     assert values["mends"] == {
         "duplicate": 1,
@@ -272,16 +272,16 @@ def test_the_command_ranks_lists_alone_or_behind_a_model(
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ([], "give a --model, a --listwise backend, or both"),
-        (["--listwise", "replay:ANSWERS", "--fuse", "0.3"], "give a --model"),
+        ([], "give a model, a listwise backend, or both"),
+        (["--listwise", "replay:ANSWERS", "--fuse", "auto"], "about a --model's scores alone"),
         (["--listwise", "replay:ANSWERS", "--strategy", "slide"], "unknown strategy 'slide'"),
         (["--listwise", "replay:ANSWERS", "--step", "30"], "step must be 1 to the window's 20"),
         (["--listwise", "replay:ANSWERS", "--prompt", "rankgtp"], "did you mean 'rankgpt'"),
         (["--listwise", "replay:ANSWERS", "--prompt", "pairs"], "does not say what to answer"),
         (["--listwise", "replay:ANSWERS", "--depth", "3"], "3 passages from 'ant' to 'cat'"),
         (["--listwise", "ANSWERS"], "expected KIND:WHERE"),
-        (["--listwise", "replay:ANSWERS", "--blend", "-1"], "must be 0 or more, not -1"),
-        (["--model", "x", "--blend", "1"], "--blend is about the order of --listwise"),
+        (["--listwise", "replay:ANSWERS", "--fuse", "-1"], "a number that is 0 or more"),
+        (["--model", "x", "--guard"], "guard is for a listwise backend"),
     ],
 )
 def test_the_command_refuses_in_one_line(
@@ -339,5 +339,5 @@ def test_recorded_malformed_answers_rank_every_passage(shared_data: Path) -> Non
     found = [gather(r, collection.queries(), collection.corpus) for r in last.values()]
     rankings, report = rank_listwise(found, backend, prompt="rankgpt")
     assert [set(r.passage_ids) for r in rankings] == [set(r.passage_ids) for r in last.values()]
-    assert report.windows == 43
-    assert (report.parse_errors, report.mended) == (1, 4)
+    assert report.cost.windows == 43
+    assert (report.unreadable, report.cost.mended_windows) == (1, 4)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from tiny_models import checkpoint, words
 
-import dear.rank.reranker as module
+import dear.rank.pointwise as module
 from dear import Candidates, Passage, Query, Reranker
 from dear.errors import BackendError, ConfigError, DataError
 from dear.models.contract import DEAR
@@ -44,9 +44,7 @@ def counting() -> Counting:
 
 
 def over(model: Any) -> Reranker:
-    reranker = Reranker.__new__(Reranker)
-    reranker.model = model
-    return reranker
+    return Reranker(model)
 
 
 def candidates(query: str, *texts: str) -> Candidates:

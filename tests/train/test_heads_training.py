@@ -17,10 +17,10 @@ from dear.data.formats import write_lists
 from dear.errors import ConfigError
 from dear.models.lists.loading import load_list_model
 from dear.models.lists.reader import ListReader
-from dear.rank.listwise import rank_listwise
 from dear.recipes import Recipe, parse_recipe
 from dear.records import Candidates
 from dear.train.heads import train_heads
+from listwise_calls import rank_listwise
 
 
 def recipe(base: str, **heads: Any) -> Recipe:
@@ -88,7 +88,7 @@ def test_candidates_are_ranked_through_the_backend(folder: Path) -> None:
         for e in lists(3, seed=4)
     ]
     rankings, report = rank_listwise(some, backend, prompt=backend.template)
-    assert report.mended == report.parse_errors == 0
+    assert report.cost.mended_windows == report.unreadable == 0
     assert [set(r.passage_ids) for r in rankings] == [{p.id for p in c.passages} for c in some]
 
 

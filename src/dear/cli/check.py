@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dear.cli.fuse import rank_all
-from dear.cli.lists import Lists
+from dear.cli.lists import listwise_options
 from dear.cli.models import (
     BatchOption,
     ContractOption,
@@ -75,9 +74,9 @@ def check(
     ] = "sliding",
     window: Annotated[int, typer.Option(metavar="N", help="Passages in a prompt.")] = 20,
     step: Annotated[int, typer.Option(metavar="N", help="How far a window slides.")] = 10,
-    blend: Annotated[
+    fuse: Annotated[
         float,
-        typer.Option(metavar="W", help="W times MODEL's score is added to the lists' places."),
+        typer.Option(metavar="W", help="Add W times MODEL's score to the lists' places."),
     ] = 0.0,
     guard: Annotated[
         bool,
@@ -100,6 +99,7 @@ def check(
     from dear.backends import BACKENDS
     from dear.data.collections import open_collection
     from dear.evaluate import robustness
+    from dear.rank.opening import RankerSpec, assemble, open_parts
 
     names = robustness.parse_checks(only)
     to_stdout = json_file is not None and str(json_file) == "-"
@@ -110,12 +110,15 @@ def check(
         if listwise is not None:
             raise ConfigError(f"{model} is a listwise backend: no --listwise behind it")
         pairs, listwise = None, model
-    if guard and listwise is None:
-        raise ConfigError("--guard is about the prompt of lists: give a listwise backend")
-    lists = (
-        None
-        if listwise is None
-        else Lists(listwise, prompt, strategy, window, step, None, blend, guard=guard)
+    spec = RankerSpec(
+        model=pairs,
+        listwise=listwise,
+        prompt=prompt,
+        strategy=strategy,
+        window=window,
+        step=step,
+        guard=guard,
+        fuse=fuse,
     )
     if pairs is not None:
         check_model(pairs)
@@ -126,24 +129,32 @@ def check(
     min_grade = opened.min_grade if min_grade is None else min_grade
     candidates, judgements = _candidates(opened, run, split, queries, depth, min_grade)
     during = _During()
-    rank = _ranker(pairs, lists, during, options)
+    points, backend, one_backbone = open_parts(spec, options)
+    ranker = assemble(spec, points, backend, one_backbone=one_backbone)
+
+    def rank(asked: Sequence[Candidates]) -> Iterable[Ranking]:
+        ranked = rank_all(ranker, list(asked), f"checking: {during.name}")
+        return [ranked[c.query.id] for c in asked]
+
     started = time.perf_counter()
     report = robustness.check(
         candidates,
         judgements,
         rank,
-        pointwise=lists is None,
+        pointwise=backend is None,
         only=names,
         min_grade=min_grade,
         seed=seed,
         before_check=during.begin,
     )
     seconds = time.perf_counter() - started
-    ranker = " + ".join(filter(None, (pairs, listwise)))
+    named = " + ".join(filter(None, (pairs, listwise)))
     values = {
-        "model": ranker,
+        "model": named,
         "guard": guard,
-        "lists": None if lists is None else lists.options,
+        "lists": None
+        if backend is None
+        else listwise_options(spec, backend, one_backbone=one_backbone),
         "collection": opened.name,
         "split": split,
         "run": run,
@@ -157,7 +168,7 @@ def check(
     else:
         if json_file is not None:
             write_json(json_file, values)
-        _show(report, f"{ranker} on {opened.name}", seconds)
+        _show(report, f"{named} on {opened.name}", seconds)
     for line in report.notes:
         note(line)
 
@@ -189,41 +200,6 @@ def _candidates(
     if not asked:
         raise DataError(f"the run {run!r} ranks nothing")
     return gathered(opened, {q: found[q].top(depth) for q in asked}), judgements
-
-
-def _ranker(
-    model: str | None,
-    lists: Lists | None,
-    during: _During,
-    options: dict[str, Any],
-) -> Callable[[Sequence[Candidates]], Iterable[Ranking]]:
-    """As `dear rank` would rank: by pairs, by lists, or by one behind the other."""
-    from dear.rank.reranker import Reranker
-
-    reranker = None
-    if lists is not None:
-        reranker = lists.open(model, options)
-    if model is not None and reranker is None:
-        reranker = Reranker(model, **options)
-
-    def rank(candidates: Sequence[Candidates]) -> Iterable[Ranking]:
-        asked = list(candidates)
-        if reranker is not None:
-            ranked = rank_all(reranker, asked, f"checking: {during.name}")
-            if lists is None:
-                return [ranked[c.query.id] for c in asked]
-            asked = [_reordered(c, ranked[c.query.id]) for c in asked]
-        assert lists is not None
-        found, _ = lists.rank(asked)
-        return [found[c.query.id] for c in asked]
-
-    return rank
-
-
-def _reordered(candidates: Candidates, ranking: Ranking) -> Candidates:
-    by_id = {p.id: p for p in candidates.passages}
-    passages = tuple(by_id[i] for i in ranking.passage_ids)
-    return replace(candidates, passages=passages, scores=ranking.scores)
 
 
 HEADERS = ("check", "change", "verdict", "by", "value", "queries", "nDCG@10", "p", "also")

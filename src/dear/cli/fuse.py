@@ -13,7 +13,7 @@ from dear.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from dear.data.collections import Collection
-    from dear.rank.reranker import Reranker
+    from dear.rank.ranker import Ranker
     from dear.records import Candidates, Judgements, Ranking, Run
 
 FUSE_QUERIES = 200
@@ -33,9 +33,11 @@ def parse_weight(fuse: str | None) -> float | Literal["auto"] | None:
     return weight
 
 
-def rank_all(reranker: Reranker, candidates: list[Candidates], what: str) -> dict[str, Ranking]:
-    with progress(what, "pairs") as report:
-        rankings = reranker.rank_candidates(candidates, progress=report)
+def rank_all(
+    ranker: Ranker, candidates: list[Candidates], what: str, unit: str = "pairs"
+) -> dict[str, Ranking]:
+    with progress(what, unit) as report:
+        rankings = ranker.rank_candidates(candidates, progress=report)
         return {ranking.query_id: ranking for ranking in rankings}
 
 
@@ -98,10 +100,10 @@ def _dev_run(collection: Collection, run: str, fuse_run: str | None, split: str,
         )
 
 
-def chosen_weight(reranker: Reranker, dev: Dev) -> tuple[float, dict[float, float]]:
+def chosen_weight(ranker: Ranker, dev: Dev) -> tuple[float, dict[float, float]]:
     from dear.rank.fusion import best_weight
 
-    reranked = rank_all(reranker, dev.candidates, "ranking dev")
+    reranked = rank_all(ranker, dev.candidates, "ranking dev")
     return best_weight(reranked, dev.run, dev.judgements)
 
 

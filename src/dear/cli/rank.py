@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,7 +18,7 @@ from dear.cli.fuse import (
     parse_weight,
     rank_all,
 )
-from dear.cli.lists import Lists, mended_line
+from dear.cli.lists import Answers, listwise_options, windows_line
 from dear.cli.models import (
     BatchOption,
     ContractOption,
@@ -36,8 +38,7 @@ from dear.errors import ConfigError
 
 if TYPE_CHECKING:
     from dear.evaluate.cost import Spent
-    from dear.rank.reranker import Reranker
-    from dear.records import Run
+    from dear.models.opening import PairModel
 
 
 def rank(
@@ -67,7 +68,8 @@ def rank(
     fuse: Annotated[
         str | None,
         typer.Option(
-            metavar="W|auto", help="Add W times the first stage's score; auto: W by a dev run."
+            metavar="W|auto",
+            help="Add W times the score of the stage before; auto: W by a dev run.",
         ),
     ] = None,
     fuse_run: Annotated[
@@ -105,12 +107,13 @@ def rank(
     step: Annotated[int, typer.Option(metavar="N", help="How far a window slides.")] = 10,
     depth: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="Rank lists of the best N only, leave the others."),
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Rank lists of the best N only, leave the others.",
+            show_default="20 behind a model, else all",
+        ),
     ] = None,
-    blend: Annotated[
-        float,
-        typer.Option(metavar="W", help="Add W times the model's score to the order of the lists."),
-    ] = 0.0,
     ledger: Annotated[
         Path | None,
         typer.Option(
@@ -134,25 +137,26 @@ def rank(
     from dear.data.inputs import pairs_input, run_input, texts_input
     from dear.evaluate.cost import Meter, stage
     from dear.models.revisions import scoring_inputs
-    from dear.rank.fusion import fuse_runs
-    from dear.rank.reranker import Reranker
+    from dear.rank.opening import RankerSpec, assemble, open_parts
+    from dear.rank.pointwise import PointwiseRanker
+    from dear.rank.ranker import Totals
     from dear.records import limit_run
 
     weight = parse_weight(fuse)
-    if model is None and weight is not None:
-        raise ConfigError("--fuse is about a model's scores: give a --model")
-    if model is None and listwise is None:
-        raise ConfigError("nothing to rank with: give a --model, a --listwise backend, or both")
     if ledger is not None and (no_ledger or listwise is None):
         raise ConfigError("--ledger keeps the answers of --listwise, and not with --no-ledger")
-    if blend and listwise is None:
-        raise ConfigError("--blend is about the order of --listwise")
-    if guard and listwise is None:
-        raise ConfigError("--guard is about the prompts of --listwise")
-    lists = (
-        None
-        if listwise is None
-        else Lists(listwise, prompt, strategy, window, step, depth, blend, guard=guard)
+    if weight == "auto" and (model is None or listwise is not None):
+        raise ConfigError("--fuse auto is about a --model's scores alone: give a number")
+    spec = RankerSpec(
+        model=model,
+        listwise=listwise,
+        prompt=prompt,
+        strategy=strategy,
+        window=window,
+        step=step,
+        depth=depth,
+        guard=guard,
+        fuse=weight if isinstance(weight, float) else 0.0,
     )
     if model is not None:
         check_model(model)
@@ -164,56 +168,52 @@ def rank(
     path = find_run(opened, run, split)
     first = limit_run(read_run(path, ties="written"), top_k=top_k)
     candidates = gathered(opened, first)
-    reranker = None
-    if lists is not None:
-        reranker = lists.open(model, options)
-        if not no_ledger:
-            lists.keep_in(ledger, beside=output)
     dev = (
         dev_queries(opened, run, fuse_run, fuse_split, first, queries=fuse_queries, top_k=top_k)
         if weight == "auto"
         else None
     )
+    points, backend, one_backbone = open_parts(spec, options)
+    answers = None
+    if backend is not None:
+        answers = Answers.of(backend, ledger, beside=None if no_ledger else output)
     curve: dict[float, float] = {}
-    ranked: Run = first
-    pairs, seconds = 0, 0.0
-    values: dict[str, Any] = {}
+    if dev is not None and points is not None:
+        weight, curve = chosen_weight(PointwiseRanker(points), dev)
+        spec = replace(spec, fuse=weight)
+    scored = _tokens(points)
+    with Meter() as meter, answers.kept() if answers else nullcontext() as kept:
+        ranker = assemble(spec, points, kept, one_backbone=one_backbone)
+        ranked = rank_all(ranker, candidates, "ranking", "pairs" if backend is None else "steps")
+    took = Totals.of(ranked.values())
     inputs = {"texts": pairs_input(candidates, opened.name), "run": run_input(path)}
-    spent: list[Spent] = []
+    values: dict[str, Any] = {}
     stages: dict[str, Any] = {}
-    if model is not None:
-        reranker = reranker or Reranker(model, **options)
-        if dev is not None:
-            weight, curve = chosen_weight(reranker, dev)
-        scored = _tokens(reranker)
-        with Meter() as meter:
-            ranked = rank_all(reranker, candidates, "ranking")
-        seconds = meter.spent.seconds
-        pairs = sum(len(c.passages) for c in candidates)
-        spent.append(meter.spent)
-        tokens = {k: n - scored[k] for k, n in _tokens(reranker).items()}
+    pairs, seconds = took.cost.pairs, took.cost.pointwise_s
+    if points is not None:
+        tokens = {k: n - scored[k] for k, n in _tokens(points).items()}
         stages["pointwise"] = stage("pairs", pairs, seconds, **tokens)
-        if isinstance(weight, float):
-            ranked = fuse_runs(ranked, first, weight)
-        inputs |= scoring_inputs(reranker.model)
+        inputs |= scoring_inputs(points)
         values = {
-            **_model_values(reranker),
+            **_model_values(points),
             "fuse": fuse_values(weight, curve, fuse_split) if fuse is not None else None,
             "pairs": pairs,
             "pairs_per_second": round(pairs / max(seconds, 1e-9), 2),
         }
-    report = None
-    if lists is not None:
-        before = gathered(opened, ranked)
-        with Meter() as meter:
-            ranked, report = lists.rank(before)
-        seconds += report.seconds
-        spent.append(meter.spent)
-        stages["lists"] = lists.cost(report)
-        values = {"model": lists.name} | values | {"listwise": lists.values(report)}
+    if answers is not None:
+        answers.count(took)
+        told = listwise_options(spec, answers.backend, one_backbone=one_backbone)
+        stages["lists"] = answers.stage(took)
+        usage = None if answers.usage is None else answers.usage.to_dict()
+        kept_in = None if answers.ledger is None else str(answers.ledger)
+        name = answers.backend.name
+        said = {"backend": name, **told, **took.to_dict(), "usage": usage, "ledger": kept_in}
+        values = {"model": name} | values | {"listwise": said}
         # its digest alone: a server's options may be nobody's business
-        inputs["lists"] = Input(Input.of_values(lists.identity).digest, lists.name)
+        identity = told | {"backend": dict(getattr(answers.backend, "identity", {}))}
+        inputs["lists"] = Input(Input.of_values(identity).digest, name)
     write_run(output, ranked, _tag(model or f"listwise-{strategy}"))
+    local = points is not None or spec.is_local
     write_origin(
         output,
         {
@@ -224,25 +224,21 @@ def rank(
             "queries": len(ranked),
             # where all texts are the same, those of the pairs need not be looked at
             "all_texts": texts_input(opened).digest,
-            "seconds": round(seconds, 3),
-            "cost": _cost(spent, device if model or (lists and lists.is_local) else None) | stages,
+            "seconds": round(seconds + took.cost.listwise_s, 3),
+            "cost": _cost([meter.spent], device if local else None) | stages,
         },
         first_stage=path,
         inputs=Inputs(inputs),
     )
-    if dev is not None:
-        summary(curve_line(weight, curve, dev, fuse_split), output)
-    if report is not None:
-        summary(mended_line(report), output)
-    if lists is not None:
-        for line in lists.spent():
-            summary(line, output)
+    lines = [curve_line(weight, curve, dev, fuse_split)] if dev is not None else []
+    if answers is not None:
+        lines += [windows_line(took), *filter(None, [answers.line()])]
     done = f", {count(pairs, 'pair')}" if pairs else ""
-    pace = f" ({rate(pairs, seconds)})" if pairs and report is None else ""
-    summary(
-        f"{output}: {count(len(ranked), 'query')}{done} in {duration(seconds)}{pace}",
-        output,
-    )
+    pace = f" ({rate(pairs, seconds)})" if pairs and answers is None else ""
+    all_s = duration(seconds + took.cost.listwise_s)
+    lines.append(f"{output}: {count(len(ranked), 'query')}{done} in {all_s}{pace}")
+    for line in lines:
+        summary(line, output)
 
 
 def _tag(model: str) -> str:
@@ -252,13 +248,10 @@ def _tag(model: str) -> str:
     return slug(model) or "dear"
 
 
-def _tokens(reranker: Reranker) -> dict[str, int]:
+def _tokens(model: PairModel | None) -> dict[str, int]:
     """Counted so far, by models that count them."""
-    found = {
-        "tokens": getattr(reranker.model, "tokens_scored", None),
-        "tokens_padded": getattr(reranker.model, "tokens_padded", None),
-    }
-    return {key: number for key, number in found.items() if number is not None}
+    found = {key: getattr(model, key, None) for key in ("tokens_scored", "tokens_padded")}
+    return {key.replace("tokens_scored", "tokens"): n for key, n in found.items() if n is not None}
 
 
 def _cost(spent: list[Spent], device: str | None) -> dict[str, Any]:
@@ -269,8 +262,7 @@ def _cost(spent: list[Spent], device: str | None) -> dict[str, Any]:
     return {"device": device and device_name(device), **together(spent).to_dict()}
 
 
-def _model_values(reranker: Reranker) -> dict[str, Any]:
-    model = reranker.model
+def _model_values(model: PairModel) -> dict[str, Any]:
     contract = model.contract
     return {
         "model": model.name,

@@ -1,7 +1,7 @@
 """How threads share a model.
 
 Everything here may be called by many threads at once: `Scorer`, `BiEncoder`, `ZeroShot`,
-`ListReader`, both sides of a `Backbone`, `ScorerPool`, and `Reranker` and `Cascade` on top of
+`ListReader`, both sides of a `Backbone`, `ScorerPool`, and every Ranker on top of
 them. A call gives the bits that it gives alone, because its batches are cut from its own pairs
 and nothing of another call is in force while they are computed. Five rules see to that:
 

@@ -1,4 +1,4 @@
-"""Candidates, a strategy, a prompt and a backend to rankings."""
+"""Listwise ranking: windows of candidates are shown to a model that orders them."""
 
 from __future__ import annotations
 
@@ -6,132 +6,245 @@ import itertools
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from dear.backends import Backend, Completion, OnAnswer
+from dear.backends import Backend, Batched, Completion, OnAnswer
+from dear.backends.batch import MOST_REQUESTS
 from dear.errors import BackendError, ConfigError, ParseError, nearest
 from dear.prompts.listwise import LISTWISE_PROMPTS, ListwisePrompt
 from dear.prompts.permutations import parse_permutation
 from dear.rank.fusion import check_weight, fuse
+from dear.rank.ranker import (
+    UNREADABLE,
+    Cancel,
+    Limits,
+    Progress,
+    check_top_k,
+    reordered,
+)
 from dear.rank.strategies import Sliding, Strategy, Window, drive
-from dear.records import Candidates, Ranking
+from dear.records import Candidates, Ranking, RankingCost, Reasoning
 
 logger = logging.getLogger(__name__)
 
-Progress = Callable[[int, int], None]
-
 BATCH_WINDOWS = 256
 """Windows that a backend is handed at once."""
+LIMITED_WINDOWS = 8
+"""The same between two looks at a deadline."""
 
 
-@dataclass(kw_only=True, slots=True)
-class ListwiseReport:
-    """What ranking took, and what had to be mended.
+class ListwiseRanker:
+    """Orders candidates by a model that reads several at once.
 
-    windows: those that were asked about, which is the number of completions.
-    rounds: how often windows were handed out together; one follows from the answers of another.
-    mends: kind → how many, as `Parsed` counts them; an answer that ended for its length is "cut
-        off".  mended: windows with a mend other than a stripped thought.
-    parse_errors: windows whose answer held no ranking; they kept their order.
-    prompt_tokens, completion_tokens: of the windows whose backend said.
-    """
-
-    queries: int
-    windows: int = 0
-    rounds: int = 0
-    mended: int = 0
-    parse_errors: int = 0
-    mends: Counter[str] = field(default_factory=Counter)
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    seconds: float = 0.0
-
-    def to_dict(self) -> dict[str, Any]:
-        """For a run's note."""
-        return asdict(self) | {
-            "mends": dict(sorted(self.mends.items())),
-            "seconds": round(self.seconds, 3),
-        }
-
-    def count(self, kinds: Counter[str]) -> None:
-        """One window's mends."""
-        self.mends.update(kinds)
-        self.mended += any(kind != "thought stripped" for kind in kinds)
-
-
-def rank_listwise(
-    candidates: Sequence[Candidates],
-    backend: Backend,
-    *,
-    strategy: Strategy | None = None,
-    prompt: str | ListwisePrompt = "rankvicuna",
-    depth: int | None = None,
-    blend: float = 0.0,
-    batch_windows: int = BATCH_WINDOWS,
-    progress: Progress | None = None,
-) -> tuple[list[Ranking], ListwiseReport]:
-    """(a Ranking for each query, in order; the report).
-
-    candidates: best first, as the stage before left them.
-    strategy: sliding windows of 20, step 10, where None.
-    prompt: one of LISTWISE_PROMPTS by name, or one of your own.
-    depth: the best so many are ranked, the others follow in their order; all where None.
-    blend: so many times the candidates' own scores are added to the places that the lists give,
-        both normalised over those that were ranked, as `dear.rank.fusion.fuse` does; 0 takes the
-        lists' word alone.
-    progress: called with (windows done, windows at most).
+    backend: what answers (dear.backends), opened.
+    strategy: which windows are asked; sliding windows of 20, step 10, where None.
+    prompt: one of LISTWISE_PROMPTS by name, or one of your own; the backend's own where None, else
+        "rankvicuna".
+    depth: candidates that are ranked, the best of the stage before; the others follow in their
+        order. All where None.
+    fuse_weight: of the candidates' own scores, beside the places that the lists give: both are
+        brought to mean 0 and deviation 1 over those that were ranked (`dear.rank.fusion.fuse`).
+        0 takes the lists' word alone.
+    guard: passages are quoted in the prompt, so that they cannot write its control tokens.
+    batch_windows: at most so many are handed to the backend at once.
 
     Scores say no more than the order: n for the best of n candidates, 1 for the last. The same
-    answers give the same rankings. ConfigError: an unknown prompt, a depth or a batch below 1,
-    a blend below 0;
-    BackendError: what the backend raises.
+    answers give the same rankings. With a deadline, windows that were not asked by then keep their
+    order. ConfigError: an unknown prompt, a depth or a batch below 1, a weight below 0.
     """
-    if depth is not None and depth < 1:
-        raise ConfigError(f"depth must be 1 or more, not {depth}")
-    if batch_windows < 1:
-        raise ConfigError(f"batch_windows must be 1 or more, not {batch_windows}")
-    check_weight(blend)
-    strategy = Sliding() if strategy is None else strategy
-    template = _template(prompt)
-    report = ListwiseReport(queries=len(candidates))
-    sizes = [len(c.passages[:depth]) for c in candidates]
-    most = sum(map(strategy.calls, sizes))
-    started = time.perf_counter()
 
-    def ask(asked: Sequence[tuple[int, Window]]) -> list[Window]:
-        report.rounds += 1
-        orders: list[Window] = []
-        for i in range(0, len(asked), batch_windows):
-            batch = asked[i : i + batch_windows]
-            prompts = [
-                template.render(candidates[q].query, [candidates[q].passages[p] for p in window])
-                for q, window in batch
+    def __init__(
+        self,
+        backend: Backend,
+        *,
+        strategy: Strategy | None = None,
+        prompt: str | ListwisePrompt | None = None,
+        depth: int | None = None,
+        fuse_weight: float = 0.0,
+        guard: bool = False,
+        batch_windows: int | None = None,
+    ) -> None:
+        if depth is not None and depth < 1:
+            raise ConfigError(f"depth must be 1 or more, not {depth}")
+        if batch_windows is None:
+            batch_windows = MOST_REQUESTS if isinstance(backend, Batched) else BATCH_WINDOWS
+        if batch_windows < 1:
+            raise ConfigError(f"batch_windows must be 1 or more, not {batch_windows}")
+        check_weight(fuse_weight)
+        self.backend = backend
+        self.strategy = Sliding() if strategy is None else strategy
+        self.prompt = _template(prompt or getattr(backend, "template", None) or "rankvicuna")
+        if guard:
+            self.prompt = replace(self.prompt, guard=True)
+        self.depth, self.fuse_weight, self.batch_windows = depth, fuse_weight, batch_windows
+
+    @property
+    def name(self) -> str:
+        return self.backend.name
+
+    def windows(self, candidates: Iterable[Candidates]) -> int:
+        """How many windows ranking these takes, at most."""
+        return sum(self.strategy.calls(len(c.passages[: self.depth])) for c in candidates)
+
+    def rank_candidates(
+        self,
+        candidates: Iterable[Candidates],
+        *,
+        top_k: int | None = None,
+        progress: Progress | None = None,
+        deadline: float | None = None,
+        cancel: Cancel | None = None,
+    ) -> Iterator[Ranking]:
+        """See `Ranker`. Windows of several queries share batches, so that all rankings come at
+        the end; candidates come best first, as the stage before left them."""
+        check_top_k(top_k)
+        many = list(candidates)
+        call = _Call(self, many, Limits(deadline, cancel), progress)
+        ranked = call.run() if many else []
+        return (ranking if top_k is None else ranking.top(top_k) for ranking in ranked)
+
+
+class _Call:
+    """One call of a ListwiseRanker: what its windows came to, query by query."""
+
+    def __init__(
+        self,
+        ranker: ListwiseRanker,
+        candidates: Sequence[Candidates],
+        limits: Limits,
+        progress: Progress | None,
+    ) -> None:
+        self.ranker, self.candidates, self.limits = ranker, candidates, limits
+        self.progress = progress
+        self.most = ranker.windows(candidates)
+        self.asked = 0
+        self.of = [_OfQuery() for _ in candidates]
+
+    def run(self) -> list[Ranking]:
+        ranker = self.ranker
+        started = time.perf_counter()
+        sizes = [len(c.passages[: ranker.depth]) for c in self.candidates]
+        orders = drive([ranker.strategy.plan(size) for size in sizes], self._ask)
+        if ranker.fuse_weight:
+            orders = [
+                _fused(c, order, ranker.fuse_weight)
+                for c, order in zip(self.candidates, orders, strict=True)
             ]
-            answered = _counter(progress, report.windows, most)
-            completions = backend.generate(prompts, answered)
-            if len(completions) != len(prompts):
-                raise BackendError(
-                    f"{backend.name}: {len(completions)} answers to {len(prompts)} prompts"
-                )
-            for (q, window), completion in zip(batch, completions, strict=True):
-                orders.append(_order(window, completion, template, candidates[q].query.id, report))
-            report.windows += len(batch)
-            if progress is not None:
-                progress(report.windows, most)
+        seconds = (time.perf_counter() - started) / len(self.candidates)
+        if self.progress is not None and self.asked:
+            self.progress(self.asked, self.asked)
+        return [
+            found.ranking(c, order, seconds)
+            for c, order, found in zip(self.candidates, orders, self.of, strict=True)
+        ]
+
+    def _ask(self, asked: Sequence[tuple[int, Window]]) -> list[Window]:
+        size = self.ranker.batch_windows
+        size = min(size, LIMITED_WINDOWS) if self.limits else size
+        orders: list[Window] = []
+        for i in range(0, len(asked), size):
+            batch = asked[i : i + size]
+            if self.limits and self.limits.reached():
+                for q, window in asked[i:]:
+                    self.of[q].complete = False
+                    orders.append(window)
+                break
+            orders += self._answers(batch)
         return orders
 
-    orders: list[Window] = drive([strategy.plan(size) for size in sizes], ask)
-    if blend:
-        orders = [_blended(c, order, blend) for c, order in zip(candidates, orders, strict=True)]
-    report.seconds = time.perf_counter() - started
-    if progress is not None and report.windows:
-        progress(report.windows, report.windows)
-    rankings = [_ranking(c, order) for c, order in zip(candidates, orders, strict=True)]
-    return rankings, report
+    def _answers(self, batch: Sequence[tuple[int, Window]]) -> list[Window]:
+        backend = self.ranker.backend
+        prompts = [
+            self.ranker.prompt.render(
+                self.candidates[q].query, [self.candidates[q].passages[p] for p in window]
+            )
+            for q, window in batch
+        ]
+        answered = _counter(self.progress, self.asked, self.most)
+        completions = backend.generate(prompts, answered)
+        if len(completions) != len(prompts):
+            raise BackendError(
+                f"{backend.name}: {len(completions)} answers to {len(prompts)} prompts"
+            )
+        self.asked += len(batch)
+        if self.progress is not None:
+            self.progress(self.asked, self.most)
+        return [
+            self.of[q].order(window, completion, self.ranker.prompt, self.candidates[q])
+            for (q, window), completion in zip(batch, completions, strict=True)
+        ]
+
+
+@dataclass(slots=True)
+class _OfQuery:
+    """What the windows of one query came to."""
+
+    complete: bool = True
+    windows: int = 0
+    mended: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    mends: Counter[str] = field(default_factory=Counter)
+    reasoning: list[Reasoning] = field(default_factory=list)
+
+    def order(
+        self,
+        window: Window,
+        completion: Completion,
+        template: ListwisePrompt,
+        candidates: Candidates,
+    ) -> Window:
+        """The window's positions as the answer orders them; as they were where it does not."""
+        self.windows += 1
+        self.prompt_tokens += completion.prompt_tokens or 0
+        self.completion_tokens += completion.completion_tokens or 0
+        text = completion.reasoning or reasoning_of(completion.text)
+        if text:
+            shown = tuple(candidates.passages[i].id for i in window)
+            self.reasoning.append(Reasoning(shown, text))
+        kinds: Counter[str] = Counter()
+        if completion.finish == "length":
+            kinds["cut off"] = 1
+        try:
+            parsed = parse_permutation(completion.text, len(window), template.identifiers)
+        except ParseError as error:
+            self.mends.update(kinds)
+            self.mends[UNREADABLE] += 1
+            query = candidates.query.id
+            logger.info("query %r: a window keeps its order: %s", query, error)
+            return window
+        kinds.update(parsed.mends)
+        self.mends.update(kinds)
+        self.mended += any(kind != "thought stripped" for kind in kinds)
+        return tuple(window[i] for i in parsed.order)
+
+    def ranking(self, candidates: Candidates, order: Window, seconds: float) -> Ranking:
+        count = len(candidates.passages)
+        places = (*order, *range(len(order), count))
+        return reordered(
+            candidates,
+            places,
+            [float(count - i) for i in range(count)],
+            complete=self.complete,
+            reasoning=self.reasoning,
+            cost=RankingCost(
+                windows=self.windows,
+                mended_windows=self.mended,
+                prompt_tokens=self.prompt_tokens,
+                completion_tokens=self.completion_tokens,
+                listwise_s=seconds,
+            ),
+            mended=dict(self.mends),
+        )
+
+
+def reasoning_of(text: str) -> str:
+    """What stands before the last `</think>`; "" where nothing does."""
+    before, ended, _ = text.rpartition("</think>")
+    return before.replace("<think>", "").strip() if ended else ""
 
 
 def _counter(progress: Progress | None, before: int, most: int) -> OnAnswer | None:
@@ -150,44 +263,8 @@ def _template(prompt: str | ListwisePrompt) -> ListwisePrompt:
     return LISTWISE_PROMPTS[prompt]
 
 
-def _order(
-    window: Window,
-    completion: Completion,
-    template: ListwisePrompt,
-    query: str,
-    report: ListwiseReport,
-) -> Window:
-    """The window's positions as the answer orders them; as they were where it does not."""
-    report.prompt_tokens += completion.prompt_tokens or 0
-    report.completion_tokens += completion.completion_tokens or 0
-    cut = completion.finish == "length"
-    try:
-        parsed = parse_permutation(completion.text, len(window), template.identifiers)
-    except ParseError as error:
-        report.parse_errors += 1
-        report.mends.update({"cut off": 1} if cut else {})
-        logger.info("query %r: a window keeps its order: %s", query, error)
-        return window
-    kinds: Counter[str] = Counter()
-    kinds.update(parsed.mends)
-    if cut:
-        kinds["cut off"] = 1
-    report.count(kinds)
-    return tuple(window[i] for i in parsed.order)
-
-
-def _blended(candidates: Candidates, order: Window, blend: float) -> Window:
+def _fused(candidates: Candidates, order: Window, weight: float) -> Window:
     """The positions in `order`, sorted anew by their place in it and the scores they came with."""
     places = [float(-place) for place in range(len(order))]
-    fused = fuse(places, [candidates.scores[i] for i in order], blend)
+    fused = fuse(places, [candidates.scores[i] for i in order], weight)
     return tuple(order[i] for i in np.argsort(-fused, kind="stable"))
-
-
-def _ranking(candidates: Candidates, order: Window) -> Ranking:
-    count = len(candidates.passages)
-    places = (*order, *range(len(order), count))
-    return Ranking(
-        query_id=candidates.query.id,
-        passage_ids=tuple(candidates.passages[i].id for i in places),
-        scores=tuple(float(count - i) for i in range(count)),
-    )

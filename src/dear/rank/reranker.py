@@ -1,9 +1,9 @@
-"""Reranker: the one object a user needs."""
+"""Reranker: what users make from a spec."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,18 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dear.errors import ConfigError
-from dear.rank.arguments import Text, as_pairs, as_passages, as_query, names_ours
+from dear.rank.arguments import Text, as_pairs, names_ours
+from dear.rank.opening import RankerSpec, open_ranker
+from dear.rank.pointwise import PointwiseRanker
+from dear.rank.ranker import Cancel, Progress, Ranker, rank_one
 from dear.records import Candidates, Ranking
 
 if TYPE_CHECKING:
     from dear.evaluate.calibration import Calibration
     from dear.models.contract import DType, ScoringContract
     from dear.models.opening import PairModel
-
-Progress = Callable[[int, int], None]
-
-CHUNK_PAIRS = 65536
-"""Pairs that are held at once while ranking a run; the scorer tokenises ahead inside them."""
 
 _calibrating = threading.Lock()
 
@@ -33,9 +31,11 @@ class Reranker:
         reranker = Reranker("runs/pydocs/student")
         reranker.rank("open a file", ["def open(...)", "def close(...)"], top_k=1)
 
-    model: a folder, a hub id, a name of `dear models`, or a zero-shot reading of a model such as
-        "biencoder:minilm-l6" or "upr:smollm2-135m" (dear.models.opening lists them); or one that is
-        open already, to which the next seven arguments mean nothing.
+    model: a folder, a hub id, a name of `dear models`, or a zero-shot reading of one such as
+        "biencoder:minilm-l6" or "upr:smollm2-135m" (dear.models.opening lists them); a listwise
+        backend such as "openai:gpt-5-mini"; a table of both, in TOML or as a dict
+        (dear.rank.opening.RankerSpec); or a model or Ranker that is open already, to which the
+        next seven arguments mean nothing.
     contract: one, its name ("plain": bare pairs), or a file that holds one, for a checkpoint that
         brings none. Where None is given, the model's name and files decide, and one line says so.
     dtype: "auto" (bfloat16 where the hardware has it), "float32", "bfloat16" or "float16".
@@ -46,7 +46,8 @@ class Reranker:
     max_passage_tokens: of a zero-shot reading; 1,024 where None.
     calibration: what `dear calibrate` wrote elsewhere than into the checkpoint.
 
-    Threads may share it: a call gives what it gives alone (docs/scoring.md).
+    `score`, `predict` and `probability` are for what scores pairs: ConfigError for a cascade or a
+    listwise model. Threads may share it: a call gives what it gives alone (docs/scoring.md).
     """
 
     _calibration: Calibration | None = None
@@ -54,7 +55,7 @@ class Reranker:
     @names_ours
     def __init__(
         self,
-        model: str | Path | PairModel,
+        model: str | Path | Mapping[str, Any] | RankerSpec | PairModel | Ranker,
         *,
         contract: ScoringContract | str | Path | None = None,
         dtype: DType = "auto",
@@ -65,23 +66,28 @@ class Reranker:
         max_passage_tokens: int | None = None,
         calibration: str | Path | None = None,
     ) -> None:
-        from dear.models.opening import open_model
-
-        self.model: PairModel = (
-            open_model(
-                model,
-                contract=contract,
-                dtype=dtype,
-                device=device,
-                batch_tokens=batch_tokens,
-                revision=revision,
-                instruction=instruction,
-                max_passage_tokens=max_passage_tokens,
-            )
-            if isinstance(model, str | Path)
-            else model
+        self.ranker: Ranker = open_ranker(
+            model,
+            contract=contract,
+            dtype=dtype,
+            device=device,
+            batch_tokens=batch_tokens,
+            revision=revision,
+            instruction=instruction,
+            max_passage_tokens=max_passage_tokens,
         )
         self._calibration = None if calibration is None else _loaded(self.model, Path(calibration))
+
+    @property
+    def name(self) -> str:
+        return self.ranker.name
+
+    @property
+    def model(self) -> PairModel:
+        """What scores pairs. ConfigError for a cascade or a listwise model."""
+        if not isinstance(self.ranker, PointwiseRanker):
+            raise ConfigError(f"{self.name} orders lists and has no score for a pair: use rank")
+        return self.ranker.model
 
     @names_ours
     def score(
@@ -143,21 +149,26 @@ class Reranker:
         return calibration.probability(self.score(pairs, progress=progress))
 
     @names_ours
-    def rank(self, query: str, passages: Iterable[Text], *, top_k: int | None = None) -> Ranking:
+    def rank(
+        self,
+        query: str,
+        passages: Iterable[Text],
+        *,
+        top_k: int | None = None,
+        deadline: float | None = None,
+        cancel: Cancel | None = None,
+    ) -> Ranking:
         """The passages, best first.
 
         passages: strings, Passages, dicts with a `text`, or documents of other libraries (objects
             with `page_content`, `text` or `content`), from any iterable: a list, a generator, a
             column of NumPy or pandas.
+        top_k, deadline, cancel: as in `Ranker.rank_candidates`.
         Ids are those that passages bring, else the position in `passages`, counted from 0. Equal
         scores keep the order given. No passages give an empty Ranking. DataError names the
         position of what is no text: None, NaN, half a character.
         """
-        _check_top_k(top_k)
-        query = as_query(query)
-        ids, texts = as_passages(passages)
-        scores = self.score([(query, p) for p in texts])
-        return _ranking("", ids, scores, top_k)
+        return rank_one(self.ranker, query, passages, top_k=top_k, deadline=deadline, cancel=cancel)
 
     @names_ours
     def rank_candidates(
@@ -166,35 +177,13 @@ class Reranker:
         *,
         top_k: int | None = None,
         progress: Progress | None = None,
+        deadline: float | None = None,
+        cancel: Cancel | None = None,
     ) -> Iterator[Ranking]:
-        """A Ranking for each query, in order; pairs of several queries share batches.
-
-        top_k: passages to keep of each ranking; all candidates are scored.
-        progress: called with (pairs done, pairs in all).
-        """
-        _check_top_k(top_k)  # now, not when the first ranking is asked for
-        candidates = list(candidates)
-        return self._rank_chunks(candidates, top_k, progress)
-
-    def _rank_chunks(
-        self, candidates: Sequence[Candidates], top_k: int | None, progress: Progress | None
-    ) -> Iterator[Ranking]:
-        total = sum(len(c.passages) for c in candidates)
-        done = 0
-        for chunk in _chunks(candidates, CHUNK_PAIRS):
-            pairs = [(c.query.text, p.full_text) for c in chunk for p in c.passages]
-
-            def report(now: int, _all: int, base: int = done) -> None:
-                if progress is not None:
-                    progress(base + now, total)
-
-            scores = self.model.score(pairs, report)
-            first = 0
-            for c in chunk:
-                mine = scores[first : first + len(c.passages)]
-                first += len(c.passages)
-                yield _ranking(c.query.id, [p.id for p in c.passages], mine, top_k)
-            done += len(pairs)
+        """A Ranking for each query, in order; see `Ranker.rank_candidates`."""
+        return self.ranker.rank_candidates(
+            candidates, top_k=top_k, progress=progress, deadline=deadline, cancel=cancel
+        )
 
 
 def _loaded(model: PairModel, path: Path | None) -> Calibration:
@@ -215,32 +204,3 @@ def _loaded(model: PairModel, path: Path | None) -> Calibration:
     require_revision("calibration: fitted on", found.revision, model)
     found.require(contract if isinstance(contract, dict) else contract.to_dict(), model=model.name)
     return found
-
-
-def _ranking(
-    query_id: str, ids: Sequence[str], scores: NDArray[np.float32], top_k: int | None
-) -> Ranking:
-    order = np.argsort(-scores, kind="stable")[:top_k]
-    return Ranking(
-        query_id=query_id,
-        passage_ids=tuple(ids[i] for i in order),
-        scores=tuple(float(scores[i]) for i in order),
-    )
-
-
-def _check_top_k(top_k: int | None) -> None:
-    if top_k is not None and top_k < 1:
-        raise ConfigError(f"top_k must be 1 or more, not {top_k}")
-
-
-def _chunks(candidates: Sequence[Candidates], pairs: int) -> Iterator[list[Candidates]]:
-    held: list[Candidates] = []
-    size = 0
-    for c in candidates:
-        held.append(c)
-        size += len(c.passages)
-        if size >= pairs:
-            yield held
-            held, size = [], 0
-    if held:
-        yield held

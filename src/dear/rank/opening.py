@@ -1,0 +1,193 @@
+"""Open what ranks from what a user types: a model, a listwise backend, or a table of both."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dear.backends import BACKENDS, Backend, check_backend, open_backend
+from dear.errors import ConfigError, DataError, nearest
+from dear.prompts.listwise import LISTWISE_PROMPTS
+from dear.rank.cascade import DEPTH, Cascade
+from dear.rank.fusion import FusedRanker, check_weight
+from dear.rank.listwise import ListwiseRanker
+from dear.rank.pointwise import PointwiseRanker
+from dear.rank.ranker import Ranker
+from dear.rank.strategies import Strategy, open_strategy
+
+if TYPE_CHECKING:
+    from dear.models.opening import PairModel
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RankerSpec:
+    """What to rank with. It checks itself, before anything is opened.
+
+    model:    scores pairs: a folder, hub id, name or zero-shot reading (dear.models.opening).
+    listwise: orders lists: `local:MODEL`, `http://HOST/v1`, `openai:MODEL`, … (dear.backends), or
+              a folder of a listwise checkpoint. With a model, it reranks the model's best `depth`.
+    prompt, strategy, window, step, depth, guard: of the listwise stage; see ListwiseRanker. depth:
+              DEPTH behind a model, else all.
+    fuse:     weight of the score of the stage before: the first stage's beside the model's, or,
+              with a listwise stage, that of what it reranks.
+    """
+
+    model: str | None = None
+    listwise: str | None = None
+    prompt: str | None = None
+    strategy: str = "sliding"
+    window: int = 20
+    step: int = 10
+    depth: int | None = None
+    guard: bool = False
+    fuse: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.model is None and self.listwise is None:
+            raise ConfigError("nothing to rank with: give a model, a listwise backend, or both")
+        check_weight(self.fuse)
+        if self.listwise is None:
+            for name in ("prompt", "depth", "guard"):
+                if getattr(self, name):
+                    raise ConfigError(f"{name} is for a listwise backend: name one")
+            return
+        if self.depth is not None and self.depth < 1:
+            raise ConfigError(f"depth must be 1 or more, not {self.depth}")
+        object.__setattr__(self, "listwise", _backend_named(self.listwise))
+        check_backend(self.listwise)
+        if self.prompt is not None:
+            self._check_prompt(self.prompt)
+        open_strategy(self.strategy, window=self.window, step=self.step)
+        if self.model is not None and self.depth is None:
+            object.__setattr__(self, "depth", DEPTH)
+
+    def _check_prompt(self, prompt: str) -> None:
+        if prompt not in LISTWISE_PROMPTS:
+            raise ConfigError(f"prompt {prompt!r}{nearest(prompt, LISTWISE_PROMPTS)}")
+        if LISTWISE_PROMPTS[prompt].ends and not self.is_local:
+            raise ConfigError(
+                f"prompt {prompt!r} does not say what to answer: only a local model that was "
+                "trained on it can read it"
+            )
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the listwise model computes in this process."""
+        return self.listwise is not None and self.listwise.startswith("local:")
+
+    def open_strategy(self) -> Strategy:
+        return open_strategy(self.strategy, window=self.window, step=self.step)
+
+    @classmethod
+    def of(cls, spec: str | Path | Mapping[str, Any]) -> RankerSpec:
+        """From a name, a TOML file, or a table of this class's fields.
+
+        A name is a model's, or a listwise backend's where it begins with its kind. A file's paths
+        are relative to the working directory, as on the command line. ConfigError: an unknown
+        key; DataError: a file that is no TOML.
+        """
+        if isinstance(spec, Mapping):
+            known = {f.name for f in fields(cls)}
+            for key in spec:
+                if key not in known:
+                    raise ConfigError(f"{key!r} says nothing about a ranker{nearest(key, known)}")
+            return cls(**spec)
+        name = str(spec)
+        if name.endswith(".toml"):
+            try:
+                table = tomllib.loads(Path(name).read_text("utf-8"))
+            except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+                raise DataError(f"{name}: {error}") from None
+            return cls.of(table)
+        kind = name.partition(":")[0]
+        if kind in BACKENDS and not Path(name).exists():
+            return cls(listwise=name)
+        return cls(model=name)
+
+
+def open_ranker(
+    spec: str | Path | Mapping[str, Any] | RankerSpec | PairModel | Ranker, **options: Any
+) -> Ranker:
+    """What ranks, from what a user types.
+
+        open_ranker("runs/student")
+        open_ranker("openai:gpt-5-mini")
+        open_ranker("cascade.toml")
+        open_ranker({"model": "runs/student", "listwise": "local:runs/lists", "depth": 20})
+
+    spec: see `RankerSpec.of`; what is open already, a model or a ranker, is passed through.
+    options: of `dear.models.opening.open_model`, for models in this process. With two of them that
+        sit on one base, the base is in memory once, if no option is for the pointwise one alone.
+    """
+    if hasattr(spec, "rank_candidates"):
+        return spec  # type: ignore[return-value]
+    if not isinstance(spec, str | Path | Mapping | RankerSpec):
+        return PointwiseRanker(spec)
+    if not isinstance(spec, RankerSpec):
+        spec = RankerSpec.of(spec)
+    points, backend, shared = open_parts(spec, options)
+    return assemble(spec, points, backend, one_backbone=shared)
+
+
+def assemble(
+    spec: RankerSpec,
+    points: PairModel | None,
+    backend: Backend | None,
+    *,
+    one_backbone: bool = False,
+) -> Ranker:
+    """The ranker that `spec` describes, of parts that are open."""
+    ranker: Ranker | None = None if points is None else PointwiseRanker(points)
+    if backend is None:
+        assert ranker is not None
+        return FusedRanker(ranker, spec.fuse) if spec.fuse else ranker
+    lists = ListwiseRanker(
+        backend,
+        strategy=spec.open_strategy(),
+        prompt=spec.prompt,
+        depth=spec.depth,
+        fuse_weight=spec.fuse,
+        guard=spec.guard,
+    )
+    return lists if ranker is None else Cascade(ranker, lists, one_backbone=one_backbone)
+
+
+def open_parts(
+    spec: RankerSpec, options: Mapping[str, Any]
+) -> tuple[PairModel | None, Backend | None, bool]:
+    """(what scores pairs, what orders lists, whether both sit on one base that is read once)."""
+    from dear.models.opening import open_model
+
+    options = {key: value for key, value in options.items() if value is not None}
+    shared = {k: v for k, v in options.items() if k in ("dtype", "device", "batch_tokens")}
+    if spec.listwise is None:
+        assert spec.model is not None
+        return open_model(spec.model, **options), None, False
+    if not spec.is_local:
+        points = None if spec.model is None else open_model(spec.model, **options)
+        return points, open_backend(spec.listwise), False
+    from dear.backends.local import Local, open_local, split_reading
+    from dear.models.backbone import Backbone, share_base
+
+    where = spec.listwise.partition(":")[2]
+    if spec.model is None:
+        return None, open_local(where, **shared, revision=options.get("revision")), False
+    name, reading = split_reading(where)
+    has_kind = ":" in spec.model and not Path(spec.model).exists()
+    if options.keys() <= shared.keys() and not has_kind and share_base(spec.model, name):
+        backbone = Backbone(spec.model, name, reading=reading, **shared)
+        return backbone.pairs, Local(backbone.lists), True
+    return open_model(spec.model, **options), open_local(where, **shared), False
+
+
+def _backend_named(listwise: str) -> str:
+    """A folder or name without a kind is a local model."""
+    kind, colon, _ = listwise.partition(":")
+    if (not colon and not Path(listwise).is_file()) or (
+        kind not in BACKENDS and Path(listwise).is_dir()
+    ):
+        return f"local:{listwise}"
+    return listwise

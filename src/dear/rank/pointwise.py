@@ -1,0 +1,118 @@
+"""Pointwise ranking: every pair is scored, and the scores order the candidates."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dear.rank.ranker import Cancel, Limits, Progress, check_top_k, reordered
+from dear.records import Candidates, Ranking, RankingCost
+
+if TYPE_CHECKING:
+    from dear.models.opening import PairModel
+
+CHUNK_PAIRS = 65536
+"""Pairs that are held at once while ranking a run; the scorer tokenises ahead inside them."""
+LIMITED_PAIRS = 32
+"""Pairs that are scored between two looks at a deadline."""
+
+
+class PointwiseRanker:
+    """Orders candidates by a model's scores of (query, passage).
+
+    With a deadline, every query's first candidate is scored before any query's second, so that
+    what is cut off is the end of each first stage.
+    """
+
+    def __init__(self, model: PairModel) -> None:
+        self.model = model
+
+    @property
+    def name(self) -> str:
+        return self.model.name
+
+    def rank_candidates(
+        self,
+        candidates: Iterable[Candidates],
+        *,
+        top_k: int | None = None,
+        progress: Progress | None = None,
+        deadline: float | None = None,
+        cancel: Cancel | None = None,
+    ) -> Iterator[Ranking]:
+        """See `Ranker`; pairs of several queries share batches. Equal scores keep the order."""
+        check_top_k(top_k)  # now, not when the first ranking is asked for
+        many = list(candidates)
+        limits = Limits(deadline, cancel)
+        ranked = self._limited(many, progress, limits) if limits else self._chunked(many, progress)
+        return (ranking if top_k is None else ranking.top(top_k) for ranking in ranked)
+
+    def _chunked(self, many: Sequence[Candidates], progress: Progress | None) -> Iterator[Ranking]:
+        total = sum(len(c.passages) for c in many)
+        done = 0
+        for chunk in _chunks(many, CHUNK_PAIRS):
+            started = time.perf_counter()
+            pairs = [(c.query.text, p.full_text) for c in chunk for p in c.passages]
+
+            def report(now: int, _all: int, base: int = done) -> None:
+                if progress is not None:
+                    progress(base + now, total)
+
+            scores = self.model.score(pairs, report)
+            done += len(pairs)
+            seconds = (time.perf_counter() - started) / len(chunk)
+            first = 0
+            for c in chunk:
+                yield _ranking(c, scores[first : first + len(c.passages)], seconds)
+                first += len(c.passages)
+
+    def _limited(
+        self, many: Sequence[Candidates], progress: Progress | None, limits: Limits
+    ) -> Iterator[Ranking]:
+        started = time.perf_counter()
+        scores: list[list[float]] = [[] for _ in many]
+        deepest = max((len(c.passages) for c in many), default=0)
+        # the first of each query, then the second of each, …
+        places = [(q, at) for at in range(deepest) for q in range(len(many))]
+        places = [(q, at) for q, at in places if at < len(many[q].passages)]
+        for i in range(0, len(places), LIMITED_PAIRS):
+            if limits.reached():
+                break
+            piece = places[i : i + LIMITED_PAIRS]
+            pairs = [(many[q].query.text, many[q].passages[at].full_text) for q, at in piece]
+            for (q, _), score in zip(piece, self.model.score(pairs).tolist(), strict=True):
+                scores[q].append(score)
+            if progress is not None:
+                progress(i + len(piece), len(places))
+        seconds = (time.perf_counter() - started) / max(len(many), 1)
+        for c, found in zip(many, scores, strict=True):
+            yield _ranking(c, np.array(found, dtype=np.float32), seconds)
+
+
+def _ranking(candidates: Candidates, scores: NDArray[np.float32], seconds: float) -> Ranking:
+    """scores: of the first candidates, or of all."""
+    order = np.argsort(-scores, kind="stable")
+    return reordered(
+        candidates,
+        order.tolist(),
+        scores[order].tolist(),
+        complete=len(scores) == len(candidates.passages),
+        cost=RankingCost(pairs=len(scores), pointwise_s=seconds),
+    )
+
+
+def _chunks(candidates: Sequence[Candidates], pairs: int) -> Iterator[list[Candidates]]:
+    held: list[Candidates] = []
+    size = 0
+    for c in candidates:
+        held.append(c)
+        size += len(c.passages)
+        if size >= pairs:
+            yield held
+            held, size = [], 0
+    if held:
+        yield held
