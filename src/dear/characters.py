@@ -15,6 +15,9 @@ _HARMFUL = re.compile(f"[{_CONTROL}{_LINES_AND_ORDER}]")
 _HARMFUL_IN_LINE = re.compile(f"[\t\n{_CONTROL}{_LINES_AND_ORDER}]")
 _JSON_HARMFUL = re.compile(f"[\x7f-\x9f{_LINES_AND_ORDER}]")
 
+HARMFUL_IN_ID = r"[\x00-\x1f\x7f-\x{9f}\x{2028}\x{2029}\x{202a}-\x{202e}\x{2066}-\x{2069}]"
+"""What `harmful_in_id` finds, in the notation of RE2, by which Arrow searches columns."""
+
 MOST_MARKS = 30
 """Combining marks in a row that `normal` keeps: the Stream-Safe Text Format of Unicode (UAX #15)
 has as many, and no language needs more than a few."""
@@ -50,10 +53,18 @@ def harmful_in_id(identifier: str) -> str | None:
     return None if found is None else found[0]
 
 
+def from_file_name(name: str) -> str:
+    """A file's name, or a text with one in it, as text that can be written, whatever the locale:
+    UTF-8 where its bytes are, and U+FFFD for those that are not."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
 def percent_encoded(name: str) -> str:
     """A file's name as an id: white space, what no id may hold and bytes that are no UTF-8 as %20
     and so on."""
-    return _NO_ID.sub(_percent, name)
+    # what an ASCII locale could not read of a name may be UTF-8 all the same
+    named = name.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
+    return _NO_ID.sub(_percent, named)
 
 
 _NO_ID = re.compile(rf"[\s{_CONTROL}{_LINES_AND_ORDER}\ud800-\udfff]")

@@ -20,7 +20,7 @@ from typing import Annotated, Any
 import typer
 
 from dear import __version__
-from dear.artifacts import is_full
+from dear.artifacts import EXPANSION, LINE_MIB, is_full
 from dear.cli.output import quiet, visible_streams
 from dear.cli.progress import lines
 from dear.digests import watch
@@ -89,8 +89,32 @@ def _shared_options(
     debug: Annotated[
         bool, typer.Option("--debug", help="Show the log, and the traceback of an error.")
     ] = False,
+    line_mib: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            max=1_000_000,
+            show_default=False,
+            help=f"Longest line, or file that is read whole, in MiB.  [default: {LINE_MIB}]",
+        ),
+    ] = None,
+    expansion: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            max=1_000_000,
+            show_default=False,
+            help=f"Times its size that a .gz file may unpack to.  [default: {EXPANSION}]",
+        ),
+    ] = None,
 ) -> None:
-    """Read by `main` before the command is parsed; here for the help page."""
+    """The flags are read by `main` before the command is parsed, and stand here for the help page;
+    the limits hold for processes that the command starts, too."""
+    for variable, value in (("DEAR_LINE_MIB", line_mib), ("DEAR_EXPANSION", expansion)):
+        if value is not None:
+            os.environ[variable] = str(value)
 
 
 def _register() -> None:
