@@ -94,7 +94,7 @@ def test_texts_and_names_are_shown_and_obeyed_never(
         ["evaluate", f"/nowhere{ESCAPES}", "--run", "x"],
         [f"rank{ESCAPES}"],
         ["evaluate", f"--opt{ESCAPES}"],
-        ["train", f"recipe{ESCAPES}"],
+        ["train", f"recipe{ESCAPES}", "--output", "/nowhere"],
         ["rerank", "otters", f"{ESCAPES}.txt"],
         ["--debug", "evaluate", f"/nowhere{ESCAPES}", "--run", "x"],
     ],
@@ -108,7 +108,8 @@ def test_errors_quote_and_do_not_obey(words: list[str]) -> None:
 
 
 def test_an_error_line_has_an_end() -> None:
-    said = attack_dear("train", "x" * 100_000, seconds=20, mebibytes=800).line()
+    words = ["train", "x" * 100_000, "--output", "/nowhere"]
+    said = attack_dear(*words, seconds=20, mebibytes=800).line("xxx")
     assert len(said) < 2500
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import re
 import tomllib
 import types
 import typing
@@ -145,7 +147,7 @@ def _whole(
     for name in names:
         beside = file.parent / name
         try:
-            other = beside if beside.is_file() else _find(name)
+            other = beside if os.path.isfile(beside) else _find(name)
         except ConfigError as error:
             raise ConfigError(f"{file}: {EXTENDS}: {error}") from None
         whole = _merged(whole, _whole(other, (*below, here), known))
@@ -185,7 +187,7 @@ def _shown(value: Any) -> str:
 
 def _find(path: Path | str) -> Path:
     file = Path(path)
-    if file.is_file():
+    if os.path.isfile(file):  # False for what no file can be called, too
         return file
     shipped = _shipped()
     if str(path) in shipped:
@@ -223,8 +225,10 @@ def _override(values: dict[str, Any], override: str) -> None:
 
 
 def _index(items: list[Any], part: str, override: str) -> int:
-    if not part.isdigit() or int(part) >= len(items):
-        raise ConfigError(f"--set {override!r}: {part!r} is no position in a list of {len(items)}")
+    if not re.fullmatch("[0-9]{1,9}", part) or int(part) >= len(items):
+        raise ConfigError(
+            f"--set {excerpt(override)}: {excerpt(part)} is no position in a list of {len(items)}"
+        )
     return int(part)
 
 
