@@ -28,6 +28,8 @@ from dear.data.training_rows import file_rows
 from dear.digests import Inputs, file_digest
 from dear.errors import DearError
 from dear.evaluate import answers
+from dear.evaluate.calibration import Calibration
+from dear.evaluate.report.parts import Cost, Curve
 from dear.evaluate.report.plan import read_plan
 from dear.evaluate.robustness import texts
 from dear.prompts import guarding, listwise, permutations, reasoning
@@ -135,6 +137,9 @@ FILES: dict[str, Parser] = {
     "note of a run": _in_file(_note_of),
     "manifest of labels": _in_file(_labels_of, "manifest.json"),
     "ensemble of labels": _in_file(_labels_of, "ensemble.json"),
+    "calibration": _in_file(Calibration.load),
+    "cost of a run": _in_file(lambda path: Cost.of(read_json(path)).pairs_per_second),
+    "curve of a training": _in_file(lambda path: Curve.of("name", read_json(path))),
     "drafts": _in_file(_drafts_of),
     "toml": _in_file(read_toml),
     "recipe": _in_file(_recipe_of),
@@ -175,7 +180,9 @@ _KEYS = [
     *("positive_passages", "negative_passages", "positive_document_ids", "pos", "neg", "prompt"),
     *("pos_scores", "first_stage", "model", "top_k", "inputs", "digest", "format", "members"),
     *("collection", "teacher", "revision", "fingerprint", "contract", "next_shard", "former"),
-    *("jobs", "key", "values", "name"),
+    *("jobs", "key", "values", "name", "kind", "map", "slope", "bias", "before", "after", "cost"),
+    *("fitted_on", "probabilities", "seconds", "pairs", "metrics", "loss_curve", "step", "loss"),
+    *("energy", "lists", "prompt_tokens"),
 ]
 _STRINGS = st.one_of(
     st.sampled_from(
@@ -214,6 +221,10 @@ _GOOD = [
     {"members": {"a": 1.0}, "format": "dear-labels/2"},
     {"model": "m", "first_stage": "../a.trec", "top_k": 3, "inputs": {"run": {"digest": "x"}}},
     {"key": "k", "a": 1},
+    {"format": "dear-calibration/1", "kind": "platt", "map": {"slope": 1, "bias": 0},
+     "revision": "r", "contract": {}, "before": {}, "after": {}, "fitted_on": {}},
+    {"metrics": {"loss_curve": [{"step": 1, "loss": 2}], "dev_curve": [{"step": 1}]}},
+    {"cost": {"seconds": 1, "lists": {"calls": 2, "prompt_tokens": 3}}, "pairs": 7},
 ]  # fmt: skip
 
 
