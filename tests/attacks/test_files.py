@@ -350,3 +350,24 @@ def test_an_ascii_locale(tmp_path: Path, env: dict[str, str]) -> None:
     ):
         ended = attack_dear(*words, seconds=30, mebibytes=800, env=env)
         assert ended.status == 0, (words, ended.err)
+
+
+def test_a_folder_of_documents_shows_no_other_files(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("my secret words")
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    (folder / "a.txt").write_text("otters")
+    (folder / "again.txt").symlink_to(folder / "a.txt")
+    assert set(f.read_document_folder(folder)) == {"a.txt", "again.txt"}
+    (folder / "link.txt").symlink_to("../secret")
+    with pytest.raises(DataError, match="link out of the folder"):
+        f.read_document_folder(folder)
+
+
+def test_names_of_documents_are_ids(tmp_path: Path) -> None:
+    folder = os.fsencode(tmp_path)
+    for name in (b"a b.txt", b"a\x1b[2J.txt", b"\xff.txt", "漢\u202e.txt".encode(), b"a\nb.txt"):
+        Path(os.fsdecode(folder + b"/" + name)).write_text("otters")
+    ids = set(f.read_document_folder(tmp_path))
+    expected = {"a%20b.txt", "a%1B[2J.txt", "%FF.txt", "漢%E2%80%AE.txt", "a%0Ab.txt"}
+    assert ids == expected

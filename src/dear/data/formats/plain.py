@@ -197,12 +197,17 @@ def read_document_folder(folder: Path | str) -> dict[str, Passage]:
 
 
 def document_files(root: Path) -> list[Path]:
-    """Every .txt and .md below a folder, by name, but for hidden ones."""
-    return sorted(
+    """Every .txt and .md below a folder, by name, but for hidden ones. DataError: a link that leads
+    out of the folder, so that a folder from elsewhere shows nobody's other files."""
+    found = sorted(
         path
         for path in chain(root.rglob("*.txt"), root.rglob("*.md"))
         if path.is_file() and not any(p.startswith(".") for p in path.relative_to(root).parts)
     )
+    for path in found:
+        if path.is_symlink() and not path.resolve().is_relative_to(root.resolve()):
+            raise DataError.at(path, None, "is a link out of the folder; put the file itself here")
+    return found
 
 
 def _document(path: Path, root: Path) -> Passage:
