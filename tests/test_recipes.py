@@ -177,7 +177,7 @@ def test_a_file_that_is_no_toml_is_named_with_its_path(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"r\.toml: not TOML"):
         load_recipe(path)
     path.write_bytes(b"name = '\xff'")
-    with pytest.raises(DataError, match=r"r\.toml: not TOML"):
+    with pytest.raises(DataError, match=r"r\.toml:1: not UTF-8"):
         load_recipe(path)
 
 

@@ -9,16 +9,106 @@ import json
 import os
 import platform
 import secrets
+import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from dear.errors import DataError
+from dear.characters import from_file_name
+from dear.errors import ConfigError, DataError, excerpt
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 """How the system says that a disk or a user's share of it is full."""
 
+LINE_MIB, EXPANSION = 64, 100
+"""MiB of a line, or of a file that is read whole; how many times its size a file may unpack to."""
+
+DEEPEST_TOML = 50
+"""Tables and lists inside each other in a recipe, a plan or the options of a server."""
+
+_LIMITS = {"line": ("DEAR_LINE_MIB", LINE_MIB, 20), "expansion": ("DEAR_EXPANSION", EXPANSION, 0)}
+"""Limit → the variable that sets it, its default, and its unit as a power of two."""
+
 _PACKAGES = ("dear-rerank", "torch", "transformers", "peft", "trl", "accelerate", "numpy")
+
+
+def limit_of(name: Literal["line", "expansion"]) -> int:
+    """What files may ask for, in bytes ("line") or times ("expansion"): as the environment
+    (DEAR_LINE_MIB, DEAR_EXPANSION) or the options of the command line have it.
+
+    ConfigError: a variable that is no whole number from 1 to 1,000,000.
+    """
+    variable, usual, unit = _LIMITS[name]
+    said = os.environ.get(variable, str(usual))
+    if not (said.isascii() and said.isdigit() and 1 <= int(said[:8]) <= 1_000_000):
+        raise ConfigError(f"{variable}={excerpt(said)}: a whole number of 1 to 1,000,000 is needed")
+    return int(said) << unit
+
+
+def read_whole(path: Path | str) -> bytes:
+    """The bytes of a file. DataError: it cannot be read, or is larger than `limit_of("line")`."""
+    most = limit_of("line")
+    try:
+        with Path(path).open("rb") as file:
+            data = file.read(most + 1)
+    except OSError as error:
+        raise DataError.at(path, None, f"cannot be read: {error.strerror}") from error
+    if len(data) > most:
+        mib = most >> 20
+        problem = f"larger than {mib} MiB; if it is meant to be: --line-mib {2 * mib}"
+        raise DataError.at(path, None, problem)
+    return data
+
+
+def read_text(path: Path | str) -> str:
+    """A whole UTF-8 file, a byte order mark dropped. DataError: as `read_whole`, or not UTF-8."""
+    try:
+        return read_whole(path).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise DataError.at(path, line, "not UTF-8") from error
+
+
+def read_toml(path: Path | str) -> dict[str, Any]:
+    """The tables of a TOML file. DataError: as `read_text`, no TOML, or more than DEEPEST_TOML
+    tables and lists inside each other."""
+    text = read_text(path)
+    try:
+        values = tomllib.loads(text)
+        if _is_deeper(values, DEEPEST_TOML):
+            raise RecursionError
+        return values
+    except (ValueError, RecursionError) as error:  # a TOMLDecodeError is a ValueError
+        raise DataError.at(path, None, f"not TOML: {broken(error)}") from None
+
+
+def _is_deeper(value: object, most: int) -> bool:
+    """Whether there are more than `most` tables and lists inside each other."""
+    level = [value]
+    for _ in range(most):
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if isinstance(outer, dict) else outer)  # type: ignore[attr-defined]
+            if isinstance(inner, dict | list)
+        ]
+        if not level:
+            return False
+    return True
+
+
+def inside(folder: Path, name: str) -> Path:
+    """The path `name`, as a file in `folder` has it, below that folder. DataError: one that leads
+    out of it, by `..`, from the root or by a link, or to the folder itself."""
+    path = folder / name
+    try:
+        below = path.resolve() if "\0" not in name else folder
+        root = folder.resolve()
+    except (OSError, RuntimeError):  # links that lead to each other
+        below = root = folder
+    if below == root or not below.is_relative_to(root):
+        raise DataError.at(folder, None, f"names {excerpt(name)}, which is not inside this folder")
+    return path
 
 
 @contextlib.contextmanager
@@ -63,10 +153,13 @@ def is_full(error: BaseException | None) -> bool:
 
 
 def write_json(path: Path | str, obj: Mapping[str, Any]) -> None:
-    """`obj` as indented UTF-8 JSON, atomically. DataError for NaN, infinity and lone surrogates."""
+    """`obj` as indented UTF-8 JSON, atomically; names of files as `from_file_name` has them.
+
+    DataError for NaN, infinity and lone surrogates that no file's name gives.
+    """
     try:
         text = json.dumps(obj, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
-        data = text.encode("utf-8")
+        data = from_file_name(text).encode("utf-8")
     except ValueError as error:  # UnicodeEncodeError is one
         raise DataError.at(path, None, f"cannot be written as JSON: {error}") from error
     with atomic_path(path) as temporary:
@@ -75,13 +168,7 @@ def write_json(path: Path | str, obj: Mapping[str, Any]) -> None:
 
 def read_json(path: Path | str) -> dict[str, Any]:
     """The JSON object in `path`. DataError: missing, not UTF-8, broken, or no object."""
-    try:
-        text = Path(path).read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise DataError.at(path, None, f"cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        raise DataError.at(path, line, "not UTF-8") from error
+    text = read_text(path)
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:
@@ -89,10 +176,19 @@ def read_json(path: Path | str) -> dict[str, Any]:
             path, error.lineno, f"broken JSON: {error.msg} (column {error.colno})"
         ) from error
     except (ValueError, RecursionError) as error:
-        raise DataError.at(path, None, f"broken JSON: {error}") from error
+        raise DataError.at(path, None, f"broken JSON: {broken(error)}") from error
     if not isinstance(value, dict):
         raise DataError.at(path, 1, f"expected a JSON object, got {type(value).__name__}")
     return value
+
+
+def broken(error: ValueError | RecursionError) -> str:
+    """What is wrong with a text that json or tomllib gave up."""
+    if isinstance(error, RecursionError):
+        return "values inside each other too deeply"
+    if "integer string conversion" in str(error):
+        return "a number of thousands of digits"
+    return str(error)
 
 
 def cache_folder(name: str) -> Path:

@@ -18,6 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dear.characters import harmful_in_id
 from dear.data.labels import (
     Labels,
     PairId,
@@ -63,7 +64,7 @@ def shard_files(folder: Path) -> dict[str, bytes]:
 
 
 finite = st.floats(width=32, allow_nan=False, allow_infinity=False)
-ids = st.text(min_size=1, max_size=8)
+ids = st.text(min_size=1, max_size=8).filter(lambda t: bool(t.strip()) and harmful_in_id(t) is None)
 
 
 @settings(max_examples=25)
@@ -184,6 +185,7 @@ def test_a_second_writer_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "l"
     code = f"""
 import sys
+from dear.characters import harmful_in_id
 from dear.data.labels import Stamp, open_store
 from dear.errors import DataError
 from pathlib import Path

@@ -6,7 +6,6 @@ import dataclasses
 import json
 import os
 import re
-import tomllib
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,9 +15,10 @@ from urllib.parse import urlsplit
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from dear.artifacts import read_toml
 from dear.backends import Price
 from dear.backends.limits import backoff
-from dear.errors import ConfigError, DataError, nearest
+from dear.errors import ConfigError, nearest
 
 Kind: TypeAlias = Literal["openai", "azure", "anthropic"]
 
@@ -203,13 +203,7 @@ def _checked_url(url: str) -> str:
 
 def read_options(path: Path | str) -> HttpOptions:
     """From TOML. ConfigError: unknown keys, with the nearest known one, and wrong values."""
-    try:
-        values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError.at(path, None, f"cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise DataError.at(path, None, f"not TOML: {error}") from None
-    return parse_options(values, str(path))
+    return parse_options(read_toml(path), str(path))
 
 
 def parse_options(values: Mapping[str, Any], where: str) -> HttpOptions:

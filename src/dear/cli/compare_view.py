@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from dear.cli.output import quiet
+from dear.characters import visible_line
+from dear.cli.output import below, quiet
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -41,8 +43,11 @@ def show(pair: Pair, chosen: Sequence[str], *, ids: bool) -> None:
 
     from dear.evaluate.beside import beside
 
-    columns = None if sys.stdout.isatty() else int(os.environ.get("COLUMNS") or PIPE_COLUMNS)
-    console = Console(width=columns, highlight=False, markup=False)
+    out = below(sys.stdout)
+    columns = None if out.isatty() else int(os.environ.get("COLUMNS") or PIPE_COLUMNS)
+    console = Console(file=out, width=columns, highlight=False, markup=False)
+    first, second = map(visible_line, pair.names)
+    pair = replace(pair, names=(first, second))
     encoding = (getattr(sys.stdout, "encoding", None) or "utf-8").lower()
     signs = SIGNS if encoding.replace("-", "").startswith("utf") else ASCII
     for place, query_id in enumerate(chosen):
@@ -64,8 +69,9 @@ def _head(console: Console, pair: Pair, query_id: str, signs: dict[str, str]) ->
     from rich.text import Text
 
     query = pair.queries.get(query_id)
-    text = "" if query is None else " ".join(query.text.split())
-    console.print(Text.assemble((f"query {query_id}", "bold"), f"  {text}"), soft_wrap=True)
+    text = "" if query is None else visible_line(" ".join(query.text.split()))
+    named = f"query {visible_line(query_id)}"
+    console.print(Text.assemble((named, "bold"), f"  {text}"), soft_wrap=True)
     if pair.values is not None and query_id in pair.values[0]:
         a, b = (values[query_id] for values in pair.values)
         difference = b - a
@@ -121,7 +127,7 @@ def _table(console: Console, names: Sequence[str], rows: Iterable[Sequence[Any]]
     with console.capture() as captured:
         console.print(grid)
     # rich fills every row up with spaces
-    sys.stdout.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
+    console.file.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
 
 
 def _cells(pair: Pair, place: Place, signs: dict[str, str], ids: bool, *, left: bool) -> list[Text]:
@@ -129,10 +135,11 @@ def _cells(pair: Pair, place: Place, signs: dict[str, str], ids: bool, *, left: 
     from rich.text import Text
 
     passage = pair.collection.corpus.get(place.passage_id)
-    words = "" if passage is None else " ".join(passage.full_text.split())
-    text = Text(words or place.passage_id, style=_style(pair, place))
+    words = "" if passage is None else visible_line(" ".join(passage.full_text.split()))
+    identifier = visible_line(place.passage_id)
+    text = Text(words or identifier, style=_style(pair, place))
     if ids and words:
-        text = Text.assemble((f"{place.passage_id} ", FAINT), text)
+        text = Text.assemble((f"{identifier} ", FAINT), text)
     return [
         Text(str(place.rank)),
         _movement(place, signs, left=left),

@@ -20,8 +20,8 @@ from typing import Annotated, Any
 import typer
 
 from dear import __version__
-from dear.artifacts import is_full
-from dear.cli.output import quiet
+from dear.artifacts import EXPANSION, LINE_MIB, is_full
+from dear.cli.output import quiet, visible_streams
 from dear.cli.progress import lines
 from dear.digests import watch
 from dear.errors import DearError, nearest
@@ -56,6 +56,9 @@ GOES_ON = ("label", "train", "distill", "reason")
 NOTICES = "dear.models.notices"
 """The logger of lines about a model that was opened."""
 
+LONGEST_LINE = 2000
+"""Characters of an error or a warning on standard error."""
+
 BAD_INPUT, INTERNAL, INTERRUPTED, PIPE_CLOSED = 2, 1, 130, 141
 
 app = typer.Typer(
@@ -86,8 +89,32 @@ def _shared_options(
     debug: Annotated[
         bool, typer.Option("--debug", help="Show the log, and the traceback of an error.")
     ] = False,
+    line_mib: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            max=1_000_000,
+            show_default=False,
+            help=f"Longest line, or file that is read whole, in MiB.  [default: {LINE_MIB}]",
+        ),
+    ] = None,
+    expansion: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            max=1_000_000,
+            show_default=False,
+            help=f"Times its size that a .gz file may unpack to.  [default: {EXPANSION}]",
+        ),
+    ] = None,
 ) -> None:
-    """Read by `main` before the command is parsed; here for the help page."""
+    """The flags are read by `main` before the command is parsed, and stand here for the help page;
+    the limits hold for processes that the command starts, too."""
+    for variable, value in (("DEAR_LINE_MIB", line_mib), ("DEAR_EXPANSION", expansion)):
+        if value is not None:
+            os.environ[variable] = str(value)
 
 
 def _register() -> None:
@@ -105,6 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0: done. 2: bad input, in one line on standard error. 1: a fault of ours, in one line.
     130: interrupted. 141: whoever read the output has gone.
     """
+    _open_closed_streams()
     flags, words = _without_flags(sys.argv[1:] if arguments is None else arguments)
     with _surroundings(debug="--debug" in flags, hush="--quiet" in flags):
         try:
@@ -116,6 +144,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except BaseException as error:
             return _report(error, words, debug="--debug" in flags)
     return status
+
+
+def _open_closed_streams() -> None:
+    """A standard stream that whoever started us has closed leads nowhere: else the next file that
+    is opened would get its number, and what is printed."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            if nowhere != number:
+                os.dup2(nowhere, number)
+                os.close(nowhere)
+        if getattr(sys, name) is None:
+            mode = "r" if name == "stdin" else "w"
+            setattr(sys, name, os.fdopen(number, mode, encoding="utf-8", closefd=False))
 
 
 def _without_flags(words: Sequence[str]) -> tuple[set[str], list[str]]:
@@ -161,7 +205,8 @@ def _surroundings(*, debug: bool, hush: bool) -> Iterator[None]:
             if not debug and not sys.warnoptions:
                 # other libraries' deprecations are no news to who ranks passages
                 warnings.simplefilter("ignore")
-            yield
+            with visible_streams():
+                yield
     finally:
         quiet.reset(token)
         watch.reset(watched)
@@ -253,7 +298,9 @@ def _is_out_of_memory(error: BaseException) -> bool:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(line.strip() for line in text.splitlines() if line.strip())
+    """`text` in one line of at most LONGEST_LINE characters: an error may name what it is given."""
+    start = text if len(text) <= LONGEST_LINE else f"{text[: LONGEST_LINE - 1]}…"
+    return " ".join(line.strip() for line in start.splitlines() if line.strip())
 
 
 def _drop_output() -> None:

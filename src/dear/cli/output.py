@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
+
+from dear.characters import visible, visible_json, visible_line
 
 Align = Literal["left", "right"]
 
@@ -20,6 +23,43 @@ UNLIMITED = 100_000
 
 SHORTEST = 12
 """Columns of a cell that is wrapped or cut, at least."""
+
+
+class _Visible:
+    """A text stream that shows control characters instead of sending them."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        self.stream.write(visible(text))
+        return len(text)
+
+    def writelines(self, lines: Iterator[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
+@contextlib.contextmanager
+def visible_streams() -> Iterator[None]:
+    """All that is written to standard output and error passes `visible` on its way: no text, id,
+    name or error of somebody else's gives orders to the terminal."""
+    out: Any = _Visible(sys.stdout)
+    err: Any = _Visible(sys.stderr)
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        yield
+
+
+def below(stream: Any) -> IO[str]:
+    """The stream under `visible_streams`, for a rich Console, which sends escapes of its own: what
+    it is given has passed `visible_line`."""
+    while isinstance(stream, _Visible):
+        stream = stream.stream
+    found: IO[str] = stream
+    return found
 
 
 def note(text: str) -> None:
@@ -58,23 +98,26 @@ def table(
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(width=None if sys.stdout.isatty() else UNLIMITED, highlight=False)
+    out = below(sys.stdout)
+    console = Console(file=out, width=None if out.isatty() else UNLIMITED, highlight=False)
+    at = None if shorten is None else headers.index(shorten)
+    gives_way = [header in wrap for header in headers]
+    headers, *rows = [list(map(visible_line, row)) for row in (headers, *rows)]
     widths = [max(map(cell_len, column)) for column in zip(headers, *rows, strict=True)]
     room = console.width - sum(width + 2 for width in widths)
     cells = [[Text(cell) for cell in row] for row in rows]  # Text: brackets are no markup
-    if shorten is not None:
-        at = headers.index(shorten)
+    if at is not None:
         for row in cells:
             row[at].truncate(max(SHORTEST, widths[at] + 2 + room), overflow="ellipsis")
     if room < 0 and not wrap and shorten is None:
-        console = Console(width=UNLIMITED, highlight=False)
+        console = Console(file=out, width=UNLIMITED, highlight=False)
     grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for header, side, width in zip(headers, align, widths, strict=True):
-        whole = header not in wrap and header != shorten
+    for place, (header, side, width) in enumerate(zip(headers, align, widths, strict=True)):
+        whole = not gives_way[place] and place != at
         grid.add_column(
             header,
             justify=side,
-            no_wrap=header not in wrap,
+            no_wrap=not gives_way[place],
             # rich would take from every column alike
             min_width=width if whole else min(width, SHORTEST),
         )
@@ -83,13 +126,14 @@ def table(
     with console.capture() as captured:
         console.print(grid)
     # rich fills every row up with spaces
-    print("\n".join(line.rstrip() for line in captured.get().splitlines()))
+    print("\n".join(line.rstrip() for line in captured.get().splitlines()), file=out)
 
 
 def print_json(value: Any) -> None:
     """Indented JSON on standard output, in ASCII where that cannot show the rest of Unicode."""
     encoding = (sys.stdout.encoding or "ascii").lower().replace("-", "")
-    print(json.dumps(value, ensure_ascii=not encoding.startswith("utf"), indent=2, allow_nan=False))
+    ascii_only = not encoding.startswith("utf")
+    print(visible_json(json.dumps(value, ensure_ascii=ascii_only, indent=2, allow_nan=False)))
 
 
 def duration(seconds: float) -> str:

@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Protocol
 
-from dear.cli.output import duration, quiet, rate
+from dear.characters import visible_line
+from dear.cli.output import below, duration, quiet, rate, visible_streams
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -39,7 +40,8 @@ def progress(what: str, unit: str) -> Iterator[Report]:
     if quiet.get():
         yield _Silent()
     elif sys.stderr.isatty():
-        with _bars() as bars:
+        # rich puts a stream of its own in front of ours while its bars are shown
+        with _bars() as bars, visible_streams():
             yield _Bar(bars, what, unit)
     else:
         yield _PlainLines(what, unit)
@@ -62,12 +64,12 @@ def _bars() -> Progress:
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=20),
-        TextColumn("{task.fields[numbers]}"),
+        TextColumn("{task.fields[numbers]}", markup=False),
         TimeRemainingColumn(compact=True),
-        TextColumn("{task.fields[extra]}"),
-        console=Console(stderr=True, highlight=False),
+        TextColumn("{task.fields[extra]}", markup=False),
+        console=Console(file=below(sys.stderr), highlight=False),
     )
 
 
@@ -78,11 +80,12 @@ class _Bar:
 
     def restart(self, what: str) -> None:
         self.started = time.monotonic()
-        self.task: TaskID = self.bars.add_task(what, total=None, numbers="", extra="")
+        self.task: TaskID = self.bars.add_task(visible_line(what), total=None, numbers="", extra="")
 
     def __call__(self, done: int, total: int, /, *, before: int = 0, extra: str = "") -> None:
         pace = rate(done - before, time.monotonic() - self.started)
         numbers = f"{done:,}/{total:,} {self.unit} {pace}"
+        extra = visible_line(extra)
         self.bars.update(self.task, completed=done, total=total, numbers=numbers, extra=extra)
 
 

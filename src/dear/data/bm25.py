@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import logging
 import re
-import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import regex
 
+from dear.characters import normal
 from dear.errors import ConfigError, DataError, excerpt, nearest
 from dear.records import Passage, Query, Ranking
 
@@ -234,15 +234,15 @@ def words_of(*, single_letters: bool = False) -> Words:
         if text.isascii():
             return ascii_words(text)
         plain = _PRESENTATION.sub(_compatible, text.translate(_INVISIBLE))
-        normal = unicodedata.normalize("NFC", plain)
-        return [part for word in _ANY_WORD.findall(normal) for part in _parts(word, shortest)]
+        composed = normal("NFC", plain)
+        return [part for word in _ANY_WORD.findall(composed) for part in _parts(word, shortest)]
 
     return words
 
 
 def _compatible(found: re.Match[str]) -> str:
     # full-width letters had no lower case to be found with; bm25s lowers before it splits
-    return unicodedata.normalize("NFKC", found[0]).lower()
+    return normal("NFKC", found[0]).lower()
 
 
 def _parts(word: str, shortest: int) -> Iterator[str]:

@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from dear.characters import normal
 from dear.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def normalised(text: str) -> str:
     if text.isascii():
         return _SIGNS.sub(" ", text.lower()).strip()
     # twice: folding can undo the normal form
-    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    folded = normal("NFKC", normal("NFKC", text).casefold())
     signs = {c for c in set(folded) if not c.isalnum() and unicodedata.category(c)[0] != "M"}
     return " ".join(folded.translate(dict.fromkeys(map(ord, signs), " ")).split())
 

@@ -24,7 +24,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dear.artifacts import atomic_path, read_json, write_json
+from dear.artifacts import atomic_path, inside, read_json, write_json
+from dear.characters import HARMFUL_IN_ID
+from dear.data.formats.lines import check_id, check_parquet
 from dear.data.inputs import UNKNOWN, Keys
 from dear.data.label_index import (
     KEPT_ROWS,
@@ -47,6 +49,9 @@ FORMER_FORMAT = "dear-labels/1"
 """Without digests of texts."""
 
 COLUMNS = ("query_id", "passage_id", "score", "texts")
+
+MOST_WEIGHT = 1e6
+"""Of a member of an ensemble."""
 
 SMALL_BYTES = 16 << 20
 """Of shards, about a million pairs: `open_labels` reads a store below this into memory."""
@@ -79,6 +84,17 @@ class Stamp:
     fingerprint: str
     contract: dict[str, Any] = field(default_factory=dict)
     former: Callable[[str], bool | None] | None = field(default=None, compare=False, repr=False)
+
+    @classmethod
+    def of(cls, values: Any) -> Stamp:
+        """From plain values. TypeError: unknown or missing ones, or one that is no text."""
+        stamp = cls(**values)
+        texts = (stamp.collection, stamp.teacher, stamp.revision, stamp.fingerprint)
+        if not all(isinstance(text, str) for text in texts) or stamp.former is not None:
+            raise TypeError("collection, teacher, revision and fingerprint must be text")
+        if not isinstance(stamp.contract, dict):
+            raise TypeError("contract must be a table")
+        return stamp
 
     @property
     def inputs(self) -> Inputs:
@@ -208,6 +224,9 @@ class LabelStore:
             raise DataError(f"{len(pairs)} pairs, {len(scores)} scores")
         if not pairs:
             return
+        for what, ids in (("query", {q for q, _ in pairs}), ("passage", {p for _, p in pairs})):
+            for identifier in ids:
+                check_id(identifier, self.folder, None, f"{what} id")
         if not np.isfinite(scores).all():
             at = int(np.flatnonzero(~np.isfinite(scores))[0])
             raise DataError(f"query {pairs[at][0]!r}, passage {pairs[at][1]!r}: {scores[at]}")
@@ -288,10 +307,10 @@ class _Manifest:
             raise DataError.at(path, None, f"is not of format {FORMAT}")
         values.pop("jobs", None)
         try:
-            former = tuple(Stamp(**one) for one in values.pop("former", ()))
+            former = tuple(Stamp.of(one) for one in values.pop("former", ()))
             number = int(values.pop("next_shard", 0))
-            stamp = Stamp(**values)
-        except (TypeError, ValueError) as error:
+            stamp = Stamp.of(values)
+        except (TypeError, ValueError, OverflowError) as error:
             raise DataError.at(path, None, f"is not a label manifest: {error}") from None
         # a writer may have been killed between a shard and this
         numbers = [int(p.stem.rpartition("-")[2]) + 1 for p in _shards(folder)]
@@ -430,6 +449,14 @@ def _members(folder: Path) -> dict[str, float]:
     declared = read_json(folder / ENSEMBLE).get("members")
     if not isinstance(declared, dict) or not declared:
         raise DataError.at(folder / ENSEMBLE, None, "names no members")
+    for name, weight in declared.items():
+        inside(folder, name)
+        if isinstance(weight, bool) or not isinstance(weight, int | float):
+            problem = f"the weight of {excerpt(name)} must be a number"
+            raise DataError.at(folder / ENSEMBLE, None, problem)
+        if not abs(weight) <= MOST_WEIGHT:
+            problem = f"the weight of {excerpt(name)} is beyond {MOST_WEIGHT:g}"
+            raise DataError.at(folder / ENSEMBLE, None, problem)
     return {name: float(weight) for name, weight in declared.items()}
 
 
@@ -532,11 +559,14 @@ def _write_shard(
 def _read_shard(path: Path, manifest: _Manifest) -> tuple[list[str], list[str], Scores, Keys]:
     """COLUMNS of a shard that belongs to this store."""
     import pyarrow as pa
+    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(path, page_checksum_verification=True)
-        theirs = Stamp(**json.loads((table.schema.metadata or {})[b"dear"]))
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            check_parquet(path, file.metadata)
+            table = file.read()
+        theirs = Stamp.of(json.loads((table.schema.metadata or {})[b"dear"]))
         types = _types()
         if table.schema.names == list(COLUMNS[:3]):  # as an earlier version wrote it
             unknown = pa.array(np.full(table.num_rows, UNKNOWN), types["texts"])
@@ -546,7 +576,14 @@ def _read_shard(path: Path, manifest: _Manifest) -> tuple[list[str], list[str], 
                 raise ValueError(f"column {name} is {table.schema.field(name).type}")
         query_ids, passage_ids = (table.column(name).to_pylist() for name in COLUMNS[:2])
         scores, texts = (table.column(name).to_numpy() for name in COLUMNS[2:])
-    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
+        for name in COLUMNS[:2]:
+            if table.column(name).null_count:
+                raise ValueError(f"column {name} has empty places")
+            if pc.any(pc.match_substring_regex(table.column(name), HARMFUL_IN_ID)).as_py():
+                raise ValueError(f"column {name} holds control characters")
+    except (
+        *(pa.ArrowException, OSError, KeyError, TypeError, ValueError, RecursionError),
+    ) as error:
         raise DataError.at(
             path, None, f"the shard is damaged, delete it and label again: {error}"
         ) from None

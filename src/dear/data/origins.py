@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from dear.artifacts import read_json, versions, write_json
 from dear.digests import Inputs, file_digest, file_input
+from dear.errors import DataError
 
 FORMAT = "dear-run/1"
 
@@ -79,9 +80,11 @@ def read_origin(run: Path) -> Origin | None:
             "%s: another run than the one that %s is about, which is left out", run, path
         )
         return None
-    first = values.get("first_stage")
+    first, model = values.get("first_stage"), values.get("model")
+    if not isinstance(first, str | None) or not isinstance(model, str | None):
+        raise DataError.at(path, None, "is no note of a run: 'first_stage' and 'model' are text")
     return Origin(
-        model=values.get("model"),
+        model=model,
         first_stage=None if first is None else Path(os.path.normpath(run.resolve().parent / first)),
         top_k=values.get("top_k"),
         values=values,
@@ -94,7 +97,9 @@ def first_stage_of(
 ) -> tuple[Path | None, str | None]:
     """(what a run reranked, itself where it is a first stage's; what there is to say about it).
 
-    origin: the note beside the run, which decides.
+    origin: the note beside the run, which decides. A first stage that is neither below the run's
+        folder nor beside one of the collection's runs is taken only where the note has its digest:
+        a note from elsewhere may name any file, but not what is in it.
     own: the collection's runs of the split, which are first stages; without a note any other run
         reranked their bm25. None where nothing is known.
     """
@@ -105,10 +110,24 @@ def first_stage_of(
         if origin.first_stage is not None:
             if origin.first_stage.is_file():
                 now = Inputs({"run": file_input(origin.first_stage)}, complete=False)
-                if origin.inputs.changes(now):
+                changed = origin.inputs.changes(now)
+                folders = [run.parent, *(path.parent for path in own.values())]
+                if not _is_in(origin.first_stage, folders) and (changed or changed.unverified):
+                    said = (
+                        f"{note_path(run)} names {origin.first_stage}, which is in another folder "
+                        "and is not what it was made from; it is not read: --first-stage names it"
+                    )
+                    return own.get("bm25"), said
+                if changed:
                     said = f"{origin.first_stage} has changed since {run} was made from it"
                 return origin.first_stage, said
             said = f"{origin.first_stage}, which {run} was made from, is gone"
     elif run.resolve() in {path.resolve() for path in own.values()}:
         return run, None
     return own.get("bm25"), said
+
+
+def _is_in(path: Path, folders: Iterable[Path]) -> bool:
+    """Whether a file, and what it links to, is below one of these folders."""
+    real = path.resolve()
+    return any(real.is_relative_to(folder.resolve()) for folder in folders)

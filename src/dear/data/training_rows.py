@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from dear.data.formats.lines import numbered_lines
+from dear.data.formats.lines import check_parquet, numbered_lines
 from dear.data.formats.rows import JSON_LINES, Row, row_of
 from dear.digests import file_digests, lines_digest
-from dear.errors import ConfigError, DataError
+from dear.errors import ConfigError, DataError, excerpt
 
 PARQUET = ".parquet"
 _KNOWN = (*JSON_LINES, *(f"{ending}.gz" for ending in JSON_LINES), PARQUET)
@@ -89,12 +89,13 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
     number = 0
     try:
         with pq.ParquetFile(path, memory_map=False, pre_buffer=False) as file:
+            check_parquet(path, file.metadata)
             for batch in file.iter_batches(_ROWS_AT_ONCE):
                 for fields in batch.to_pylist():
                     number += 1
                     yield Row(fields, str(path), number)
     except (pa.ArrowException, OSError) as error:
-        problem = f"the parquet file is damaged or cut short: {str(error).splitlines()[0]}"
+        problem = f"the parquet file is damaged or cut short: {excerpt(str(error), 200)}"
         raise DataError.at(path, number + 1 if number else None, problem) from error
 
 

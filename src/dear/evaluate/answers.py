@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 
+from dear.characters import normal
 from dear.errors import ConfigError, DataError
 from dear.evaluate.metrics import Evaluation
 from dear.records import Passage, Run
@@ -30,7 +31,7 @@ def tokens(text: str) -> list[str]:
     found: list[str] = []
     word: list[str] = []
     # decomposed: é is e and a mark, however it was typed
-    for character in unicodedata.normalize("NFD", text):
+    for character in normal("NFD", text):
         kind = _kind(character)
         if kind == "L":
             word.append(character)
@@ -61,16 +62,9 @@ def holds_answer(text: str, answers: Iterable[str]) -> bool:
 
 
 def _holds(text: Sequence[str], answers: Iterable[Sequence[str]]) -> bool:
-    return any(
-        text[at : at + len(answer)] == answer
-        for answer in answers
-        if answer
-        for at in _places(text, answer[0])
-    )
-
-
-def _places(text: Sequence[str], token: str) -> Iterator[int]:
-    return (at for at, one in enumerate(text) if one == token)
+    # no token holds a space
+    joined = f" {' '.join(text)} "
+    return any(f" {' '.join(answer)} " in joined for answer in answers if answer)
 
 
 def evaluate_answers(

@@ -99,8 +99,9 @@ class Calibration:
                 fitted_on=dict(values["fitted_on"]),
                 inputs=Inputs.from_dict(values.get("inputs")),
             )
-        except (KeyError, TypeError, ValueError) as error:
-            raise DataError.at(path, None, f"the calibration is damaged: {error}") from None
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            problem = f"the calibration is damaged: {' '.join(str(error).split())[:200]}"
+            raise DataError.at(path, None, problem) from None
 
 
 def calibrate(

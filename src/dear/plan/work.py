@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import gzip
 import math
 from dataclasses import dataclass
 from pathlib import Path
 
 from dear.data.collections import open_collection
 from dear.data.formats import read_run
-from dear.errors import DearError
+from dear.data.formats.lines import numbered_lines
+from dear.errors import DataError, DearError
 from dear.models.shapes import Shape
 from dear.plan.cards import Card
 from dear.plan.setup import Setup
@@ -109,9 +109,10 @@ def _lines(name: str) -> int | None:
     path = path / "examples.jsonl" if path.is_dir() else path
     if not path.is_file():
         return None
-    opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rb") as file:
-        return sum(1 for line in file if line.strip())
+    try:
+        return sum(1 for _ in numbered_lines(path))
+    except DataError:  # no lines; a training says what it is
+        return None
 
 
 def padded_width(pairs: int, mean: float, longest: int) -> float:

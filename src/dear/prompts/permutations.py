@@ -119,7 +119,10 @@ _ID = r"\[[ \t]?(?:(?:passage|document|doc|id)[ \t]?)?#?([0-9]{1,6})[ \t]?\]"
 # "> 2. [15]": some models number the members of a chain
 _CHAIN = re.compile(rf"{_ID}(?:\s*[>=]+\s*(?:[0-9]{{1,3}}[.)]\s*)?{_ID})+", re.IGNORECASE)
 _RUN = re.compile(rf"{_ID}(?:(?:[\s>=,;|-]|[0-9]{{1,3}}[.)])*{_ID})+", re.IGNORECASE)
-_LINE = re.compile(rf"^[ \t]*(?:[0-9]{{1,3}}[.):]|[-•+])?[ \t]*{_ID}", re.IGNORECASE | re.MULTILINE)
+# possessive: what is no identifier behind white space is none behind less of it
+_LINE = re.compile(
+    rf"^[ \t]*+(?:[0-9]{{1,3}}[.):]|[-•+])?[ \t]*+{_ID}", re.IGNORECASE | re.MULTILINE
+)
 _EACH = re.compile(_ID, re.IGNORECASE)
 _NOUN = r"(?:passage|document|doc|text|id)"
 _WORD = rf"\(?(?:{_NOUN}[ \t]?)?#?[0-9]{{1,6}}\)?"
@@ -131,11 +134,13 @@ _JSON_LIST = re.compile(r'\[\s*"?[0-9]{1,6}"?(?:\s*,\s*"?[0-9]{1,6}"?)+\s*,?\s*\
 _JSON_ID = re.compile(rf'"{_NOUN}(?:[_ ]?(?:id|number))?"\s*:\s*"?([0-9]{{1,6}})\b', re.IGNORECASE)
 # "1. Passage 3", "Doc: 3, Relevance: 7", "1. 3"
 _NAMED_LINE = re.compile(
-    rf"^[ \t]*(?:(?:[0-9]{{1,3}}[.):]|[-•+])[ \t]*)?{_NOUN}[ \t]?[:#]?[ \t]?([0-9]{{1,6}})\b"
-    r"|^[ \t]*[0-9]{1,3}[.)][ \t]+([0-9]{1,6})[ \t]*$",
+    rf"^[ \t]*+(?:(?:[0-9]{{1,3}}[.):]|[-•+])[ \t]*+)?{_NOUN}[ \t]?[:#]?[ \t]?([0-9]{{1,6}})\b"
+    r"|^[ \t]*+[0-9]{1,3}[.)][ \t]++([0-9]{1,6})[ \t]*+$",
     re.IGNORECASE | re.MULTILINE,
 )
-_NUMBER_LINE = re.compile(r"^[ \t]*(?:[-•+][ \t]*)?([0-9]{1,6})[ \t]*[,;]?[ \t]*$", re.MULTILINE)
+_NUMBER_LINE = re.compile(
+    r"^[ \t]*+(?:[-•+][ \t]*+)?([0-9]{1,6})[ \t]*+[,;]?[ \t]*+$", re.MULTILINE
+)
 _FINAL = re.compile(
     r"^[# \t]*final(?:[ \t]+(?:re-?)?(?:rank|answer|order|list|result)\w*)?[ \t]*(?::|$)",
     re.IGNORECASE | re.MULTILINE,

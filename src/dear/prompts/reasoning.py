@@ -85,14 +85,15 @@ def cited(thought: str) -> set[int]:
 
 
 _QUERIES = tuple(
-    re.compile(pattern, re.IGNORECASE | re.MULTILINE)
-    for pattern in (
-        r"^Search Query:[ \t]*(\S.*?)[ \t]*\.?[ \t]*$",
-        r"^(?:User )?Query:[ \t]*(\S.*?)[ \t]*$",
-        r"relevance to (?:the )?(?:search )?query:[ \t]*(\S.*?)[ \t]*\.?[ \t]*$",
-        r"\bquery:[ \t]*(\S.*?)[ \t]*\.?[ \t]*$",
+    (re.compile(rf"{pattern}[ \t]*+(\S.*)", re.IGNORECASE | re.MULTILINE), stopped)
+    for pattern, stopped in (
+        (r"^Search Query:", True),
+        (r"^(?:User )?Query:", False),
+        (r"relevance to (?:the )?(?:search )?query:", True),
+        (r"\bquery:", True),
     )
 )
+"""What stands before a query in its line; whether a full stop behind it may be the prompt's."""
 _LAST = re.compile(r"\n[ \t]*\n|\n(?=(?:Search |User )?Query:|Rank |Think |Please |Received )")
 
 
@@ -112,8 +113,19 @@ def read_window(text: str) -> tuple[str, list[str], Identifiers] | None:
     ):
         passages = _passages(text, list(names)[:most])
         if len(passages) > 1:
-            found = next((m for m in (p.search(text) for p in _QUERIES) if m), None)
-            return None if found is None else (found[1], passages, kind)  # type: ignore[return-value]
+            query = _query(text)
+            return None if query is None else (query, passages, kind)  # type: ignore[return-value]
+    return None
+
+
+def _query(text: str) -> str | None:
+    """The query of a prompt; None where there is none."""
+    for pattern, stopped in _QUERIES:
+        if found := pattern.search(text):
+            query = found[1].rstrip(" \t")
+            if stopped and len(query) > 1:
+                query = query.removesuffix(".").rstrip(" \t")
+            return query
     return None
 
 

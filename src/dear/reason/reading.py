@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from dear.characters import from_file_name
 from dear.data.formats import read_chat, read_cot, read_lists, text_id
 from dear.data.formats.lines import Source, source_name
 from dear.data.formats.rows import json_rows
@@ -30,7 +31,7 @@ def read_answers(path: Source) -> Iterator[Answer]:
     if kind is None:
         keys = ", ".join(map(repr, KINDS))
         raise first.error(f"no reasoning data: expected one of the keys {keys}")
-    name = source_name(path).rpartition("/")[2]
+    name = from_file_name(source_name(path).rpartition("/")[2])
     if kind == "lists":
         return _lists(path)
     return _cots(path, name) if kind == "cot" else _chats(path, name)

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import math
 import re
+from bisect import bisect_left
 
 from dear.prompts.guarding import THOUGHT_TAG
 
 MIN_WORDS = 5
 """Shorter pieces are headings more often than evidence; quoted only where nothing else is."""
 
-_END = re.compile(r"[.!?]+[\"'”’»)\]]*(?=\s|$)|[。！？]+[」』”’）]*|…(?=\s|$)|[;؟।](?=\s|$)")
+_END = re.compile(
+    r"(?<![.!?])[.!?]++[\"'”’»)\]]*+(?=\s|$)|[。！？]+[」』”’）]*|…(?=\s|$)|[;؟।](?=\s|$)"
+)
 _ABBREVIATION = re.compile(
     r"(?:\b(?:[A-Za-z]|(?i:dr|mr|mrs|ms|prof|st|vs|etc|cf|no|nos|vol|pp|fig|figs|eq|al|jr|sr"
     r"|approx|ca|dept|est|inc|ltd|co|corp|gen|sen|rep|gov|e\.g|i\.e|u\.s|u\.k|ph\.d))|\b[A-Za-z](?:\.[A-Za-z])+)$"
 )
-_CHANGED = re.compile(rf"\s*(?:\[(?:[0-9]+|[A-Z])\]|(?i:{THOUGHT_TAG.pattern}))\s*")
+_CHANGED = re.compile(rf"(?:\[(?:[0-9]+|[A-Z])\]|(?i:{THOUGHT_TAG.pattern}))\s*")
 """What a prompt shows otherwise than the passage has it: identifiers and tags of thoughts."""
-_CLAUSE = re.compile(r"(?<=[,;:])\s+|(?<=[、，；：—–])\s*|\s+-\s+")
+_CLAUSE = re.compile(r"(?<=[,;:])\s+|(?<=[、，；：—–])\s*|(?<!\s)\s+-\s+")
+_BREAK = re.compile(r"\n\s*")
+_VISIBLE = re.compile(r"\S")
+_WORD = re.compile(r"\S+")
 _CJK = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 CJK_CHARACTERS = 3
 """Characters of a script without spaces that count as a word."""
@@ -46,8 +52,12 @@ def _sentences(text: str) -> list[Span]:
         if found[0].isascii() and not _ends(text, found):
             continue
         cuts.append((found.end(), found.end()))
-    cuts += [m.span() for m in re.finditer(r"\s*\n\s*", text)]
-    cuts += [m.span() for m in _CHANGED.finditer(text)]
+    for left_out in (_BREAK, _CHANGED):
+        for found in left_out.finditer(text):
+            start = found.start()
+            while start and text[start - 1].isspace():  # `\s*` in front would be quadratic
+                start -= 1
+            cuts.append((start, found.end()))
     spans, at = [], 0
     for start, stop in sorted(cuts):
         if start >= at:
@@ -58,7 +68,8 @@ def _sentences(text: str) -> list[Span]:
 
 def _ends(text: str, found: re.Match[str]) -> bool:
     """Whether these signs end a sentence."""
-    follows = text[found.end() :].lstrip()[:1]
+    behind = _VISIBLE.search(text, found.end())
+    follows = "" if behind is None else behind[0]
     if follows.islower():
         return False
     before = text[max(0, found.start() - 12) : found.start()]
@@ -75,29 +86,48 @@ def _cut(sentence: str, max_words: int) -> list[str]:
     words = _words(sentence)
     if words <= max_words:
         return [sentence]
+    counted = _Counted(sentence)
     # pieces of about one length: the last words alone say nothing
     aim = min(max_words, math.ceil(1.25 * words / math.ceil(words / max_words)))
     atoms: list[Span] = []
     at = 0
     for found in [*_CLAUSE.finditer(sentence), None]:
         stop = len(sentence) if found is None else found.start()
-        atoms += _halved(sentence, (at, stop), max_words)
+        atoms += _halved(counted, (at, stop), max_words)
         at = stop
     pieces: list[Span] = []
     for start, stop in atoms:
-        if pieces and _words(sentence[pieces[-1][0] : stop]) <= aim:
+        if pieces and counted.words(pieces[-1][0], stop) <= aim:
             pieces[-1] = (pieces[-1][0], stop)
         else:
             pieces.append((start, stop))
     return [sentence[start:stop] for start, stop in pieces]
 
 
-def _halved(text: str, span: Span, max_words: int) -> list[Span]:
+class _Counted:
+    """A text whose spans are counted without being read again."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self._words = [m.start() for m in _WORD.finditer(text)]
+        self._unspaced = [m.start() for m in _CJK.finditer(text)]
+
+    def words(self, start: int, stop: int) -> int:
+        """`_words` of text[start:stop], which is not empty."""
+        first = bisect_left(self._words, start)
+        found = bisect_left(self._words, stop) - first
+        begins = first < len(self._words) and self._words[first] == start
+        found += not begins and not self.text[start].isspace()
+        unspaced = bisect_left(self._unspaced, stop) - bisect_left(self._unspaced, start)
+        return found + unspaced // CJK_CHARACTERS
+
+
+def _halved(counted: _Counted, span: Span, max_words: int) -> list[Span]:
     """`span` cut between words, or inside what has no spaces, until every part is short enough."""
-    start, stop = span
-    if start >= stop or _words(text[start:stop]) <= max_words:
+    text, (start, stop) = counted.text, span
+    if start >= stop or counted.words(start, stop) <= max_words:
         return [span] if start < stop else []
     middle = (start + stop) // 2
     spaces = [m.start() for m in re.finditer(r"(?<=\S)\s+(?=\S)", text[start:stop])]
     at = min((start + s for s in spaces), key=lambda s: abs(s - middle), default=middle)
-    return [*_halved(text, (start, at), max_words), *_halved(text, (at, stop), max_words)]
+    return [*_halved(counted, (start, at), max_words), *_halved(counted, (at, stop), max_words)]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import re
 import tomllib
 import types
 import typing
@@ -14,7 +16,8 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from dear.errors import ConfigError, DataError, excerpt, nearest
+from dear.artifacts import read_toml
+from dear.errors import ConfigError, excerpt, nearest
 from dear.recipes.distilling import DistillRecipe
 from dear.recipes.training import FOREIGN_TABLES, LIST_KINDS, DataRecipe, Recipe
 
@@ -25,6 +28,10 @@ PARTS = "parts/"
 """Where the pieces are that recipes extend and nothing trains alone."""
 EXTENDS = "extends"
 """The key of a recipe that is another one, or several laid over each other, and what differs."""
+
+
+DEEPEST, MOST = 20, 100
+"""Recipes that may extend each other, one behind the other and in all."""
 
 
 def recipes_folder() -> Path:
@@ -113,20 +120,25 @@ def _check_source(source: DataRecipe, where: str) -> None:
 
 
 def _read(path: Path | str, overrides: Sequence[str]) -> dict[str, Any]:
-    values = _whole(_find(path), ())
+    values = _whole(_find(path), (), {})
     for override in overrides:
         _override(values, override)
     return values
 
 
-def _whole(file: Path, below: tuple[Path, ...]) -> dict[str, Any]:
-    """The values of a file over those that it extends. below: what extends this one."""
-    if file.resolve() in below:
+def _whole(
+    file: Path, below: tuple[Path, ...], known: dict[Path, dict[str, Any]]
+) -> dict[str, Any]:
+    """The values of a file over those that it extends. below: what extends this one.
+    known: what has been read already."""
+    here = file.resolve()
+    if here in below:
         raise ConfigError(f"{file}: extends itself")
-    try:
-        values = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise DataError.at(file, None, f"not TOML: {error}") from None
+    if here in known:
+        return known[here]
+    if len(below) >= DEEPEST or len(known) >= MOST:
+        raise ConfigError(f"{file}: {EXTENDS}: more than {DEEPEST} recipes deep, or {MOST} in all")
+    values = read_toml(file)
     names = values.pop(EXTENDS, [])
     names = [names] if isinstance(names, str) else names
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
@@ -135,11 +147,12 @@ def _whole(file: Path, below: tuple[Path, ...]) -> dict[str, Any]:
     for name in names:
         beside = file.parent / name
         try:
-            other = beside if beside.is_file() else _find(name)
+            other = beside if os.path.isfile(beside) else _find(name)
         except ConfigError as error:
             raise ConfigError(f"{file}: {EXTENDS}: {error}") from None
-        whole = _merged(whole, _whole(other, (*below, file.resolve())))
-    return _merged(whole, values)
+        whole = _merged(whole, _whole(other, (*below, here), known))
+    known[here] = _merged(whole, values)
+    return known[here]
 
 
 def _merged(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -174,7 +187,7 @@ def _shown(value: Any) -> str:
 
 def _find(path: Path | str) -> Path:
     file = Path(path)
-    if file.is_file():
+    if os.path.isfile(file):  # False for what no file can be called, too
         return file
     shipped = _shipped()
     if str(path) in shipped:
@@ -189,8 +202,12 @@ def _override(values: dict[str, Any], override: str) -> None:
         raise ConfigError(f"--set {override!r}: expected key=value")
     try:
         value = tomllib.loads(f"x = {text}")["x"]
-    except tomllib.TOMLDecodeError:
+    except ValueError:
         value = text.strip()
+    except RecursionError:
+        raise ConfigError(
+            f"--set {excerpt(override)}: lists inside each other too deeply"
+        ) from None
     *parents, last = (part.strip() for part in key.split("."))
     place: Any = values
     for depth, part in enumerate(parents, 1):
@@ -208,8 +225,10 @@ def _override(values: dict[str, Any], override: str) -> None:
 
 
 def _index(items: list[Any], part: str, override: str) -> int:
-    if not part.isdigit() or int(part) >= len(items):
-        raise ConfigError(f"--set {override!r}: {part!r} is no position in a list of {len(items)}")
+    if not re.fullmatch("[0-9]{1,9}", part) or int(part) >= len(items):
+        raise ConfigError(
+            f"--set {excerpt(override)}: {excerpt(part)} is no position in a list of {len(items)}"
+        )
     return int(part)
 
 

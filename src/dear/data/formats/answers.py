@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from dear.data.formats.beir import QUERY_ID, check_id
-from dear.data.formats.lines import Source, once, write_lines
+from dear.data.formats.beir import QUERY_ID
+from dear.data.formats.lines import Source, check_id, once, write_lines
 from dear.data.formats.rows import json_line, json_rows
 from dear.errors import DataError
 
@@ -34,7 +34,7 @@ def read_answers(path: Source) -> dict[str, tuple[str, ...]]:
 def write_answers(path: Path | str, answers: Mapping[str, Sequence[str]]) -> None:
     """`{"_id", "answers"}` lines, atomically. DataError for what `read_answers` would refuse."""
     for query_id, strings in answers.items():
-        check_id(path, query_id, "query id")
+        check_id(query_id, path, None, "query id")
         if not strings or not all(s.strip() for s in strings):
             raise DataError.at(path, None, f"query {query_id!r} has no answer, or a blank one")
     write_lines(

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from dear.data.formats.lines import Source, once, write_lines
+from dear.data.formats.lines import Source, check_id, once, write_lines
 from dear.data.formats.rows import Row, json_line, json_rows
 from dear.data.formats.trec import write_beir_qrels, write_run
 from dear.errors import DataError
@@ -55,7 +55,7 @@ def write_corpus(path: Path | str, passages: Iterable[Passage]) -> None:
 
     def lines() -> Iterator[str]:
         for line, passage in enumerate(passages, 1):
-            check_id(path, passage.id, "passage id")
+            check_id(passage.id, path, None, "passage id")
             once(seen, passage.id, path, line, "passage id")
             yield json_line({"_id": passage.id, "title": passage.title, "text": passage.text})
 
@@ -79,18 +79,12 @@ def write_queries(path: Path | str, queries: Iterable[Query]) -> None:
 
     def lines() -> Iterator[str]:
         for line, query in enumerate(queries, 1):
-            check_id(path, query.id, "query id")
+            check_id(query.id, path, None, "query id")
             check_query(path, query)
             once(seen, query.id, path, line, "query id")
             yield json_line({"_id": query.id, "text": query.text})
 
     write_lines(path, lines())
-
-
-def check_id(path: Path | str, identifier: str, what: str) -> None:
-    """DataError for an id that no reader takes back."""
-    if not identifier.strip():
-        raise DataError.at(path, None, f"{what} {identifier!r} is empty")
 
 
 def check_query(path: Path | str, query: Query) -> None:

@@ -11,8 +11,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any, TypeAlias
 
-from dear.artifacts import atomic_path
-from dear.errors import DataError
+from dear.artifacts import atomic_path, limit_of
+from dear.characters import harmful_in_id
+from dear.errors import DataError, excerpt
 
 Source: TypeAlias = Path | str | IO[str] | IO[bytes]
 """A path, `-` for standard input, or an open stream."""
@@ -23,12 +24,13 @@ def numbered_lines(source: Source) -> Iterator[tuple[int, str]]:
 
     Plain or gzip, known by its first bytes or by `.gz`; LF, CRLF or, in the whole file, CR; a byte
     order mark is dropped.
-    DataError: no such file, not UTF-8, a gzip stream cut short, nothing but blank lines.
+    DataError: no such file, not UTF-8, a gzip stream cut short, nothing but blank lines; a line of
+    more than LINE_MIB, a file that unpacks to more than EXPANSION times its size.
     """
     name, number, empty = source_name(source), 0, True
     try:
         with _byte_stream(source) as stream:
-            for number, raw in enumerate(_lines(stream), 1):
+            for number, raw in enumerate(_lines(stream, name), 1):
                 try:
                     text = raw.decode("utf-8")
                 except UnicodeDecodeError as error:
@@ -49,15 +51,73 @@ def numbered_lines(source: Source) -> Iterator[tuple[int, str]]:
         raise DataError.at(name, None, "is empty")
 
 
-def _lines(stream: Iterable[bytes]) -> Iterator[bytes]:
+def _lines(stream: Any, name: str) -> Iterator[bytes]:
     """The stream's lines; where the first one holds CR and no LF, the file has no other ends."""
-    lines = iter(stream)
+    lines = _bounded_lines(stream, name)
     first = next(lines, b"")
     if b"\r" in first and not first.endswith(b"\n"):
         yield from first.split(b"\r")
     elif first:
         yield first
     yield from lines
+
+
+def _bounded_lines(stream: Any, name: str) -> Iterator[bytes]:
+    """The lines of a binary stream, none longer than LINE_MIB. DataError: one that is; see
+    `check_expansion`."""
+    most = limit_of("line")
+    packed: _Packed | None = getattr(stream, "packed", None)
+    unpacked = 0
+    number = 0
+    while line := stream.readline(most + 1):
+        number += 1
+        if len(line) > most:
+            mib = most >> 20
+            problem = f"a line of more than {mib} MiB; if it is meant to be: --line-mib {2 * mib}"
+            raise DataError.at(name, number, problem)
+        if packed is not None:
+            unpacked += len(line)
+            if unpacked > _SMALL_BYTES:
+                check_expansion(name, packed.taken, unpacked)
+        yield line
+
+
+def check_expansion(name: Path | str, packed: int, unpacked: int) -> None:
+    """DataError where `unpacked` bytes are more than `limit_of("expansion")` times `packed`; small
+    files may be."""
+    most = limit_of("expansion")
+    if unpacked > max(_SMALL_BYTES, most * packed):
+        problem = f"unpacks to more than {most} times its size"
+        raise DataError.at(name, None, f"{problem}; if it is meant to: --expansion {10 * most}")
+
+
+def check_parquet(path: Path, about: Any) -> None:
+    """DataError where a parquet file's metadata claims more than its size can hold: as
+    `check_expansion`, and many rows of less than a byte each."""
+    size = path.stat().st_size
+    groups = (about.row_group(i).total_byte_size for i in range(about.num_row_groups))
+    check_expansion(path, size, sum(groups))
+    if about.num_rows > max(_FEW_ROWS, size):
+        raise DataError.at(path, None, f"claims {about.num_rows:,} rows in {size:,} bytes")
+
+
+_FEW_ROWS, _SMALL_BYTES = 1 << 16, 4 << 20
+
+
+class _Packed:
+    """A file that is unpacked; `taken` bytes of it have been read."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file, self.taken = file, 0
+
+    def read(self, size: int = -1) -> bytes:
+        data = self.file.read(size)
+        self.taken += len(data)
+        return data
+
+    def seek(self, offset: int) -> None:
+        """What is read once is not gone back to."""
+        raise OSError(f"cannot go back to {offset}")
 
 
 def source_name(source: Source) -> str:
@@ -83,12 +143,21 @@ def _bytes_below(stream: Any) -> Iterable[bytes]:
     return below
 
 
+class _Unpacked(io.BufferedReader):
+    """What a gzip stream holds, and how much of the file it came from."""
+
+    def __init__(self, unpacked: gzip.GzipFile, packed: _Packed) -> None:
+        super().__init__(unpacked, 1 << 16)
+        self.packed = packed
+
+
 @contextlib.contextmanager
 def _open_bytes(path: Path) -> Iterator[Iterable[bytes]]:
     with path.open("rb") as plain:
         if path.suffix == ".gz" or plain.peek(2)[:2] == b"\x1f\x8b":
-            with gzip.GzipFile(fileobj=plain) as unpacked:
-                yield io.BufferedReader(unpacked, 1 << 16)
+            packed = _Packed(plain)
+            with gzip.GzipFile(mode="rb", fileobj=packed) as unpacked:
+                yield _Unpacked(unpacked, packed)
         else:
             yield plain
 
@@ -121,6 +190,16 @@ def _packer(path: Path | str, plain: IO[bytes]) -> Iterator[IO[bytes]]:
             yield buffered
     else:
         yield plain
+
+
+def check_id(identifier: str, source: Source, line: int | None, what: str) -> None:
+    """DataError for an id that is empty or holds a control character: it would break tables and
+    runs, and give orders to a terminal."""
+    if not identifier.strip():
+        raise DataError.at(source_name(source), line, f"{what} {identifier!r} is empty")
+    if (harmful := harmful_in_id(identifier)) is not None:
+        problem = f"{what} {excerpt(identifier)} holds the control character {harmful!r}"
+        raise DataError.at(source_name(source), line, problem)
 
 
 def once(seen: set[str], identifier: str, source: Source, line: int | None, what: str) -> None:

@@ -9,17 +9,18 @@ from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
+from dear.artifacts import broken, read_text
+from dear.characters import percent_encoded
 from dear.data.formats.beir import passage_of
 from dear.data.formats.headers import is_header
-from dear.data.formats.lines import Source, numbered_lines, once, source_name
+from dear.data.formats.lines import Source, check_id, numbered_lines, once, source_name
 from dear.data.formats.rows import JSON_LINES, Row, row_of
 from dear.errors import DataError, excerpt
 from dear.records import Passage, Query
 
 _OBJECT = re.compile(r'\s*\{\s*"')
-_HEADING = re.compile(r"#{1,6}\s+(.*?)\s*#*\s*")
+_HEADING = re.compile(r"#{1,6}\s+")
 _TITLE_CHARS = 120
 
 
@@ -56,7 +57,7 @@ def _array(name: str, lines: list[str]) -> list[Any] | None:
         found = json.loads("\n".join(lines))
     except (ValueError, RecursionError) as error:
         if name.removesuffix(".gz").endswith(".json"):
-            raise DataError.at(name, None, f"broken JSON: {error}") from error
+            raise DataError.at(name, None, f"broken JSON: {broken(error)}") from error
         return None  # a text may begin with a bracket, too
     if not found:
         raise DataError.at(name, None, "is an empty list")
@@ -153,7 +154,8 @@ def once_in(
     number: int,
     what: str,
 ) -> None:
-    """DataError when `identifier` is there already."""
+    """DataError when `identifier` is there already, or is no id."""
+    check_id(identifier, path, number, what)
     if identifier in known:
         raise DataError.at(source_name(path), number, f"{what} {identifier!r} appears twice")
 
@@ -195,32 +197,29 @@ def read_document_folder(folder: Path | str) -> dict[str, Passage]:
 
 
 def document_files(root: Path) -> list[Path]:
-    """Every .txt and .md below a folder, by name, but for hidden ones."""
-    return sorted(
+    """Every .txt and .md below a folder, by name, but for hidden ones. DataError: a link that leads
+    out of the folder, so that a folder from elsewhere shows nobody's other files."""
+    found = sorted(
         path
         for path in chain(root.rglob("*.txt"), root.rglob("*.md"))
         if path.is_file() and not any(p.startswith(".") for p in path.relative_to(root).parts)
     )
+    for path in found:
+        if path.is_symlink() and not path.resolve().is_relative_to(root.resolve()):
+            raise DataError.at(path, None, "is a link out of the folder; put the file itself here")
+    return found
 
 
 def _document(path: Path, root: Path) -> Passage:
     relative = path.relative_to(root).as_posix()
-    identifier = re.sub(r"\s", lambda space: quote(space[0]), relative)
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise DataError.at(path, None, f"cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        raise DataError.at(path, line, "not UTF-8") from error
-    title, rest = _title(text.strip().replace("\r\n", "\n"))
-    return Passage(id=identifier, title=title or path.stem, text=rest)
+    title, rest = _title(read_text(path).strip().replace("\r\n", "\n"))
+    return Passage(id=percent_encoded(relative), title=title or path.stem, text=rest)
 
 
 def _title(text: str) -> tuple[str, str]:
     first, _, rest = text.partition("\n")
-    if heading := _HEADING.fullmatch(first):
-        return heading[1], rest.strip()
+    if heading := _HEADING.match(first):
+        return first[heading.end() :].rstrip().rstrip("#").rstrip(), rest.strip()
     short = 0 < len(first) <= _TITLE_CHARS
     if short and rest and not rest.partition("\n")[0].strip():
         return first.strip(), rest.strip()

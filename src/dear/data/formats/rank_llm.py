@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from dear.data.formats.beir import PASSAGE_TEXT, check_id, check_query
+from dear.data.formats.beir import PASSAGE_TEXT, check_query
 from dear.data.formats.candidates import candidates_of
-from dear.data.formats.lines import Source, write_lines
+from dear.data.formats.lines import Source, check_id, write_lines
 from dear.data.formats.rows import Row, json_line, json_rows
 from dear.records import Candidates, Passage, Query
 
@@ -50,11 +50,11 @@ def write_rank_llm(path: Path | str, candidates: Iterable[Candidates]) -> None:
 
 
 def _fields(path: Path | str, one: Candidates) -> dict[str, Any]:
-    check_id(path, one.query.id, "query id")
+    check_id(one.query.id, path, None, "query id")
     check_query(path, one.query)
     listed: list[dict[str, Any]] = []
     for passage, score in zip(one.passages, one.scores, strict=True):
-        check_id(path, passage.id, "passage id")
+        check_id(passage.id, path, None, "passage id")
         doc = {"title": passage.title} if passage.title else {}
         listed.append({"docid": passage.id, "score": score, "doc": doc | {"text": passage.text}})
     return {"query": {"text": one.query.text, "qid": one.query.id}, "candidates": listed}

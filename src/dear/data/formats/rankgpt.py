@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from dear.data.formats.beir import check_id, check_query
+from dear.data.formats.beir import check_query
 from dear.data.formats.candidates import candidates_of
-from dear.data.formats.lines import Source, write_lines
+from dear.data.formats.lines import Source, check_id, write_lines
 from dear.data.formats.rows import Row, json_line, json_rows
 from dear.records import Candidates, Passage, Query
 
@@ -67,11 +67,11 @@ def _array(items: Iterable[str]) -> Iterator[str]:
 
 
 def _fields(path: Path | str, one: Candidates) -> dict[str, Any]:
-    check_id(path, one.query.id, "query id")
+    check_id(one.query.id, path, None, "query id")
     check_query(path, one.query)
     hits: list[dict[str, Any]] = []
     for rank, (passage, score) in enumerate(zip(one.passages, one.scores, strict=True), 1):
-        check_id(path, passage.id, "passage id")
+        check_id(passage.id, path, None, "passage id")
         hits.append(
             _content_fields(passage)
             | {"qid": one.query.id, "docid": passage.id, "rank": rank, "score": score}

@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dear.data.formats.lines import Source, numbered_lines, source_name
+from dear.artifacts import broken
+from dear.data.formats.lines import Source, check_id, numbered_lines, source_name
 from dear.errors import DataError, excerpt
 
 JSON_LINES = (".jsonl", ".ndjson")
@@ -74,6 +75,7 @@ class Row:
         identifier = str(value)
         if not identifier.strip():
             raise self.error(f"{name!r} is empty")
+        check_id(identifier, self.source, self.line, f"{self.inside}{name!r}")
         return identifier
 
     def number(self, name: str) -> float | None:
@@ -148,7 +150,7 @@ def row_of(text: str, name: str, number: int) -> Row:
         problem = f"broken JSON: {error.msg} (column {error.colno}): {excerpt(text)}"
         raise DataError.at(name, number, problem) from error
     except (ValueError, RecursionError) as error:
-        raise DataError.at(name, number, f"broken JSON: {error}") from error
+        raise DataError.at(name, number, f"broken JSON: {broken(error)}") from error
     return _checked(value, text, name, number)
 
 
@@ -162,6 +164,8 @@ def _checked(value: object, text: str, name: str, number: int) -> Row:
             json.dumps(value, ensure_ascii=False).encode("utf-8")
         except UnicodeEncodeError as error:
             raise DataError.at(name, number, "half a character (lone surrogate \\ud…)") from error
+        except RecursionError as error:
+            raise DataError.at(name, number, f"broken JSON: {broken(error)}") from error
     return Row(value, name, number)
 
 
@@ -209,7 +213,7 @@ def _decoded(document: str, at: int, name: str, line: int) -> tuple[object, int,
         problem = f"broken JSON: {error.msg} (column {error.colno})"
         raise DataError.at(name, error.lineno, problem) from error
     except (ValueError, RecursionError) as error:
-        raise DataError.at(name, line, f"broken JSON: {error}") from error
+        raise DataError.at(name, line, f"broken JSON: {broken(error)}") from error
     return value, end, line
 
 
@@ -243,11 +247,11 @@ def _present(names: tuple[str, ...], fields: Mapping[str, Any]) -> str:
     for name in names:
         if close := difflib.get_close_matches(name, keys, n=1, cutoff=0.6):
             return f"; is {close[0]!r} meant to be it?"
-    return f"; the row has: {', '.join(keys) or 'nothing'}"
+    return f"; the row has: {', '.join(keys[:20]) or 'nothing'}"
 
 
 def _kind(value: object) -> str:
     kinds = {dict: "an object", list: "a list", str: "text", bool: "true or false"}
     if value is None:
         return "null"
-    return kinds.get(type(value), f"the number {value}")
+    return kinds.get(type(value), f"the number {str(value)[:20]}")

@@ -8,14 +8,13 @@ from typing import Any
 
 from dear.data.formats.beir import (
     PASSAGE_ID,
-    check_id,
     check_query,
     iter_corpus,
     passage_of,
 )
 from dear.data.formats.candidates import by_rank, scores_of
 from dear.data.formats.flag import flag_record
-from dear.data.formats.lines import Source, once, write_lines
+from dear.data.formats.lines import Source, check_id, once, write_lines
 from dear.data.formats.rows import Row, json_line, json_rows
 from dear.data.formats.training import (
     QueryTexts,
@@ -122,7 +121,7 @@ def _old_fields(path: Path | str, row: TrainingRow) -> dict[str, Any]:
 
 
 def _query_fields(path: Path | str, row: TrainingRow) -> dict[str, Any]:
-    check_id(path, row.query.id, "query id")
+    check_id(row.query.id, path, None, "query id")
     check_query(path, row.query)
     require_positive(path, row)
     return {"query_id": row.query.id, "query": row.query.text}
@@ -133,7 +132,7 @@ def _passage_fields(
 ) -> list[dict[str, Any]]:
     fields: list[dict[str, Any]] = []
     for i, passage in enumerate(passages):
-        check_id(path, passage.id, "passage id")
+        check_id(passage.id, path, None, "passage id")
         one = {"docid": passage.id, "title": passage.title, "text": passage.text}
         fields.append(one if scores is None else one | {"score": scores[i]})
     return fields
@@ -199,7 +198,7 @@ def _id_fields(path: Path | str, row: TrainingIds) -> dict[str, Any]:
     check_query(path, row.query)
     require_positive(path, row)
     for identifier in (row.query.id, *row.positive_ids, *row.negative_ids):
-        check_id(path, identifier, "id")
+        check_id(identifier, path, None, "id")
     return {
         "query_id": row.query.id,
         "query": row.query.text,
@@ -219,7 +218,7 @@ def write_tevatron_corpus(path: Path | str, passages: Iterable[Passage]) -> None
 
     def lines() -> Iterator[str]:
         for line, passage in enumerate(passages, 1):
-            check_id(path, passage.id, "passage id")
+            check_id(passage.id, path, None, "passage id")
             once(seen, passage.id, path, line, "passage id")
             fields = {"docid": passage.id, "document_text": passage.text}
             yield json_line(fields | ({"title": passage.title} if passage.title else {}))
@@ -273,10 +272,10 @@ def write_tevatron_rerank(path: Path | str, candidates: Iterable[Candidates]) ->
 
 def _flat_fields(path: Path | str, candidates: Iterable[Candidates]) -> Iterator[Mapping[str, Any]]:
     for one in candidates:
-        check_id(path, one.query.id, "query id")
+        check_id(one.query.id, path, None, "query id")
         check_query(path, one.query)
         for passage, score in zip(one.passages, one.scores, strict=True):
-            check_id(path, passage.id, "passage id")
+            check_id(passage.id, path, None, "passage id")
             yield {
                 "query_id": one.query.id,
                 "query": one.query.text,

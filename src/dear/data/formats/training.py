@@ -53,7 +53,8 @@ def _check_scores(
 
 def _check_twice(query_id: str, ids: list[str]) -> None:
     if len(set(ids)) != len(ids):
-        twice = next(i for i in ids if ids.count(i) > 1)
+        seen: set[str] = set()
+        twice = next(i for i in ids if i in seen or seen.add(i))  # type: ignore[func-returns-value]
         raise DataError(
             f"query {query_id!r}: passage {twice!r} appears twice among positives and negatives"
         )

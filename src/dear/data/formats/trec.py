@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from dear.data.formats.headers import is_header
-from dear.data.formats.lines import Source, numbered_lines, source_name, write_lines
+from dear.data.formats.lines import Source, check_id, numbered_lines, source_name, write_lines
 from dear.errors import DataError, excerpt
 from dear.records import Judgements, Ranking, Run
 
 Ties: TypeAlias = Literal["id", "written"]
 """How equal scores of a run are ordered: as trec_eval does it, or as the file has them."""
 
-_GRADE = re.compile(r"[+-]?[0-9]+")
+_GRADE = re.compile(r"[+-]?[0-9]{1,18}")
 _SPACE = re.compile(r"[ \t\r\f\v]+")
 
 
@@ -53,8 +53,11 @@ def _rankings(
         if len(fields) != columns:
             problem = f"expected {columns} fields, got {len(fields)}: {excerpt(line)}"
             raise DataError.at(source_name(path), number, problem)
+        if fields[0] not in scored:
+            check_id(fields[0], path, number, "query id")
         of_query = scored.setdefault(fields[0], {})
         identifier, text = fields[passage], fields[score]
+        check_id(identifier, path, number, "passage id")
         if identifier in of_query:
             problem = f"passage {identifier!r} appears twice for query {fields[0]!r}"
             raise DataError.at(source_name(path), number, problem)
@@ -191,6 +194,8 @@ def _judgement(line: str, path: Source, number: int, *, three: bool) -> tuple[st
     query, passage, grade = fields[0], fields[-2], fields[-1].strip()
     if not query.strip() or not passage.strip():
         raise DataError.at(source_name(path), number, f"an empty id: {excerpt(line)}")
+    check_id(query, path, number, "query id")
+    check_id(passage, path, number, "passage id")
     if not _GRADE.fullmatch(grade):
         problem = f"the grade must be a whole number, got {excerpt(grade)}"
         raise DataError.at(source_name(path), number, problem)
@@ -236,9 +241,7 @@ def _beir_lines(path: Path | str, judgements: Judgements) -> Iterator[str]:
     yield "query-id\tcorpus-id\tscore"
     for query, grades in judgements.items():
         for identifier in (query, *grades):
-            if not identifier.strip() or any(c in identifier for c in "\t\r\n"):
-                problem = f"id {identifier!r} is empty or holds a tab or a line end"
-                raise DataError.at(path, None, problem)
+            check_id(identifier, path, None, "id")
         for passage, grade in grades.items():
             yield f"{query}\t{passage}\t{grade}"
 
@@ -249,3 +252,4 @@ def _check_token(path: Path | str, token: str, what: str) -> None:
     if not token or _SPACE.search(token) or "\n" in token or token[0] == "\ufeff":
         problem = f"{what} {token!r} is empty or holds white space, which a TREC file cannot hold"
         raise DataError.at(path, None, problem)
+    check_id(token, path, None, what)

@@ -65,6 +65,10 @@ class Cost:
         return cls(**found)
 
 
+LARGEST = 1e18
+"""Beyond it no run took anything, whatever its note says."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reliability:
     """How far a run's probabilities can be believed.
@@ -89,11 +93,11 @@ class Curve:
     @classmethod
     def of(cls, name: str, training: Mapping[str, Any]) -> Curve:
         """From a checkpoint's dear_training.json."""
-        metrics = training.get("metrics") or {}
+        metrics = _mapping(training.get("metrics"))
         return cls(
             name=name,
-            loss=_points(metrics.get("loss_curve") or (), "loss"),
-            dev=_points(metrics.get("dev_curve") or (), "eval_ndcg"),
+            loss=_points(metrics.get("loss_curve"), "loss"),
+            dev=_points(metrics.get("dev_curve"), "eval_ndcg"),
         )
 
 
@@ -155,7 +159,9 @@ class Report:
 
 
 def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    """A number that a report can show; None for anything else, NaN and 10**400 too."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if is_number and abs(value) <= LARGEST else None
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
@@ -175,6 +181,7 @@ def _ratio(above: float | None, below: float | None, times: float) -> float | No
     return None if above is None or not below else times * above / below
 
 
-def _points(entries: Sequence[Mapping[str, Any]], key: str) -> tuple[tuple[float, float], ...]:
-    found = ((_number(e.get("step")), _number(e.get(key))) for e in entries)
+def _points(entries: Any, key: str) -> tuple[tuple[float, float], ...]:
+    rows = map(_mapping, entries if isinstance(entries, list | tuple) else ())
+    found = ((_number(e.get("step")), _number(e.get(key))) for e in rows)
     return tuple((step, value) for step, value in found if step is not None and value is not None)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
-from dear.errors import ConfigError, DataError, nearest
+from dear.artifacts import read_toml
+from dear.errors import ConfigError, nearest
 
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -60,13 +60,8 @@ class ReportPlan:
 
 
 def read_plan(path: Path) -> ReportPlan:
-    """A plan from a TOML file. ConfigError: no TOML, an unknown key, a wrong value, no run."""
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError.at(path, None, f"cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: {error}") from error
+    """A plan from a TOML file. DataError: no TOML. ConfigError: unknown keys, a wrong value."""
+    values = read_toml(path)
     try:
         # as JSON: there a list may become a tuple, and a string never becomes a number
         plan = TypeAdapter(ReportPlan).validate_json(json.dumps(values, default=str), strict=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import re
 import string
 from collections.abc import Mapping
 from dataclasses import replace
@@ -133,7 +132,12 @@ def word_order(text: str, rng: random.Random) -> str:
 
 def without_question_mark(text: str) -> str:
     """Without it; with one, where there is none."""
-    return re.sub(r"[?\s]+$", "", text) if text.rstrip().endswith("?") else f"{text}?"
+    end = len(text.rstrip())
+    if not text[:end].endswith("?"):
+        return f"{text}?"
+    while end and (text[end - 1] == "?" or text[end - 1].isspace()):
+        end -= 1
+    return text[:end]
 
 
 LONG = 100_000
