@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import importlib.metadata
 import json
 import os
 import platform
+import re
 import secrets
+import shutil
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +22,9 @@ from dear.errors import DataError
 FULL = (errno.ENOSPC, errno.EDQUOT)
 """How the system says that a disk or a user's share of it is full."""
 
+_UNFINISHED = re.compile(r"\..+\.[0-9a-f]{12}\.dear\.tmp", re.DOTALL)
+_SHARE_S = 1.0
+
 _PACKAGES = ("dear-rerank", "torch", "transformers", "peft", "trl", "accelerate", "numpy")
 
 
@@ -26,7 +33,8 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     """A temporary sibling of `path` to write to; it takes the place of `path` on success.
 
     Missing parent folders are made. On success the bytes reach the disk (fsync) before the new
-    name does. On any failure the temporary file is removed and an earlier `path` is untouched.
+    name does. On any failure the temporary file is removed and an earlier `path` is untouched; that
+    of a killed process goes when the next one writes into the folder (`unfinished_in`).
     A `path` that exists and is no regular file (a pipe, /dev/null) is written in place, because
     a rename would replace the device itself.
     DataError: the disk is full, the place cannot be written, `path` is a folder.
@@ -41,18 +49,69 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         # through a link, so that the link stays one and the file behind it is replaced
         real = Path(os.path.realpath(target))
         real.parent.mkdir(parents=True, exist_ok=True)
-        temporary = real.with_name(f".{real.name[:100]}.{secrets.token_hex(6)}.tmp")
-        try:
-            yield temporary
-            file_to_disk(temporary)
-            os.replace(temporary, real)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
-            raise
+        with unfinished_in(real.parent):
+            temporary = unfinished(real)
+            try:
+                yield temporary
+                file_to_disk(temporary)
+                os.replace(temporary, real)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    temporary.unlink()
+                raise
         folder_to_disk(real.parent)
     except OSError as error:
         raise DataError.at(target, None, _reason(error, target)) from error
+
+
+def unfinished(path: Path) -> Path:
+    """A name beside `path` for what will take its place."""
+    return path.with_name(f".{path.name[:40]}.{secrets.token_hex(6)}.dear.tmp")
+
+
+@contextlib.contextmanager
+def unfinished_in(folder: Path) -> Iterator[None]:
+    """While something `unfinished` is written into `folder`.
+
+    First, what killed processes left unfinished there is removed, unless another process, on any
+    machine that shares the folder's locks, is writing into it: writers share a lock of the folder,
+    and who has it alone may clean.
+    """
+    try:
+        lock = os.open(folder, os.O_RDONLY)
+    except OSError:  # it can be written, but not listed
+        yield
+        return
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for left in folder.iterdir():
+                if _UNFINISHED.fullmatch(left.name):
+                    _remove(left)
+        _share(lock)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _share(lock: int) -> None:
+    until = time.monotonic() + _SHARE_S
+    while time.monotonic() < until:  # who has it alone is cleaning, which is soon done
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            time.sleep(0.005)
+        except OSError:
+            return
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink()
 
 
 def is_full(error: BaseException | None) -> bool:
