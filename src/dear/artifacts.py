@@ -94,6 +94,27 @@ def unfinished_in(folder: Path) -> Iterator[None]:
         os.close(lock)
 
 
+@contextlib.contextmanager
+def whole_files(folder: Path, last: str) -> Iterator[Path]:
+    """A folder to write files into, which take their places in `folder` on success, each whole, the
+    one named `last` after all others. On any failure `folder` is as it was.
+    """
+    with unfinished_in(folder):
+        building = unfinished(folder / last)
+        building.mkdir()
+        try:
+            yield building
+            files = [path for path in building.rglob("*") if path.is_file()]
+            for path in sorted(files, key=lambda path: path.name == last):
+                file_to_disk(path)
+                place = folder / path.relative_to(building)
+                place.parent.mkdir(exist_ok=True)
+                os.replace(path, place)
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
+    folder_to_disk(folder)
+
+
 def _share(lock: int) -> None:
     until = time.monotonic() + _SHARE_S
     while time.monotonic() < until:  # who has it alone is cleaning, which is soon done
