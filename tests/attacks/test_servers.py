@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
 import json
 import shutil
@@ -138,13 +139,18 @@ def seconds_of(ended: Ended) -> float:
 # Redirects
 
 
-@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-@pytest.mark.parametrize("place", ["{other}/v1/chat/completions", "//{host}/v1", "/elsewhere"])
+@pytest.mark.parametrize(
+    ("status", "place"),
+    [
+        (301, "{other}/v1/chat/completions"),
+        (302, "//{host}/v1"),
+        (307, "{other}/v1/chat/completions"),
+        (308, "/elsewhere"),
+    ],
+)
 def test_a_redirect_is_not_followed(
     status: int, place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if (status, place) not in {(307, "//{host}/v1"), (308, "/elsewhere")} and "other" not in place:
-        pytest.skip("the same code as for the others")
     monkeypatch.setenv("THE_KEY", "sk-secret-1")
     with serving(lambda _h, _b: RIGHT) as other:
         where = place.format(other=other.url, host=other.url.removeprefix("http://"))
@@ -192,6 +198,7 @@ def test_where_a_redirect_points_may_be_anything(place: str) -> None:
 # Answers without end
 
 
+@functools.cache
 def bomb(kind: str) -> bytes:
     """Half a gibibyte of spaces, in half a mebibyte or less."""
     packer = zlib.compressobj(1, zlib.DEFLATED, 15 if kind == "deflate" else 31)
@@ -229,8 +236,10 @@ def test_other_codings_are_bounded_where_the_client_knows_them(name: str) -> Non
     assert "more than 8,388,608 bytes" in ended.out
 
 
-@pytest.mark.parametrize("charset", ["zlib_codec", "bz2_codec", "idna", "utf-7", "nonsense"])
-@pytest.mark.parametrize("status", [200, 400])
+@pytest.mark.parametrize(
+    ("charset", "status"),
+    [("zlib_codec", 200), ("zlib_codec", 400), ("idna", 200), ("idna", 400), ("nonsense", 400)],
+)
 def test_a_charset_that_expands_or_is_slow_is_not_used(charset: str, status: int) -> None:
     data = bomb("deflate") if charset == "zlib_codec" else b"a." * (2 << 20)
     more = {"Content_Type": f"application/json; charset={charset}"}
@@ -529,16 +538,23 @@ def test_a_server_that_lies_about_tokens_stops_nobody() -> None:
     assert seconds_of(ended) < 8
 
 
-@pytest.mark.parametrize(
-    "said",
-    ["1e400", "inf", "nan", "-5", "9" * 5000, "Thu, 99 Foo 99999 99:99:99", "\x00", "(" * 60_000],
-)
-def test_how_long_a_server_asks_to_wait_may_be_anything(said: str) -> None:
-    with serving(lambda h, _b: send(h, "{}", 429, Retry_After=said)) as server:
-        ended = asks("ask(sys.argv[1], count=2, retries=1)", server.url)
-    assert "429 Too Many Requests" in ended.out or "no connection" in ended.out
-    assert seconds_of(ended) < 10
-    assert len(ended.out) < 1000
+WAITS = ["1e400", "inf", "nan", "-5", "9" * 5000, "Thu, 99 Foo 99999 99:99:99", "\x00", "(" * 9000]
+
+
+def test_how_long_a_server_asks_to_wait_may_be_anything() -> None:
+    def reply(to: BaseHTTPRequestHandler, _body: dict[str, Any]) -> Any:
+        return send(to, "{}", 429, Retry_After=WAITS[int(to.path.split("/")[1])])
+
+    code = f"for i in range({len(WAITS)}): ask(f'{{sys.argv[1]}}/{{i}}', count=2, retries=1)"
+    with serving(reply) as server:
+        ended = asks(code, server.url)
+    lines = [line for line in ended.out.splitlines() if line.startswith("error: ")]
+    assert len(lines) == len(WAITS)
+    for line in lines:
+        assert "429 Too Many Requests" in line or "no connection" in line
+        assert len(line) < 700
+    taken = [float(line.split()[1]) for line in ended.out.splitlines() if "seconds: " in line]
+    assert max(taken) < 8
 
 
 MODELS: list[bytes | dict[str, Any]] = [

@@ -224,7 +224,9 @@ NAMES = ("rank", "rerank", "label", "train", "reason", "export", "calibrate", "r
          "distill")  # fmt: skip
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=proof_only) if n in ("rerank", "evaluate") else n for n in NAMES]
+)
 def test_sigterm_in_the_middle(
     name: str,
     commands: dict[str, Command],
