@@ -319,13 +319,11 @@ with atomic_path(Path(sys.argv[2]) / "a.txt") as path:
 
 def test_a_second_signal_waits_until_files_are_in_order(tmp_path: Path) -> None:
     work = """
+unlink = Path.unlink
+Path.unlink = lambda path, **how: (send(), time.sleep(0.05), unlink(path, **how))
 with atomic_path(Path(sys.argv[2]) / "a.txt") as path:
     path.write_text("half")
-    try:
-        send(); time.sleep(30)
-    finally:
-        for _ in range(20):
-            send(); time.sleep(0.01)
+    send(); time.sleep(30)
 """
     ended = handled(work, "SIGTERM", tmp_path)
     assert (ended.status, len(ended.err.splitlines())) == (143, 1)
