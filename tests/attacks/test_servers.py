@@ -524,6 +524,23 @@ for turn in range(2):
         assert line.isprintable()
 
 
+def test_a_prompt_that_can_not_be_sent_is_one_of_many() -> None:
+    code = """
+seen = {}
+options = HttpOptions(base_url=sys.argv[1] + "/v1", model="m", concurrency=1)
+try:
+    prompts = [window(name) for name in ("a", "\\ud800", "\\x00\\x1b", "z" * 10**6, "b")]
+    HttpBackend(options).generate(prompts, lambda i, c: seen.update({i: c}))
+except BackendError as error:
+    print(error)
+print(sorted(seen))
+"""
+    with serving(lambda _h, _b: RIGHT) as server:
+        ended = asks(code, server.url)
+    assert "the prompt can not be sent: it holds '\\ud800'" in ended.out
+    assert "[0, 2, 3, 4]" in ended.out
+
+
 def test_a_server_that_lies_about_tokens_stops_nobody() -> None:
     lies = [10**9, -(10**9), 10**18]
 

@@ -296,6 +296,9 @@ def fault_of(error: Exception, options: HttpOptions, seconds: float | None = Non
         return _status_fault(error, options)
     if isinstance(error, openai.APIConnectionError):
         return _connection_fault(error, options)
+    if isinstance(error, UnicodeEncodeError):
+        reason = f"the prompt can not be sent: it holds {error.object[error.start]!r}, no character"
+        return Fault(reason=reason, retry=False, there=True)
     if isinstance(error, Unreadable | openai.APIResponseValidationError | ValueError):
         reason = _hidden(f"not what a server answers: {error}", options)
         return Fault(reason=reason, retry=not isinstance(error, TooLong), there=True)
