@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import importlib.metadata
 import json
 import os
 import platform
+import re
 import secrets
+import shutil
+import time
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -28,6 +32,8 @@ DEEPEST_TOML = 50
 
 _LIMITS = {"line": ("DEAR_LINE_MIB", LINE_MIB, 20), "expansion": ("DEAR_EXPANSION", EXPANSION, 0)}
 """Limit → the variable that sets it, its default, and its unit as a power of two."""
+_UNFINISHED = re.compile(r"\..+\.[0-9a-f]{12}\.dear\.tmp", re.DOTALL)
+_SHARE_S = 1.0
 
 _PACKAGES = ("dear-rerank", "torch", "transformers", "peft", "trl", "accelerate", "numpy")
 
@@ -116,7 +122,8 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     """A temporary sibling of `path` to write to; it takes the place of `path` on success.
 
     Missing parent folders are made. On success the bytes reach the disk (fsync) before the new
-    name does. On any failure the temporary file is removed and an earlier `path` is untouched.
+    name does. On any failure the temporary file is removed and an earlier `path` is untouched; that
+    of a killed process goes when the next one writes into the folder (`unfinished_in`).
     A `path` that exists and is no regular file (a pipe, /dev/null) is written in place, because
     a rename would replace the device itself.
     DataError: the disk is full, the place cannot be written, `path` is a folder.
@@ -131,18 +138,90 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         # through a link, so that the link stays one and the file behind it is replaced
         real = Path(os.path.realpath(target))
         real.parent.mkdir(parents=True, exist_ok=True)
-        temporary = real.with_name(f".{real.name[:100]}.{secrets.token_hex(6)}.tmp")
-        try:
-            yield temporary
-            file_to_disk(temporary)
-            os.replace(temporary, real)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
-            raise
+        with unfinished_in(real.parent):
+            temporary = unfinished(real)
+            try:
+                yield temporary
+                file_to_disk(temporary)
+                os.replace(temporary, real)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    temporary.unlink()
+                raise
         folder_to_disk(real.parent)
     except OSError as error:
         raise DataError.at(target, None, _reason(error, target)) from error
+
+
+def unfinished(path: Path) -> Path:
+    """A name beside `path` for what will take its place."""
+    return path.with_name(f".{path.name[:40]}.{secrets.token_hex(6)}.dear.tmp")
+
+
+@contextlib.contextmanager
+def unfinished_in(folder: Path) -> Iterator[None]:
+    """While something `unfinished` is written into `folder`.
+
+    First, what killed processes left unfinished there is removed, unless another process, on any
+    machine that shares the folder's locks, is writing into it: writers share a lock of the folder,
+    and who has it alone may clean.
+    """
+    try:
+        lock = os.open(folder, os.O_RDONLY)
+    except OSError:  # it can be written, but not listed
+        yield
+        return
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for left in folder.iterdir():
+                if _UNFINISHED.fullmatch(left.name):
+                    _remove(left)
+        _share(lock)
+        yield
+    finally:
+        os.close(lock)
+
+
+@contextlib.contextmanager
+def whole_files(folder: Path, last: str) -> Iterator[Path]:
+    """A folder to write files into, which take their places in `folder` on success, each whole, the
+    one named `last` after all others. On any failure `folder` is as it was.
+    """
+    with unfinished_in(folder):
+        building = unfinished(folder / last)
+        building.mkdir()
+        try:
+            yield building
+            files = [path for path in building.rglob("*") if path.is_file()]
+            for path in sorted(files, key=lambda path: path.name == last):
+                file_to_disk(path)
+                place = folder / path.relative_to(building)
+                place.parent.mkdir(exist_ok=True)
+                os.replace(path, place)
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
+    folder_to_disk(folder)
+
+
+def _share(lock: int) -> None:
+    until = time.monotonic() + _SHARE_S
+    while time.monotonic() < until:  # who has it alone is cleaning, which is soon done
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            time.sleep(0.005)
+        except OSError:
+            return
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink()
 
 
 def is_full(error: BaseException | None) -> bool:

@@ -11,7 +11,6 @@ import contextlib
 import hashlib
 import json
 import os
-import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -21,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dear.artifacts import cache_folder
+from dear.artifacts import atomic_path, cache_folder
 from dear.errors import DataError
 
 FORMAT = "dear-digests/1"
@@ -300,14 +299,8 @@ class _Memory:
         entries = {k: e for k, e in self._load().items() if self._is_there(k)} | self._new
         body = json.dumps(entries, ensure_ascii=True, sort_keys=True)
         text = json.dumps({"format": FORMAT, "check": text_digest(body), "entries": body})
-        temporary = self.path.with_name(f".{self.path.name}.{secrets.token_hex(6)}.tmp")
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(DataError), atomic_path(self.path) as temporary:
             temporary.write_text(text, encoding="ascii")
-            os.replace(temporary, self.path)
-        except OSError:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
         self._new.clear()
 
     def _load(self) -> dict[str, list[str]]:

@@ -31,7 +31,8 @@ class Ended:
 
     status: as subprocess has it: -N after signal N.
     seconds: processor time of the process and its waited-for children.
-    mebibytes: its highest resident memory.
+    mebibytes: its highest resident memory, as it was last seen. (What wait4 tells begins with the
+        memory of the process that started it.)
     """
 
     status: int
@@ -84,7 +85,7 @@ def attack(
         if given is not None:
             threading.Thread(target=_write, args=(process.stdin, given), daemon=True).start()
         started = time.monotonic()
-        met = ""
+        met, most = "", 0.0
         status: int | None = None
         while status is None:
             pid, raw, usage = os.wait4(process.pid, os.WNOHANG)
@@ -92,6 +93,7 @@ def attack(
                 status = os.waitstatus_to_exitcode(raw)
                 break
             used, resident = _of_now(process.pid)
+            most = max(most, resident)
             if used > seconds:
                 met = f"more than {seconds} s of processor time"
             elif resident > mebibytes:
@@ -110,7 +112,7 @@ def attack(
             out=_text(out),
             err=_text(err),
             seconds=usage.ru_utime + usage.ru_stime,
-            mebibytes=usage.ru_maxrss / 1024,
+            mebibytes=most,
         )
     _record(ended, seconds, mebibytes, met)
     assert not met, (met, words[:12], ended.err[-2000:])
@@ -155,13 +157,15 @@ def _write(pipe: IO[bytes] | None, given: bytes) -> None:
 
 
 def _of_now(pid: int) -> tuple[float, float]:
-    """(processor seconds, resident MiB) of a process that runs."""
+    """(processor seconds, highest resident MiB so far) of a process that runs."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        status = Path(f"/proc/{pid}/status").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return 0.0, 0.0
     ticks = os.sysconf("SC_CLK_TCK")
-    return (int(stat[11]) + int(stat[12])) / ticks, int(stat[21]) * 4096 / 2**20
+    peak = status.partition("VmHWM:")[2].split()  # absent once it has ended
+    return (int(stat[11]) + int(stat[12])) / ticks, int(peak[0]) / 1024 if peak else 0.0
 
 
 def _text(file: IO[bytes]) -> str:

@@ -76,7 +76,7 @@ def test_a_batch_that_fails_as_a_whole_is_not_waited_for_again(tmp_path: Path) -
     with BatchServer() as server:
         server.status = "failed"
         with Ledger(backend(server), tmp_path / "a.jsonl") as ledger:
-            with pytest.raises(BackendError, match="batch batch-0 failed: too many tokens"):
+            with pytest.raises(BackendError, match="batch batch-0 failed: 'too many tokens'"):
                 ledger.generate(PROMPTS)
             server.status = "completed"
             assert texts(ledger.generate(PROMPTS)) == RIGHT

@@ -81,12 +81,14 @@ def test_what_all_say_is_said_by_the_first(tmp_path: Path) -> None:
 # in a process of its own: a test runner that shares this one's interrupts ends by them
 INTERRUPTED = """
 import signal, sys
+from dear.cli.main import ended_by_signals
 from dear.train.launching import Launch, launch
 signal.signal(signal.SIGINT, signal.default_int_handler)
 before = signal.getsignal(signal.SIGTERM)
 try:
     program = (sys.executable, "-c", sys.argv[1])
-    launch(sys.argv[2:], Launch(processes=2, on_cpu=True), program=program)
+    with ended_by_signals():
+        launch(sys.argv[2:], Launch(processes=2, on_cpu=True), program=program)
 except KeyboardInterrupt:
     assert signal.getsignal(signal.SIGTERM) is before
     sys.exit(130)

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from dear.errors import ConfigError, nearest
 from dear.prompts.listwise import WindowPrompt
 
+MOST_TOKENS = 10**9
+"""A count above this is none: not known."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Completion:
-    """What came back for one prompt.
+    """What came back for one prompt. Half a surrogate pair, which no file could hold, is U+FFFD.
 
     finish: "stop", "length" where the answer was cut off, "content_filter" where it was withheld;
         else what the server says.
-    prompt_tokens, completion_tokens: None where they are not known.
+    prompt_tokens, completion_tokens: None where they are not known, or can not be true.
     reasoning: the thought, where a server returns it apart from the text.
     cached: nothing was asked for it, a ledger had it.
     """
@@ -27,6 +30,19 @@ class Completion:
     completion_tokens: int | None = None
     reasoning: str = ""
     cached: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("text", "finish", "reasoning"):
+            value = getattr(self, name)
+            try:
+                value.encode("utf-8")
+            except UnicodeEncodeError:
+                whole = value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+                object.__setattr__(self, name, whole)
+        for name in ("prompt_tokens", "completion_tokens"):
+            count = getattr(self, name)
+            if count is not None and not 0 <= count <= MOST_TOKENS:
+                object.__setattr__(self, name, None)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,8 +107,9 @@ class Batched(Keepable, Protocol):
         """The batch that was submitted with this nonce, if there is one."""
         ...
 
-    def collect(self, batch: str) -> Iterator[tuple[str, Completion | str]]:
-        """Waits for the batch; (id, the answer, or why there is none) for each that it names.
+    def collect(self, batch: str, ids: Collection[str]) -> Iterator[tuple[str, Completion | str]]:
+        """Waits for the batch; (id, the answer, or why there is none) for those of `ids` that it
+        names, each once.
 
         BackendError: it failed as a whole.
         """

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import time
-from collections.abc import Coroutine, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from dear.backends import Completion, OnAnswer
 from dear.backends.limits import Pace
@@ -20,6 +18,8 @@ from dear.backends.wire import (
     async_client,
     estimated_tokens,
     fault_of,
+    in_a_loop,
+    parsed,
     read_answer,
     request_body,
 )
@@ -29,22 +29,25 @@ from dear.prompts.listwise import WindowPrompt
 if TYPE_CHECKING:
     import openai
 
-logger = logging.getLogger(__name__)
+SILENT_PROMPTS = 2
+"""So many in a row that spent all their retries: the server is gone. One may be its own fault."""
 
-T = TypeVar("T")
+logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
 class _Job:
     """One call of `generate`.
 
-    last_answer: when the server last answered anything.  stopped: it will answer no more.
+    last_answer: when the server last answered anything.  silent: prompts that have spent all
+        their retries since then.  stopped: it will answer no more.
     """
 
     prompts: Sequence[WindowPrompt]
     answers: dict[int, Completion] = field(default_factory=dict)
     faults: dict[int, Fault] = field(default_factory=dict)
     last_answer: float = float("-inf")
+    silent: int = 0
     stopped: bool = False
 
 
@@ -52,7 +55,7 @@ class HttpBackend(OfServer):
     """Prompts to completions, several requests at a time, each repeated until it is answered.
 
     Prompts that follow a hopeless one (no such model, a wrong key, a server that answered nothing
-    while a prompt spent all its retries) are not asked. What a server refuses to be told
+    while SILENT_PROMPTS spent all their retries) are not asked. What a server refuses to be told
     (temperature, seed) is left out from then on.
     """
 
@@ -69,7 +72,7 @@ class HttpBackend(OfServer):
         BackendError: some have none; names the first, and how many have one.
         """
         job = _Job(prompts)
-        _run(self._work_through(job, on_answer))
+        in_a_loop(self._work_through(job, on_answer))
         if len(job.answers) < len(prompts):
             first = job.faults[min(job.faults)]
             raise BackendError(
@@ -109,16 +112,17 @@ class HttpBackend(OfServer):
         while True:
             body = request_body(options, prompt, self._refused)
             found = await self._once(client, prompt, body)
+            if isinstance(found, Completion) or found.there:
+                job.last_answer, job.silent = time.monotonic(), 0
             if isinstance(found, Completion):
-                job.last_answer = time.monotonic()
                 return found
             if found.refused in body:
                 logger.info("%s: no %s from now on: %s", self.name, found.refused, found.reason)
                 self._refused.add(found.refused)
                 continue
             if not found.retry or attempt >= options.retries:
-                silent = found.retry and job.last_answer < began
-                job.stopped |= found.hopeless or silent
+                job.silent += found.retry and job.last_answer < began
+                job.stopped |= found.hopeless or job.silent >= SILENT_PROMPTS
                 return found
             if found.wait_s is not None:
                 self._pace.hold(found.wait_s)
@@ -139,19 +143,9 @@ class HttpBackend(OfServer):
                 answer = await client.chat.completions.with_raw_response.create(
                     model=body["model"], messages=body["messages"], extra_body=rest
                 )
-            completion = read_answer(json.loads(answer.text))
+            completion = read_answer(parsed(answer.content))
         except Exception as error:
             return fault_of(error, self.options)
         if completion.prompt_tokens is not None and completion.completion_tokens is not None:
             self._pace.settle(expected, completion.prompt_tokens + completion.completion_tokens)
         return completion
-
-
-def _run(work: Coroutine[Any, Any, T]) -> T:
-    """To its end, in a thread of its own where this one runs a loop already (a notebook)."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(work)
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(asyncio.run, work).result()

@@ -199,7 +199,8 @@ class Ledger:
         faults = []
         try:
             with self._file.unsynced():
-                for key, found in backend.collect(self._file.batches[nonce].id or ""):
+                batch = self._file.batches[nonce]
+                for key, found in backend.collect(batch.id or "", batch.keys):
                     if isinstance(found, str):
                         faults.append(found)
                     else:

@@ -157,7 +157,7 @@ class LedgerFile:
                 self._take_batch(row)
             else:
                 self.answers.setdefault(_text(row["key"]), _completion(row))
-        except (KeyError, ValueError):
+        except (KeyError, TypeError, ValueError):
             shown = excerpt(line.decode("utf-8", "replace"), 40)
             raise self._error(f"a broken line, {shown}; remove it to go on", number) from None
 
@@ -168,6 +168,8 @@ class LedgerFile:
         elif "id" in row:
             self.batches[nonce].id = _text(row["id"])
         else:
+            if not isinstance(row["keys"], list):
+                raise ValueError
             self.batches[nonce] = OpenBatch(tuple(map(_text, row["keys"])))
 
     def _append(self, row: Mapping[str, Any]) -> None:

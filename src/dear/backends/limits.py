@@ -36,7 +36,9 @@ class Pace:
             return start - now
 
     def settle(self, reserved: int, used: int) -> None:
-        """A request took fewer tokens, or more, than were reserved."""
+        """A request took fewer tokens, or more, than were reserved: at most four times as many,
+        which is a token for each byte, whatever a server says."""
+        used = min(max(used, 0), 4 * reserved)
         with self._guard:
             self._next_token += (used - reserved) * self._token_s
 

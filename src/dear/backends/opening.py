@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import cast
+from typing import Any, cast
 
 from dear.backends import Keepable
 from dear.backends.options import HttpOptions, Kind, read_options
-from dear.backends.wire import fault_of, plain_client, reachable
+from dear.backends.wire import Unreadable, asked, fault_of, parsed, reachable, shown
 from dear.errors import BackendError, ConfigError
 
 SHOWN_MODELS = 8
+MOST_NAME_CHARACTERS = 200
 
 
 def open_http(kind: str, where: str) -> Keepable:
@@ -46,8 +47,8 @@ def _only_model(options: HttpOptions) -> str:
     from openai import APIConnectionError
 
     try:
-        with plain_client(options) as client:
-            found = sorted({model.id for model in client.models.list().data})
+        answer = asked(options, lambda client: client.models.with_raw_response.list())
+        found = _models(parsed(answer.content))
     except Exception as error:
         # where nothing answers, a name is no cure
         cure = "is the server running?" if isinstance(error, APIConnectionError) else name
@@ -57,3 +58,15 @@ def _only_model(options: HttpOptions) -> str:
         shown = ", ".join(found[:SHOWN_MODELS]) + (", …" if len(found) > SHOWN_MODELS else "")
         raise ConfigError(f"{options.base_url} serves {len(found)} models ({shown}); {name}")
     return found[0]
+
+
+def _models(value: Any) -> list[str]:
+    """Names in a list of models. Unreadable: it is none."""
+    try:
+        names = {model["id"] for model in value["data"]}
+        fine = all(0 < len(name) <= MOST_NAME_CHARACTERS and name.isprintable() for name in names)
+    except (KeyError, TypeError, AttributeError):
+        fine = False
+    if not fine:
+        raise Unreadable(f"no list of models: {shown(value, 120)}")
+    return sorted(names)

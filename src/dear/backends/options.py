@@ -30,6 +30,10 @@ _KEYS: dict[str, str] = {
     "azure": "AZURE_OPENAI_API_KEY",
     "anthropic": "ANTHROPIC_API_KEY",
 }
+_POSITIVE = (
+    *("timeout_s", "requests_per_minute", "tokens_per_minute", "max_answer_mib"),
+    *("batch_poll_s", "batch_timeout_s", "max_file_mib", "download_timeout_s"),
+)
 _SECRET = re.compile(r"auth|key|token|secret|cookie|password", re.IGNORECASE)
 
 
@@ -52,6 +56,7 @@ class HttpOptions:
                    out by themselves after a 400 that refuses them.
     concurrency:   requests at a time.
     timeout_s:     for one answer, until its last byte.
+    max_answer_mib: of one answer, decoded; one that is longer fails.
     retries:       after the first attempt, each for: no connection, a timeout, 408, 409, 425, 429,
                    5xx and answers that are none.
     backoff_s:     before the first of them; doubled each time up to max_backoff_s, times 0.5 to 1.
@@ -60,7 +65,10 @@ class HttpOptions:
     price_in, price_out: dollars for a million tokens.
     extra_body:    more fields of the request, part of what an answer depends on.
     extra_headers: more headers; those with secrets go into `headers_env`, header → variable.
-    batch:         through the provider's batch API; asked after each batch_poll_s.
+    batch:         through the provider's batch API; asked after each batch_poll_s, and given up
+                   (until the same command runs again) after batch_timeout_s.
+    max_file_mib:  of the file that a batch's answers come in; download_timeout_s: until its last
+                   byte.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
@@ -78,6 +86,7 @@ class HttpOptions:
     omit: tuple[str, ...] = ()
     concurrency: int = 8
     timeout_s: float = 300.0
+    max_answer_mib: float = 8.0
     retries: int = 6
     backoff_s: float = 1.0
     max_backoff_s: float = 60.0
@@ -90,12 +99,15 @@ class HttpOptions:
     headers_env: Mapping[str, str] = field(default_factory=dict)
     batch: bool = False
     batch_poll_s: float = 30.0
+    batch_timeout_s: float = 172_800.0
+    max_file_mib: float = 2048.0
+    download_timeout_s: float = 3600.0
 
     def __post_init__(self) -> None:
         for name in ("max_tokens", "concurrency"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be 1 or more, not {getattr(self, name)}")
-        for name in ("timeout_s", "requests_per_minute", "tokens_per_minute", "batch_poll_s"):
+        for name in _POSITIVE:
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
                 raise ConfigError(f"{name} must be more than 0, not {value:g}")
@@ -136,6 +148,11 @@ class HttpOptions:
             "omit": sorted(self.omit),
             "extra_body": dict(self.extra_body),
         }
+
+    @property
+    def most_bytes(self) -> int:
+        """Of one answer."""
+        return int(self.max_answer_mib * 2**20)
 
     @property
     def limit_name(self) -> Literal["max_tokens", "max_completion_tokens"]:

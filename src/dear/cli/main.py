@@ -11,7 +11,10 @@ import importlib
 import io
 import logging
 import os
+import signal
 import sys
+import threading
+import time
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
@@ -60,6 +63,14 @@ LONGEST_LINE = 2000
 """Characters of an error or a warning on standard error."""
 
 BAD_INPUT, INTERNAL, INTERRUPTED, PIPE_CLOSED = 2, 1, 130, 141
+
+ENDING = (signal.SIGTERM, signal.SIGHUP)
+"""Signals that end a command as an interrupt does; the exit status is 128 and their number."""
+
+CLEANING_S = 5.0
+"""So long a second one of them waits while files are put in order."""
+
+_AGAIN_S = 0.05
 
 app = typer.Typer(
     name="dear",
@@ -130,11 +141,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit status.
 
     0: done. 2: bad input, in one line on standard error. 1: a fault of ours, in one line.
-    130: interrupted. 141: whoever read the output has gone.
+    130: interrupted. 143, 129: ended by SIGTERM, SIGHUP. 141: whoever read the output has gone.
     """
     _open_closed_streams()
     flags, words = _without_flags(sys.argv[1:] if arguments is None else arguments)
-    with _surroundings(debug="--debug" in flags, hush="--quiet" in flags):
+    with ended_by_signals(), _surroundings(debug="--debug" in flags, hush="--quiet" in flags):
         try:
             status = _invoke(words or ["--help"])
             sys.stdout.flush()
@@ -160,6 +171,53 @@ def _open_closed_streams() -> None:
         if getattr(sys, name) is None:
             mode = "r" if name == "stdin" else "w"
             setattr(sys, name, os.fdopen(number, mode, encoding="utf-8", closefd=False))
+
+
+class Ended(KeyboardInterrupt):
+    """A signal of ENDING has come."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+@contextlib.contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Ended is raised where a signal of ENDING comes, so that whatever is open is put in order.
+
+    What Python drops, because it came while an object was freed, is sent again. A signal that is
+    ignored (nohup) stays so. Processes that a launcher started end by the signal itself: they
+    have nothing to say, and those that are left need not wait.
+    """
+    raised = float("-inf")
+
+    def end(number: int, _frame: object) -> None:
+        nonlocal raised
+        if time.monotonic() > raised + CLEANING_S:
+            raised = time.monotonic()
+            raise Ended(number)
+
+    def dropped(unraisable: sys.UnraisableHookArgs) -> None:
+        nonlocal raised
+        if not isinstance(unraisable.exc_value, KeyboardInterrupt):
+            hook(unraisable)
+            return
+        raised = float("-inf")
+        number = getattr(unraisable.exc_value, "number", signal.SIGINT)
+        threading.Timer(_AGAIN_S, os.kill, (os.getpid(), number)).start()
+
+    hook, before = sys.unraisablehook, {}
+    if threading.current_thread() is threading.main_thread() and "DEAR_LAUNCHED" not in os.environ:
+        before = {n: signal.getsignal(n) for n in ENDING if signal.getsignal(n) == signal.SIG_DFL}
+        sys.unraisablehook = dropped
+    for number in before:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        sys.unraisablehook = hook
 
 
 def _without_flags(words: Sequence[str]) -> tuple[set[str], list[str]]:
@@ -250,8 +308,10 @@ def _report(error: BaseException, words: Sequence[str], *, debug: bool) -> int:
 
 def _explain(error: BaseException, words: Sequence[str]) -> tuple[str, int]:
     if isinstance(error, KeyboardInterrupt | typer.Abort):
-        again = "; the same command goes on from here" if _goes_on(words) else ""
-        return f"interrupted{again}", INTERRUPTED
+        again = "goes on from here" if _goes_on(words) else "begins anew"
+        number = error.number if isinstance(error, Ended) else None
+        what = "interrupted" if number is None else f"ended by {signal.Signals(number).name}"
+        return f"{what}; the same command {again}", INTERRUPTED if number is None else 128 + number
     if isinstance(error, DearError):
         return f"error: {error}{_room(error, words)}", BAD_INPUT
     if hasattr(error, "format_message"):  # a usage error; its class differs between typers

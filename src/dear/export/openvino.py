@@ -14,7 +14,7 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from dear.artifacts import write_json
+from dear.artifacts import whole_files, write_json
 from dear.digests import Inputs
 from dear.errors import ConfigError
 from dear.export.graph import scoring_graph
@@ -57,28 +57,29 @@ def export_openvino(
         if dtype == "int8":
             graph = quantised(graph, model, calibration)
     folder.mkdir(parents=True, exist_ok=True)
-    ov.save_model(graph, str(folder / GRAPH), compress_to_fp16=False)
-    model.tokenizer.save_pretrained(str(folder))
-    model.model.config.save_pretrained(str(folder))
-    replace(model.contract, dtype=dtype).save(folder)
-    # last: a folder without it is no export
-    write_json(
-        folder / EXPORT_FILE,
-        {
-            "format": "openvino",
-            "source": model.name,
-            "source_revision": model.revision,
-            "architecture": f"OpenVINO {model.architecture}",
-            "parameters": model.parameters,
-            "working_parameters": model.working_parameters,
-            # of an int8 graph: what is not quantised, attention above all
-            "precision": "bf16" if dtype != "float32" and cpu_has_bfloat16() else "f32",
-            "calibration_pairs": len(calibration) if dtype == "int8" else 0,
-            "openvino": ov.__version__,
-            **({} if inputs is None else {"inputs": inputs.to_dict()}),
-            "graph": graph_digest([folder / GRAPH, folder / WEIGHTS]),
-        },
-    )
+    with whole_files(folder, last=EXPORT_FILE) as building:
+        ov.save_model(graph, str(building / GRAPH), compress_to_fp16=False)
+        model.tokenizer.save_pretrained(str(building))
+        model.model.config.save_pretrained(str(building))
+        replace(model.contract, dtype=dtype).save(building)
+        # last: a folder without it is no export
+        write_json(
+            building / EXPORT_FILE,
+            {
+                "format": "openvino",
+                "source": model.name,
+                "source_revision": model.revision,
+                "architecture": f"OpenVINO {model.architecture}",
+                "parameters": model.parameters,
+                "working_parameters": model.working_parameters,
+                # of an int8 graph: what is not quantised, attention above all
+                "precision": "bf16" if dtype != "float32" and cpu_has_bfloat16() else "f32",
+                "calibration_pairs": len(calibration) if dtype == "int8" else 0,
+                "openvino": ov.__version__,
+                **({} if inputs is None else {"inputs": inputs.to_dict()}),
+                "graph": graph_digest([building / GRAPH, building / WEIGHTS]),
+            },
+        )
 
 
 @contextmanager

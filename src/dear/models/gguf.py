@@ -11,13 +11,12 @@ import importlib.util
 import io
 import logging
 import os
-import secrets
 import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from dear.artifacts import cache_folder, read_json, write_json
+from dear.artifacts import cache_folder, read_json, unfinished, unfinished_in, write_json
 from dear.digests import file_digest, file_digests
 from dear.errors import DataError, MissingExtra
 from dear.models.family import Source
@@ -85,21 +84,23 @@ def _convert(source: Source, entry: Path) -> None:
             source.path, gguf_file=source.gguf_file, dtype=torch.float32
         )
     drop_quantization(model)
-    building = entry.with_name(f".{entry.name}.{secrets.token_hex(4)}")
-    building.mkdir(parents=True)
-    try:
-        with reading(source):
-            model.save_pretrained(building)
-            tokenizer.save_pretrained(building)
-        for path in building.iterdir():
-            with path.open("rb+") as file:
-                os.fsync(file.fileno())
-        paths = sorted(building.iterdir())
-        digests = dict(zip((p.name for p in paths), file_digests(paths), strict=True))
-        write_json(building / _MANIFEST, {"gguf": source.gguf_file, "files": digests})
-        if entry.exists() and not _is_whole(entry):
-            shutil.rmtree(entry)
-        if not entry.exists():
-            building.rename(entry)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
+    entry.parent.mkdir(parents=True, exist_ok=True)
+    with unfinished_in(entry.parent):
+        building = unfinished(entry)
+        building.mkdir()
+        try:
+            with reading(source):
+                model.save_pretrained(building)
+                tokenizer.save_pretrained(building)
+            for path in building.iterdir():
+                with path.open("rb+") as file:
+                    os.fsync(file.fileno())
+            paths = sorted(building.iterdir())
+            digests = dict(zip((p.name for p in paths), file_digests(paths), strict=True))
+            write_json(building / _MANIFEST, {"gguf": source.gguf_file, "files": digests})
+            if entry.exists() and not _is_whole(entry):
+                shutil.rmtree(entry)
+            if not entry.exists():
+                building.rename(entry)
+        finally:
+            shutil.rmtree(building, ignore_errors=True)

@@ -61,7 +61,7 @@ class Drafts:
             try:
                 row = json.loads(line)
                 self._rows.setdefault(row.pop("key"), row)
-            except (ValueError, KeyError, AttributeError, TypeError):
+            except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
                 problem = f"is no draft; delete the line and run the command again: {line[:40]!r}"
                 raise DataError.at(self.path, number, problem) from None
         if whole < len(data):

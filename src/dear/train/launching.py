@@ -14,10 +14,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
 from dear.errors import BackendError, ConfigError
 
@@ -104,7 +103,7 @@ def launch(arguments: Sequence[str], places: Launch, *, program: Sequence[str] =
     BackendError: one has died without a word to the user. Interrupting this ends all of them.
     """
     environments = places.environments()
-    with tempfile.TemporaryDirectory(prefix="dear-") as folder, _ended_by_signals():
+    with tempfile.TemporaryDirectory(prefix="dear-") as folder:
         started: list[subprocess.Popen[bytes]] = []
         try:
             for i, extra in enumerate(environments):
@@ -174,25 +173,6 @@ def _end(started: Sequence[subprocess.Popen[bytes]]) -> None:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-
-
-@contextlib.contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """A launcher that is asked to end does so as if it were interrupted."""
-
-    def interrupt(number: int, _frame: object) -> NoReturn:
-        raise KeyboardInterrupt(signal.Signals(number).name)
-
-    names = (signal.SIGTERM, signal.SIGHUP)
-    try:
-        before = {name: signal.signal(name, interrupt) for name in names}
-    except ValueError:  # not the main thread
-        before = {}
-    try:
-        yield
-    finally:
-        for name, handler in before.items():
-            signal.signal(name, handler)
 
 
 def _log(folder: str, number: int) -> Path:
