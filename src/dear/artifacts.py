@@ -18,6 +18,9 @@ from dear.errors import DataError
 FULL = (errno.ENOSPC, errno.EDQUOT)
 """How the system says that a disk or a user's share of it is full."""
 
+MOST_JSON_BYTES = 256 * 2**20
+"""Of a file that holds one JSON object and is read whole."""
+
 _PACKAGES = ("dear-rerank", "torch", "transformers", "peft", "trl", "accelerate", "numpy")
 
 
@@ -74,8 +77,13 @@ def write_json(path: Path | str, obj: Mapping[str, Any]) -> None:
 
 
 def read_json(path: Path | str) -> dict[str, Any]:
-    """The JSON object in `path`. DataError: missing, not UTF-8, broken, or no object."""
+    """The JSON object in `path`. DataError: missing, no regular file, over MOST_JSON_BYTES, not
+    UTF-8, broken, or no object."""
     try:
+        if (size := Path(path).stat().st_size) > MOST_JSON_BYTES:
+            raise DataError.at(path, None, f"{size:,} bytes; at most {MOST_JSON_BYTES:,} are read")
+        if not Path(path).is_file() and not Path(path).is_dir():
+            raise DataError.at(path, None, "is no regular file")
         text = Path(path).read_bytes().decode("utf-8-sig")
     except OSError as error:
         raise DataError.at(path, None, f"cannot be read: {error.strerror}") from error

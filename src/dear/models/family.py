@@ -140,6 +140,11 @@ class Source:
         return path if path.is_dir() else None
 
     @property
+    def file(self) -> Path:
+        """The GGUF file of a source that has one."""
+        return Path(self.path, self.gguf_file or "")
+
+    @property
     def name(self) -> str:
         return self.known_as or str(Path(self.path, self.gguf_file or ""))
 

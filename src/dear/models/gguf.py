@@ -22,6 +22,7 @@ from dear.digests import file_digest, file_digests
 from dear.errors import DataError, MissingExtra
 from dear.models.family import Source
 from dear.models.files import reading
+from dear.models.screening import Held, within
 from dear.models.threads import LOADING
 
 logger = logging.getLogger(__name__)
@@ -80,10 +81,16 @@ def _convert(source: Source, entry: Path) -> None:
 
     # transformers shows a bar of its own here, whatever it is told
     with reading(source), contextlib.redirect_stderr(io.StringIO()):
-        tokenizer = AutoTokenizer.from_pretrained(source.path, gguf_file=source.gguf_file)
-        model = AutoModelForCausalLM.from_pretrained(
-            source.path, gguf_file=source.gguf_file, dtype=torch.float32
+        tokenizer = AutoTokenizer.from_pretrained(
+            source.path, gguf_file=source.gguf_file, trust_remote_code=False
         )
+        with within(str(source.file), Held.in_gguf(source.file)):
+            model = AutoModelForCausalLM.from_pretrained(
+                source.path,
+                gguf_file=source.gguf_file,
+                dtype=torch.float32,
+                trust_remote_code=False,
+            )
     drop_quantization(model)
     building = entry.with_name(f".{entry.name}.{secrets.token_hex(4)}")
     building.mkdir(parents=True)
