@@ -522,7 +522,11 @@ def test_code_of_a_folder_is_never_run_and_nobody_is_asked(
     named = tmp_path / "own" / "kind"
     named.parent.mkdir()
     coded(folders["encoder"], named, mark, model_type="own-kind")
-    asked = [f"{kind}={at}" for kind in KINDS for at in (plain, unknown, innocent, library)]
+    asked = [
+        f"{kind}={at}".replace(":=", ":")
+        for kind in KINDS
+        for at in (plain, unknown, innocent, library)
+    ]
     ended = attack(
         *(sys.executable, "-c", OPEN, *asked),
         seconds=60,
@@ -541,7 +545,8 @@ KINDS = ("pairs", "pairs=biencoder:", "pairs=upr:", "lists", "revision", "shape"
 def test_the_command_line_asks_nobody_either(folders: dict[str, Path], tmp_path: Path) -> None:
     mark = tmp_path / "mark"
     at = coded(folders["encoder"], tmp_path / "unknown", mark, model_type="own-kind")
-    words = ("rerank", "lions", "--model", at, "--passage", "lions eat grass")
+    (tmp_path / "passages.txt").write_text("lions eat grass\n")
+    words = ("rerank", "lions", tmp_path / "passages.txt", "--model", at)
     ended = attack_dear(*words, seconds=40, mebibytes=2500, stdin="y\n" * 10_000)
     ended.line("own-kind")
     assert not mark.exists()
