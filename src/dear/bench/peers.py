@@ -77,6 +77,7 @@ def _cross_encoder(dtype: str | None) -> Callable[[str, int, str], Score]:
             model_kwargs=options,
             activation_fn=torch.nn.Identity(),
             trust_remote_code=False,
+            local_files_only=True,  # it would ask the hub whether it knows the folder
         )
         if model.tokenizer.pad_token is None:
             model.tokenizer.pad_token = model.tokenizer.eos_token

@@ -82,6 +82,8 @@ class LibraryModel:
             "device": str(where),
             "revision": source.revision,
             "trust_remote_code": False,
+            # of a folder it would ask the hub whether it knows it
+            "local_files_only": source.folder is not None,
         }
         if "Transformer" in kinds:
             options["model_kwargs"] = {"dtype": picked, "use_safetensors": True}
