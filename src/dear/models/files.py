@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
+import os
 import re
+import sys
 import threading
 import warnings
 from collections.abc import Iterable, Iterator
@@ -16,7 +18,7 @@ from typing import Any
 from dear.artifacts import read_json
 from dear.digests import files_digest
 from dear.errors import BackendError, DataError, DearError, shortened
-from dear.models.family import Source
+from dear.models.family import FAMILY, Source
 from dear.models.screening import (
     INDEX,
     Held,
@@ -256,17 +258,21 @@ def _not_on_hub(source: Source, reason: str) -> str:
     from huggingface_hub.constants import is_offline_mode
 
     where = f"{source.path}: no such folder here, and"
+    shipped = "".join(
+        f"; {m.install}" for m in FAMILY.values() if m.hub == source.path and m.install
+    )
     if is_offline_mode():
         return (
             f"{where} not in the hub's cache (HF_HUB_OFFLINE=1); unset it to fetch the model, or "
-            "name a folder"
+            f"name a folder{shipped}"
         )
-    return f"{where} the hub does not give it: {reason}"
+    return f"{where} the hub does not give it{shipped}: {reason}"
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """No load reports, bars and warnings of other libraries: our own checks say what matters.
+    """No load reports, bars and warnings of other libraries: our own checks say what matters; and
+    no questions: standard input is empty.
 
     That is silence for the whole process: the first of several threads begins it, the last ends it.
     """
@@ -306,11 +312,13 @@ def _silenced() -> Iterator[None]:
     bars = hf_logging.is_progress_bar_enabled()
     hf_logging.set_verbosity(logging.ERROR)
     hf_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    asked = sys.stdin
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), open(os.devnull, encoding="utf-8") as sys.stdin:
             warnings.simplefilter("ignore")
             yield
     finally:
+        sys.stdin = asked
         hf_logging.set_verbosity(level)
         if bars:
             hf_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
