@@ -591,6 +591,65 @@ def test_nothing_in_the_sources_trusts_code_or_opens_a_pickle() -> None:
             assert (whose, node.func.attr) not in {("pickle", "load"), ("pickle", "loads")}, path
 
 
+def gguf(entries: bytes, *, tensors: int = 0, count: int = 1) -> bytes:
+    return b"GGUF" + struct.pack("<IQQ", 3, tensors, count) + entries
+
+
+def string(content: str) -> bytes:
+    return struct.pack("<Q", len(content)) + content.encode()
+
+
+LAYERS = (
+    string("general.architecture")
+    + struct.pack("<I", 8)
+    + string("llama")
+    + string("llama.block_count")
+    + struct.pack("<II", 4, 10**9)
+)
+
+
+def test_gguf_files_made_to_harm_are_refused(tmp_path: Path) -> None:
+    pytest.importorskip("gguf")
+    array = string("tokenizer.ggml.tokens") + struct.pack("<I", 9)
+    files = {
+        "layers": gguf(LAYERS, count=2),
+        "keys": gguf(LAYERS, count=10**12),
+        "tensors": gguf(LAYERS, tensors=10**12, count=2),
+        "array": gguf(array + struct.pack("<IQ", 4, 10**12)),
+        "nested": gguf(string("a") + struct.pack("<I", 9) + struct.pack("<IQ", 9, 1) * 10**5),
+        "text": gguf(struct.pack("<Q", 2**62)),
+        "nothing": b"GGUF",
+    }
+    for name, content in files.items():
+        (tmp_path / f"{name}.gguf").write_bytes(content)
+    os.mkfifo(tmp_path / "fifo.gguf")
+    specs = {name: f"pairs=upr:{tmp_path / name}.gguf" for name in (*files, "fifo")}
+    said = open_all(specs)
+    assert all("Error: " in line and "Traceback" not in line for line in said.values()), said
+
+
+def test_a_tokenizer_that_does_not_end_on_a_passage_is_refused(tmp_path: Path) -> None:
+    """What the probe of a folder does not find, a passage may."""
+    code = """
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+from dear.errors import DataError
+from dear.models.threads import tokenize
+from dear.models import threads
+threads.TOKENIZER_SECONDS = 2
+inner = Tokenizer(models.WordLevel({"[UNK]": 0}, unk_token="[UNK]"))
+inner.pre_tokenizer = pre_tokenizers.Split(Regex("(a*)(a*)(a*)[^a]"), "isolated")
+slow = PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="[UNK]")
+assert tokenize(slow, "abc")["input_ids"]
+try:
+    tokenize(slow, "a" * 3000)
+except DataError as error:
+    print(error)
+"""
+    ended = attack_python(code, seconds=30, mebibytes=1500)
+    assert "the tokenizer" in ended.out
+
+
 def test_adapters_in_a_circle_are_refused(folders: dict[str, Path], tmp_path: Path) -> None:
     first, second, lists = (tmp_path / name for name in ("first", "second", "lists"))
     for at, honest, base in (
