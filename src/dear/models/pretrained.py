@@ -34,6 +34,9 @@ def read_pretrained(auto: Any, source: Source, **options: Any) -> tuple[Any, dic
     # dequantised weights are plain, and an adapter trained on them names what the user named
     if source.gguf_file:
         drop_quantization(model)
+    for config in (model.config, model.config.get_text_config()):
+        # what a forward pass gives is ours to say, not the folder's
+        config.return_dict, config.output_hidden_states = True, False
     model.name_or_path = model.config._name_or_path = source.name
     return model, info
 
