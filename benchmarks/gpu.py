@@ -326,6 +326,7 @@ def cross_encoder(plain: Any, model: ScoringModel, batch: int, options: Options)
         max_length=model.contract.longest,
         device=str(model.device),
         activation_fn=torch.nn.Identity(),
+        trust_remote_code=False,
     )
     peer[0].model = plain
     prompt = PAIR_PROMPTS[model.contract.prompt]

@@ -59,7 +59,10 @@ def make_model(base: str, device: torch.device, dtype: DType) -> ScoringModel:
     torch.manual_seed(0)
     with torch.device(device):
         model: Any = AutoModelForSequenceClassification.from_config(  # type: ignore[no-untyped-call]
-            config, dtype=getattr(torch, dtype), attn_implementation=pick_attention(device)
+            config,
+            dtype=getattr(torch, dtype),
+            attn_implementation=pick_attention(device),
+            trust_remote_code=False,
         )
     return ScoringModel(
         model=model.eval(),

@@ -8,6 +8,7 @@ Reranker("runs/pydocs/student").rank("open a file", ["def open(…)", "def close
 from __future__ import annotations
 
 import logging
+import os
 from typing import TYPE_CHECKING, Any
 
 from dear.errors import DearError
@@ -20,6 +21,18 @@ if TYPE_CHECKING:
     from dear.rank.reranker import Reranker
 
 __version__ = "0.1.0"
+
+# other libraries' reports about who uses them, code in data sets, conversions by a server: nobody
+# has agreed to any of it
+for _name, _value in {
+    "DO_NOT_TRACK": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_DATASETS_TRUST_REMOTE_CODE": "0",
+    "DISABLE_SAFETENSORS_CONVERSION": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "VLLM_NO_USAGE_STATS": "1",
+}.items():
+    os.environ.setdefault(_name, _value)
 
 # peft and accelerate import it where it is installed, and it tells which kernels it does without
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)

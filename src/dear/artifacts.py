@@ -12,6 +12,7 @@ import platform
 import re
 import secrets
 import shutil
+import stat
 import time
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -246,7 +247,14 @@ def write_json(path: Path | str, obj: Mapping[str, Any]) -> None:
 
 
 def read_json(path: Path | str) -> dict[str, Any]:
-    """The JSON object in `path`. DataError: missing, not UTF-8, broken, or no object."""
+    """The JSON object in `path`. DataError: missing, no regular file (a FIFO would hang), as
+    `read_text`, broken, or no object."""
+    try:
+        mode = Path(path).stat().st_mode
+    except OSError as error:
+        raise DataError.at(path, None, f"cannot be read: {error.strerror}") from error
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise DataError.at(path, None, "is no regular file")
     text = read_text(path)
     try:
         value = json.loads(text)

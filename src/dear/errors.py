@@ -70,6 +70,12 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f"; known: {', '.join(names)}" if names else ""
 
 
+def shortened(text: str, limit: int = 300) -> str:
+    """`text` without its middle, short enough for an error line that quotes what a file holds."""
+    half = limit // 2
+    return text if len(text) <= limit else f"{text[:half]} … {text[-half:]}"
+
+
 def excerpt(text: str, limit: int = 60) -> str:
     """`text` in quotes, short enough for an error line."""
     return repr(text if len(text) <= limit else text[: limit - 1] + "…")

@@ -8,14 +8,18 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from dear.bench.turns import Score, System
+from dear.errors import ConfigError
 from dear.models.contract import ScoringContract
 from dear.models.encoding import Pair
+from dear.models.family import locate
+from dear.models.files import require_harmless
 from dear.prompts.pointwise import PAIR_PROMPTS
 
 PUBLISHED_TOKENS, PUBLISHED_BATCH = 228, 64
@@ -34,9 +38,9 @@ def _published(folder: str, _tokens: int, device: str) -> Score:
     """The DeAR paper's way: float32, every pair filled up to 228 tokens, 64 pairs a batch."""
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     model = AutoModelForSequenceClassification.from_pretrained(
-        folder, num_labels=1, dtype=torch.float32
+        folder, num_labels=1, dtype=torch.float32, trust_remote_code=False
     )
     model.config.pad_token_id = tokenizer.pad_token_id
     model.to(device).eval()
@@ -72,6 +76,8 @@ def _cross_encoder(dtype: str | None) -> Callable[[str, int, str], Score]:
             device=device,
             model_kwargs=options,
             activation_fn=torch.nn.Identity(),
+            trust_remote_code=False,
+            local_files_only=True,  # it would ask the hub whether it knows the folder
         )
         if model.tokenizer.pad_token is None:
             model.tokenizer.pad_token = model.tokenizer.eos_token
@@ -84,7 +90,9 @@ def _cross_encoder(dtype: str | None) -> Callable[[str, int, str], Score]:
 def _flag_embedding(folder: str, tokens: int, device: str) -> Score:
     from FlagEmbedding import FlagReranker
 
-    model = FlagReranker(folder, use_fp16=False, devices=[device], max_length=tokens)
+    model = FlagReranker(
+        folder, use_fp16=False, devices=[device], max_length=tokens, trust_remote_code=False
+    )
     return lambda pairs: np.asarray(model.compute_score([list(p) for p in pairs]))
 
 
@@ -124,6 +132,15 @@ PEERS: dict[str, Peer] = {
 }
 
 
+def require_no_own_code(folder: Path) -> None:
+    """ConfigError for a folder with code of its own: not every package asks before it runs it."""
+    source = locate(folder)
+    require_harmless(source)
+    files = [p.name for p in folder.glob("*.json") if p.is_file() and "auto_map" in p.read_text()]
+    if files or any(folder.glob("*.py")):
+        raise ConfigError(f"{folder}: it brings code of its own, which no peer is to run")
+
+
 def installed() -> dict[str, Peer]:
     """The peers whose package is there."""
     return {n: p for n, p in PEERS.items() if importlib.util.find_spec(p.package) is not None}
@@ -134,6 +151,7 @@ def as_system(name: str, peer: Peer, folder: str, contract: ScoringContract, dev
     prompt = PAIR_PROMPTS[contract.prompt]
 
     def load() -> Score:
+        require_no_own_code(Path(folder))
         score = peer.build(folder, contract.longest, device)
         prefix = contract.query_prefix
         return lambda pairs: score([prompt.render(prefix + q, p) for q, p in pairs])

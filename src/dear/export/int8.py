@@ -14,6 +14,7 @@ from torch import nn
 from dear.errors import MissingExtra
 from dear.models.batching import collate
 from dear.models.encoding import Encoded, Pair, PairEncoder
+from dear.models.engines.openvino import load_openvino
 from dear.models.heads import HEAD_PARTS
 from dear.models.layers import has_weights
 from dear.models.loading import ScoringModel
@@ -37,6 +38,7 @@ def quantised(graph: Any, model: ScoringModel, calibration: Sequence[Pair]) -> A
 
     MissingExtra without nncf.
     """
+    load_openvino()  # before NNCF, which would report its import otherwise
     try:
         import nncf
     except ImportError:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from dear.errors import ConfigError
+from dear.errors import ConfigError, DearError
 from dear.models.assembled import AnswerHead, AssembledScorer
 from dear.models.contract import TEMPLATE, ScoringContract
 from dear.models.family import Source
@@ -23,7 +23,7 @@ from dear.models.sbert import (
     transformer_settings,
 )
 from dear.models.threads import tokenize
-from dear.models.tokenizing import load_tokenizer, mend_padding, require_rows
+from dear.models.tokenizing import load_tokenizer, mend_padding, render_chat, require_rows
 
 _QUERY, _PASSAGE, _INSTRUCTION = "\ue001Q\ue002", "\ue001P\ue002", "\ue001I\ue002"
 """Texts that no template changes and none holds."""
@@ -103,7 +103,6 @@ def chat_contract(source: Source, tokenizer: Any, contract: ScoringContract) -> 
 
 def _rendered(tokenizer: Any, structured: bool, instructed: bool, name: str) -> str:
     """The chat template with places for its texts."""
-    import jinja2
 
     def message(role: str, text: str) -> dict[str, Any]:
         return {"role": role, "content": [{"type": "text", "text": text}] if structured else text}
@@ -112,8 +111,8 @@ def _rendered(tokenizer: Any, structured: bool, instructed: bool, name: str) -> 
     if instructed:
         messages.insert(0, message("system", _INSTRUCTION))
     try:
-        text = str(tokenizer.apply_chat_template(messages, tokenize=False))
-    except (jinja2.TemplateError, TypeError, ValueError) as error:
+        text = render_chat(tokenizer, messages)
+    except DearError as error:
         raise ConfigError(f"{name}: the chat template takes no pair: {error}") from None
     if text.count(_QUERY) != 1 or text.count(_PASSAGE) != 1:
         raise ConfigError(f"{name}: the chat template has no place for a query and a document")

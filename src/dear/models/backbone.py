@@ -82,7 +82,9 @@ def _scoring_model(reader: Reader, side: Side, tokenizer: Any, name: str) -> Sco
     config = type(causal.config).from_dict(causal.config.to_dict())
     config.num_labels = 1
     with torch.device("meta"):
-        model = AutoModelForSequenceClassification.from_config(config)  # type: ignore[no-untyped-call]
+        model = AutoModelForSequenceClassification.from_config(  # type: ignore[no-untyped-call]
+            config, trust_remote_code=False
+        )
     prefix = model.base_model_prefix
     if not (hasattr(model, "score") and hasattr(causal, prefix)):
         raise ConfigError(f"{name}: {type(model).__name__} has no body and head of that kind")

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from dear.artifacts import read_json, write_json
-from dear.errors import ConfigError, ContractMismatch, nearest
+from dear.errors import ConfigError, ContractMismatch, nearest, shortened
+from dear.models.screening import require_plain
 from dear.prompts.pointwise import ANSWER_PROMPTS, PAIR_PROMPTS
 
 CONTRACT_FILE = "scoring_contract.json"
@@ -278,8 +279,9 @@ def read_contract(name: str | Path) -> ScoringContract:
 
 
 def _read(path: Path) -> ScoringContract:
+    require_plain(path)
     values = read_json(path)
     try:
         return ScoringContract.from_dict(values)
     except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from None
+        raise ConfigError(f"{path}: {shortened(str(error))}") from None

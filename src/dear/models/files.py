@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import logging
+import os
 import re
+import sys
 import threading
 import warnings
 from collections.abc import Iterable, Iterator
@@ -16,8 +17,17 @@ from typing import Any
 
 from dear.artifacts import read_json
 from dear.digests import files_digest
-from dear.errors import BackendError, DataError, DearError
-from dear.models.family import Source
+from dear.errors import BackendError, DataError, DearError, shortened
+from dear.models.family import FAMILY, Source
+from dear.models.screening import (
+    INDEX,
+    Held,
+    json_list,
+    require_bounded,
+    require_near,
+    require_plain,
+    require_plain_folder,
+)
 
 TOKENIZER_PATTERNS = (
     "tokenizer*.json",
@@ -56,10 +66,12 @@ _SAMPLES, _SAMPLE_BYTES = 16, 65536
 
 
 def model_file(source: Source, name: str) -> Path | None:
-    """A file of a model by its name; None where there is none."""
+    """A file of a model by its name; None where there is none. DataError: `require_plain`."""
     folder = source.folder
     if folder is not None:
-        return folder / name if (folder / name).is_file() else None
+        path = folder / name
+        require_plain(path)
+        return path if path.is_file() else None
     from transformers.utils.hub import cached_file
 
     with quiet(), contextlib.suppress(OSError):
@@ -71,7 +83,9 @@ def model_file(source: Source, name: str) -> Path | None:
             _raise_exceptions_for_connection_errors=False,
             _raise_exceptions_for_gated_repo=False,
         )
-        return Path(found) if found else None
+        if found:
+            require_plain(Path(found))
+            return Path(found)
     return None
 
 
@@ -79,6 +93,45 @@ def model_json(source: Source, name: str) -> dict[str, Any]:
     """The object in a JSON file of a model; {} where there is no such file."""
     path = model_file(source, name)
     return {} if path is None else read_json(path)
+
+
+def require_harmless(source: Source) -> None:
+    """DataError or ConfigError for files that can hang who reads them, fill the memory, run code
+    or lead to other files; see dear.models.screening."""
+    if source in _screened:
+        return
+    if source.gguf_file is not None:
+        require_plain(source.file)
+        return
+    if source.folder is not None:
+        require_plain_folder(source.folder)
+    for name, check in (("config.json", require_bounded), (INDEX, require_near)):
+        path = model_file(source, name)
+        if path is not None:
+            check(path, read_json(path))
+    if source.folder is None:
+        _screened.add(source)
+
+
+_screened: set[Source] = set()
+"""Of the hub, where every question may be one to a server."""
+
+
+def weights_held(source: Source) -> Held:
+    """The safetensors of a model; those of the hub are fetched. SafetensorError: damaged."""
+    folder = source.folder
+    if folder is not None:
+        return Held.by(path for path in folder.glob("*.safetensors") if path.is_file())
+    index = model_file(source, INDEX)
+    if index is not None and model_file(source, "model.safetensors") is None:
+        from transformers.utils.hub import get_checkpoint_shard_files
+
+        found, _ = get_checkpoint_shard_files(  # type: ignore[no-untyped-call]
+            source.path, str(index), revision=source.revision
+        )
+        return Held.by(map(Path, found))
+    whole = model_file(source, "model.safetensors")
+    return Held.by([] if whole is None else [whole])
 
 
 def revision_of(source: Source) -> str:
@@ -126,9 +179,9 @@ def _module_folders(folder: Path) -> list[str]:
     """Those that sentence-transformers' modules.json names; what is wrong in it is its reader's
     error."""
     try:
-        modules = json.loads((folder / "modules.json").read_bytes())
-        paths = [str(module["path"]) for module in modules]
-    except (OSError, ValueError, TypeError, KeyError):
+        path = folder / "modules.json"
+        paths = [str(module["path"]) for module in (json_list(path) if path.is_file() else ())]
+    except (DataError, TypeError, KeyError):
         return []
     inside = [path for path in paths if path and not Path(path).is_absolute()]
     return [path for path in inside if ".." not in Path(path).parts and (folder / path).is_dir()]
@@ -162,9 +215,13 @@ def sampled_digest(paths: Iterable[Path]) -> str:
 
 @contextlib.contextmanager
 def reading(source: Source) -> Iterator[None]:
-    """Turns whatever transformers raises for broken or absent weights into one line."""
+    """Turns whatever transformers raises for broken or absent weights into one line.
+
+    Before that, `require_harmless`.
+    """
     from safetensors import SafetensorError
 
+    require_harmless(source)
     try:
         with quiet():
             yield
@@ -174,27 +231,48 @@ def reading(source: Source) -> Iterator[None]:
         raise DataError.at(source.path, None, f"the weights are damaged: {error}") from error
     except Exception as error:
         text = str(error).strip()
-        first = text.splitlines()[0] if text else type(error).__name__
+        first = shortened(text.splitlines()[0] if text else type(error).__name__)
         if source.folder is None and isinstance(error, OSError):
             raise BackendError(_not_on_hub(source, first)) from error
         raise BackendError(f"{source.path}: cannot load the model: {first}") from error
+
+
+def read_config(source: Source) -> Any:
+    """The transformers configuration of a model. DataError: there is none, or a damaged one;
+    BackendError: none that transformers knows."""
+    from transformers import AutoConfig
+
+    folder = source.folder
+    if folder is not None and not source.gguf_file and not model_json(source, "config.json"):
+        raise DataError.at(folder, None, "no config.json: this is no model's folder")
+    with reading(source):
+        return AutoConfig.from_pretrained(
+            source.path,
+            gguf_file=source.gguf_file,
+            revision=source.revision,
+            trust_remote_code=False,
+        )
 
 
 def _not_on_hub(source: Source, reason: str) -> str:
     from huggingface_hub.constants import is_offline_mode
 
     where = f"{source.path}: no such folder here, and"
+    shipped = "".join(
+        f"; {m.install}" for m in FAMILY.values() if m.hub == source.path and m.install
+    )
     if is_offline_mode():
         return (
             f"{where} not in the hub's cache (HF_HUB_OFFLINE=1); unset it to fetch the model, or "
-            "name a folder"
+            f"name a folder{shipped}"
         )
-    return f"{where} the hub does not give it: {reason}"
+    return f"{where} the hub does not give it{shipped}: {reason}"
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """No load reports, bars and warnings of other libraries: our own checks say what matters.
+    """No load reports, bars and warnings of other libraries: our own checks say what matters; and
+    no questions: standard input is empty.
 
     That is silence for the whole process: the first of several threads begins it, the last ends it.
     """
@@ -234,11 +312,13 @@ def _silenced() -> Iterator[None]:
     bars = hf_logging.is_progress_bar_enabled()
     hf_logging.set_verbosity(logging.ERROR)
     hf_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    asked = sys.stdin
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), open(os.devnull, encoding="utf-8") as sys.stdin:
             warnings.simplefilter("ignore")
             yield
     finally:
+        sys.stdin = asked
         hf_logging.set_verbosity(level)
         if bars:
             hf_logging.enable_progress_bar()  # type: ignore[no-untyped-call]

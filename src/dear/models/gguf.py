@@ -21,6 +21,7 @@ from dear.digests import file_digest, file_digests
 from dear.errors import DataError, MissingExtra
 from dear.models.family import Source
 from dear.models.files import reading
+from dear.models.screening import Held, within
 from dear.models.threads import LOADING
 
 logger = logging.getLogger(__name__)
@@ -79,10 +80,16 @@ def _convert(source: Source, entry: Path) -> None:
 
     # transformers shows a bar of its own here, whatever it is told
     with reading(source), contextlib.redirect_stderr(io.StringIO()):
-        tokenizer = AutoTokenizer.from_pretrained(source.path, gguf_file=source.gguf_file)
-        model = AutoModelForCausalLM.from_pretrained(
-            source.path, gguf_file=source.gguf_file, dtype=torch.float32
+        tokenizer = AutoTokenizer.from_pretrained(
+            source.path, gguf_file=source.gguf_file, trust_remote_code=False
         )
+        with within(str(source.file), Held.in_gguf(source.file)):
+            model = AutoModelForCausalLM.from_pretrained(
+                source.path,
+                gguf_file=source.gguf_file,
+                dtype=torch.float32,
+                trust_remote_code=False,
+            )
     drop_quantization(model)
     entry.parent.mkdir(parents=True, exist_ok=True)
     with unfinished_in(entry.parent):

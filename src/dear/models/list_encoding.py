@@ -9,6 +9,7 @@ from typing import Any
 
 from dear.errors import ConfigError
 from dear.models.threads import tokenize
+from dear.models.tokenizing import render_chat
 from dear.prompts.listwise import WindowPrompt
 from dear.prompts.permutations import renumber
 
@@ -66,9 +67,7 @@ class ListEncoder:
             return ids
         if self.tokenizer.chat_template:
             turns = [{"role": role, "content": self.plain(text)} for role, text in window.messages]
-            text = self.tokenizer.apply_chat_template(
-                turns, tokenize=False, add_generation_prompt=True
-            )
+            text = render_chat(self.tokenizer, turns, add_generation_prompt=True)
             # the template wrote the special tokens
             return self.ids(text)
         text = "\n\n".join(self.plain(text) for _, text in window.messages) + "\n"

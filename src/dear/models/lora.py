@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
+import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from dear.errors import ConfigError, DataError, MissingExtra
+from dear.errors import ConfigError, DataError, MissingExtra, excerpt
 from dear.models.family import Source, family_of, locate
 from dear.models.files import model_file, model_json, reading
 from dear.models.heads import is_head
+from dear.models.screening import require_rank
 from dear.models.threads import LOADING
 from dear.models.weights import pickled, require_one_output, shape_of
 
@@ -44,7 +47,18 @@ def adapter_config(source: Source) -> dict[str, Any] | None:
 
 
 def base_of(source: Source, adapter: dict[str, Any]) -> Source:
-    """Where the weights are that an adapter sits on. ConfigError: nowhere."""
+    """Where the weights are that an adapter sits on. ConfigError: nowhere, or on itself."""
+    base = _named_base(source, adapter)
+    below, seen = base, {source.path}
+    while (own := adapter_config(below)) is not None:
+        if below.path in seen:
+            raise ConfigError(f"{source.name}: the adapter sits on itself, by way of {below.name}")
+        seen.add(below.path)
+        below = _named_base(below, own)
+    return base
+
+
+def _named_base(source: Source, adapter: dict[str, Any]) -> Source:
     try:
         return locate(base_name(source, adapter))
     except ConfigError as error:
@@ -97,7 +111,7 @@ def attach(
     fresh = fresh - whole.keys()
     _require_saved(source, adapter, fresh, whole, model)
     _place_whole(model, source, whole)
-    wrapped = _wrap(model, source, lora)
+    wrapped = _wrap(model, source, adapter, lora)
     return (wrapped.merge_and_unload() if merge else wrapped), fresh
 
 
@@ -180,13 +194,93 @@ def _grow_embedding(model: Any, whole: Weights) -> None:
         model.resize_token_embeddings(saved.shape[0], mean_resizing=False)
 
 
-def _wrap(model: Any, source: Source, lora: Weights) -> Any:
+def lora_config(source: Source, adapter: dict[str, Any], model: Any, lora: Weights) -> Any:
+    """peft's LoraConfig of an adapter, its regular expressions matched to the base's modules here.
+
+    lora: its low-rank weights, named as in the bare base.
+    ConfigError for what runs code or has no end (Megatron's layers, replicated layers, a start
+    from the base's weights with thousands of iterations); DataError for a rank that its weights
+    do not have, and for an expression that takes longer than PATTERN_SECONDS.
+    """
+    from peft import LoraConfig
+
+    path = model_file(source, CONFIG) or Path(source.path)
+    require_rank(path, adapter, max((max(w.shape, default=0) for w in lora.values()), default=0))
+    start = str(adapter.get("init_lora_weights", ""))
+    loftq = adapter.get("loftq_config") or {}
+    for wrong, why in (
+        (adapter.get("megatron_config"), "megatron_config names a module to import"),
+        (adapter.get("layer_replication"), "layer_replication builds layers that it has no end to"),
+        (
+            re.fullmatch(r"pissa_niter_\d{3,}", start),
+            f"init_lora_weights {start} iterates too often",
+        ),
+        (start == "loftq" and loftq.get("loftq_iter", 1) != 1, "loftq_iter iterates too often"),
+    ):
+        if wrong:
+            raise ConfigError(f"{path}: {why}: DeAR does not open such an adapter")
+    with reading(source):
+        config: Any = LoraConfig.from_pretrained(source.path, revision=source.revision)
+        names = [name for name, _ in model.named_modules()]
+        for field in ("target_modules", "exclude_modules"):
+            pattern = getattr(config, field)
+            if isinstance(pattern, str) and pattern != "all-linear":
+                setattr(config, field, _matching(path, pattern, names))
+        placed = sorted({key.partition(".lora_")[0] for key in lora})
+        for field in ("rank_pattern", "alpha_pattern"):
+            setattr(config, field, _by_name(path, getattr(config, field) or {}, placed))
+        patterns = config.layers_pattern or []
+        for pattern in [patterns] if isinstance(patterns, str) else patterns:
+            if not re.fullmatch(r"[\w.]+", pattern):
+                raise ConfigError(f"{path}: layers_pattern {pattern!r} is no name of a module")
+    return config
+
+
+PATTERN_SECONDS = 2
+"""For matching an adapter's regular expression to the names of its base's modules."""
+
+
+def _matching(path: Path, pattern: str, names: Iterable[str]) -> list[str]:
+    """The names that a regular expression matches whole; `re` itself can not be stopped."""
+    import regex
+
+    end = time.monotonic() + PATTERN_SECONDS
     try:
-        from peft import LoraConfig, PeftModel, set_peft_model_state_dict
+        compiled = regex.compile(pattern)
+        return [
+            name
+            for name in names
+            if compiled.fullmatch(name, timeout=max(end - time.monotonic(), 1e-3))
+        ]
+    except TimeoutError:
+        raise DataError.at(
+            path, None, f"the regular expression {excerpt(pattern)} does not end in time"
+        ) from None
+    except (regex.error, RecursionError) as error:
+        raise DataError.at(
+            path, None, f"the regular expression {excerpt(pattern)}: {error}"
+        ) from None
+
+
+def _by_name(path: Path, values: dict[str, Any], names: list[str]) -> dict[str, Any]:
+    """A rank_pattern or alpha_pattern whose keys are names, where they were expressions that
+    repeat; the first that matches counts, as in peft."""
+    if not any(set(key) & set("*+?{") for key in values):
+        return values
+    out: dict[str, Any] = {}
+    for key, value in values.items():
+        for name in _matching(path, rf"(.*\.)?({key})", names):
+            out.setdefault(name, value)
+    return out
+
+
+def _wrap(model: Any, source: Source, adapter: dict[str, Any], lora: Weights) -> Any:
+    try:
+        from peft import PeftModel, set_peft_model_state_dict
     except ImportError:
         raise MissingExtra.of("peft", "train") from None
+    config = lora_config(source, adapter, model, lora)
     with reading(source):
-        config = LoraConfig.from_pretrained(source.path, revision=source.revision)
         # placed already; peft would look for them under one spelling
         config.modules_to_save, config.inference_mode = None, True
         wrapped = PeftModel(model, config)

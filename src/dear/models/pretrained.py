@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from dear.models.family import Source
-from dear.models.files import reading
+from dear.models.files import reading, weights_held
 from dear.models.gguf import drop_quantization
+from dear.models.screening import Held, within
 from dear.models.threads import LOADING
 from dear.models.weights import require_safetensors, require_whole
 
@@ -16,22 +17,26 @@ def read_pretrained(auto: Any, source: Source, **options: Any) -> tuple[Any, dic
     """(a complete model of an auto class, what `from_pretrained` says of its loading)."""
     require_safetensors(source)
     with reading(source):
-        model, info = _from_pretrained(
-            auto,
-            source.path,
-            gguf_file=source.gguf_file,
-            revision=source.revision,
-            output_loading_info=True,
-            # looked at below, where an error can name them
-            ignore_mismatched_sizes=True,
-            trust_remote_code=False,
-            **({} if source.gguf_file else {"use_safetensors": True}),
-            **options,
-        )
+        held = weights_held(source) if source.gguf_file is None else Held.in_gguf(source.file)
+        with within(source.path, held):
+            model, info = _from_pretrained(
+                auto,
+                source.path,
+                gguf_file=source.gguf_file,
+                revision=source.revision,
+                output_loading_info=True,
+                # looked at below, where an error can name them
+                ignore_mismatched_sizes=True,
+                **({} if source.gguf_file else {"use_safetensors": True}),
+                **options,
+            )
     require_whole(source, info)
     # dequantised weights are plain, and an adapter trained on them names what the user named
     if source.gguf_file:
         drop_quantization(model)
+    for config in (model.config, model.config.get_text_config()):
+        # what a forward pass gives is ours to say, not the folder's
+        config.return_dict, config.output_hidden_states = True, False
     model.name_or_path = model.config._name_or_path = source.name
     return model, info
 
@@ -39,8 +44,9 @@ def read_pretrained(auto: Any, source: Source, **options: Any) -> tuple[Any, dic
 def _from_pretrained(auto: Any, path: str, **options: Any) -> Any:
     """`auto.from_pretrained`, with eager attention for a model that has no other."""
     try:
-        return auto.from_pretrained(path, **options)
+        return auto.from_pretrained(path, trust_remote_code=False, **options)
     except ValueError as error:
         if "attn_implementation" not in str(error):
             raise
-    return auto.from_pretrained(path, **options | {"attn_implementation": "eager"})
+    options["attn_implementation"] = "eager"
+    return auto.from_pretrained(path, trust_remote_code=False, **options)

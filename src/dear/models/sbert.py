@@ -8,13 +8,14 @@ config.json                         older cross-encoders: the activation
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from dear.errors import DataError
 from dear.models.family import Source
 from dear.models.files import model_file, model_json
+from dear.models.screening import json_list
 
 MODULES = "modules.json"
 SETTINGS = "config_sentence_transformers.json"
@@ -44,16 +45,17 @@ def modules_of(source: Source) -> list[ModuleEntry]:
     path = model_file(source, MODULES)
     if path is None:
         return []
-    try:
-        modules = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise DataError.at(path, None, f"not JSON: {error}") from None
-    if not isinstance(modules, list) or not all(isinstance(m, dict) for m in modules):
+    modules = json_list(path)
+    if not all(isinstance(m, dict) for m in modules):
         raise DataError.at(path, None, "not a list of JSON objects")
-    return [
+    entries = [
         ModuleEntry(str(m.get("type", "")).rsplit(".", 1)[-1], str(m.get("path", "")))
         for m in modules
     ]
+    for entry in entries:
+        if Path(entry.path).is_absolute() or ".." in Path(entry.path).parts:
+            raise DataError.at(path, None, f"{entry.path!r} is no folder in this one")
+    return entries
 
 
 def transformer_entry(source: Source) -> ModuleEntry:

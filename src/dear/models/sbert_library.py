@@ -30,6 +30,8 @@ from dear.models.sbert import (
     takes_messages,
 )
 from dear.models.sbert_modules import unread_modules
+from dear.models.screening import Held, within
+from dear.models.weights import pickled
 
 CHUNK_PAIRS = 1024
 """Pairs that are handed over at once."""
@@ -80,12 +82,16 @@ class LibraryModel:
             "device": str(where),
             "revision": source.revision,
             "trust_remote_code": False,
+            # of a folder it would ask the hub whether it knows it
+            "local_files_only": source.folder is not None,
         }
         if "Transformer" in kinds:
-            options["model_kwargs"] = {"dtype": picked}
+            options["model_kwargs"] = {"dtype": picked, "use_safetensors": True}
+        library = _class(kind)
         with reading(source), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            self.model = _class(kind)(source.path, **options)
+            with within(source.path, _held(source)):
+                self.model = library(source.path, **options)
         self.revision = revision_of(source)
         self.parameters = sum(p.numel() for p in self.model.parameters())
         self.contract: dict[str, Any] = {
@@ -135,6 +141,18 @@ class LibraryModel:
         rows = [at[q] for q, _ in pairs], [behind[p] for _, p in pairs]
         found = self.model.similarity_pairwise(a[rows[0]], b[rows[1]])
         return np.asarray(found.float().cpu().numpy(), dtype=np.float32)
+
+
+def _held(source: Source) -> Held | None:
+    """ConfigError for a module whose weights are a pickle alone."""
+    folder = source.folder
+    if folder is None:
+        return None
+    for path in sorted(folder.rglob("pytorch_model*.bin")):
+        if not any(path.parent.glob("*.safetensors")):
+            name = path.relative_to(folder).as_posix()
+            raise pickled(source, name, missing="safetensors beside it")
+    return Held.by(path for path in folder.rglob("*.safetensors") if path.is_file())
 
 
 def _class(kind: str) -> Any:

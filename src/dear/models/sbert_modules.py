@@ -220,12 +220,13 @@ def pooling_of(source: Source, config: dict[str, Any]) -> Pooling:
 
 
 def _read_dense(source: Source, entry: ModuleEntry) -> Dense:
-    module = Dense(_config(source, entry), source.name)
-    return _with_weights(module, source, entry)
+    config = _config(source, entry)
+    return _with_weights(lambda: Dense(config, source.name), source, entry)
 
 
 def _read_norm(source: Source, entry: ModuleEntry) -> LayerNorm:
-    return _with_weights(LayerNorm(_config(source, entry)), source, entry)
+    config = _config(source, entry)
+    return _with_weights(lambda: LayerNorm(config), source, entry)
 
 
 def _read_normalize(source: Source, entry: ModuleEntry) -> Normalize:
@@ -247,8 +248,8 @@ def _config(source: Source, entry: ModuleEntry) -> dict[str, Any]:
     return config
 
 
-def _with_weights(module: Module, source: Source, entry: ModuleEntry) -> Module:
-    """The module with its weights in float32, each of which must be there."""
+def _with_weights(build: Callable[[], Module], source: Source, entry: ModuleEntry) -> Module:
+    """The module with its weights in float32, each of which must be there, in its shape."""
     from safetensors.torch import load_file
 
     file, pickle = entry.file("model.safetensors"), entry.file("pytorch_model.bin")
@@ -258,8 +259,10 @@ def _with_weights(module: Module, source: Source, entry: ModuleEntry) -> Module:
             raise pickled(source, pickle, missing=file)
         raise DataError.at(source.name, None, f"no {file}")
     with reading(source):
+        with torch.device("meta"):  # settings may ask for any size
+            module = build()
         stored = {key: value.float() for key, value in load_file(path).items()}
-        module.load_state_dict(stored)
+        module.load_state_dict(stored, assign=True)
     return module
 
 

@@ -11,12 +11,13 @@ from typing import Any
 
 import torch
 
-from dear.errors import BackendError, ConfigError, DataError, nearest
+from dear.errors import BackendError, ConfigError, nearest
 from dear.models.family import FAMILY, Source, is_present, locate
-from dear.models.files import model_json, quiet, reading
+from dear.models.files import model_json, quiet, read_config
 from dear.models.heads import HEAD_PARTS, HEADS
 from dear.models.loading import pick_layers
 from dear.models.preparing import add_lora, set_dropout
+from dear.models.screening import within
 from dear.recipes import Recipe
 
 _LLAMA2 = {
@@ -134,10 +135,11 @@ class Shape:
         )
 
 
-def base_config(name: str) -> Any:
+def base_config(name: str, *, above: tuple[str, ...] = ()) -> Any:
     """The transformers configuration of a base, without its weights.
 
     name: a published base, a name of `dear models`, a folder, a GGUF file or a hub id.
+    above: folders of the adapters that sit on it.
     ConfigError for what is nowhere, DataError for a damaged file.
     """
     from transformers import LlamaConfig
@@ -150,7 +152,10 @@ def base_config(name: str) -> Any:
     source = locate(name)
     adapter = {} if source.gguf_file else model_json(source, "adapter_config.json")
     if adapter.get("base_model_name_or_path"):
-        return base_config(str(adapter["base_model_name_or_path"]))
+        if source.path in above:
+            raise ConfigError(f"{above[0]}: the adapter sits on itself, by way of {source.name}")
+        below = str(adapter["base_model_name_or_path"])
+        return base_config(below, above=(*above, source.path))
     return _read_config(source, name)
 
 
@@ -175,9 +180,12 @@ def meta_model(recipe: Recipe, *, attention: str = "sdpa", thin: int | None = No
         config.num_hidden_layers = thin
         if getattr(config, "layer_types", None):
             config.layer_types = config.layer_types[:thin]
-    with torch.device("meta"):
+    with torch.device("meta"), within(recipe.model.base, None):
         model = auto.from_config(
-            config, dtype=getattr(torch, recipe.model.dtype), attn_implementation=attention
+            config,
+            dtype=getattr(torch, recipe.model.dtype),
+            attn_implementation=attention,
+            trust_remote_code=False,
         )
     if recipe.model.dropout is not None:
         set_dropout(model, recipe.model.dropout)
@@ -196,19 +204,8 @@ def meta_model(recipe: Recipe, *, attention: str = "sdpa", thin: int | None = No
 
 
 def _read_config(source: Source, name: str) -> Any:
-    from transformers import AutoConfig
-
-    folder = source.folder
-    if folder is not None and not source.gguf_file and not (folder / "config.json").is_file():
-        raise DataError.at(folder, None, "no config.json: this is no model's folder")
     try:
-        with reading(source):
-            return AutoConfig.from_pretrained(
-                source.path,
-                gguf_file=source.gguf_file,
-                revision=source.revision,
-                trust_remote_code=False,
-            )
+        return read_config(source)
     except BackendError as error:
         raise ConfigError(
             f"the shape of {name!r} is not known: {error}{nearest(name, PUBLISHED)}"

@@ -25,15 +25,17 @@ a model counts, such as `tokens_scored`, it counts for all threads together.
 
 from __future__ import annotations
 
+import ctypes
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ContextDecorator, contextmanager
 from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 from weakref import WeakKeyDictionary
 
+from dear.errors import DataError, excerpt
 from dear.models.heads import bare_model
 
 T = TypeVar("T")
@@ -142,9 +144,56 @@ def before_passes(model: Any, prepare: Any) -> None:
 
 
 def tokenize(tokenizer: Any, *texts: Any, **options: Any) -> Any:
-    """`tokenizer(*texts, **options)`, with no other thread's options."""
+    """`tokenizer(*texts, **options)`, with no other thread's options.
+
+    DataError: its regular expressions do not end on these texts.
+    """
+    letters = sum(len(t) if isinstance(t, str) else sum(map(len, t)) for t in texts)
+    seconds = TOKENIZER_SECONDS + letters // TOKENIZED_A_SECOND
     with _lock_of(tokenizer):
-        return tokenizer(*texts, **options)
+        return in_time(lambda: tokenizer(*texts, **options), seconds, "the tokenizer")
+
+
+TOKENIZER_SECONDS = 10
+TOKENIZED_A_SECOND = 20_000
+"""Seconds that a tokenizer has for a call, and characters for which it has one more: the slowest
+reads 300,000 in a second."""
+
+
+def in_time(work: Callable[[], T], seconds: int, what: str) -> T:
+    """`work()` in a thread of its own, whose regular expressions and loops may have no end.
+
+    DataError after so many seconds, of which one that the process slept through counts as one.
+    Python code is ended then; what Rust computes goes on until the process ends.
+    """
+    done: list[T] = []
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            done.append(work())
+        except BaseException as error:  # of Rust: PanicException
+            failed.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        for _ in range(seconds):
+            thread.join(1)
+            if not thread.is_alive():
+                break
+    except BaseException:  # Ctrl-C: Rust must not end while Python does
+        thread.join(2)
+        raise
+    if thread.is_alive():
+        stop = ctypes.pythonapi.PyThreadState_SetAsyncExc
+        stop(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(SystemExit))
+        raise DataError(f"{what} had not ended after {seconds} s")
+    if failed:
+        if type(failed[0]).__name__ == "PanicException":
+            raise DataError(f"{what} failed: {excerpt(str(failed[0]))}")
+        raise failed[0]
+    return done[0]
 
 
 def _lock_of(thing: Any) -> FairLock:

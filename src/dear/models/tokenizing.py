@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
+import json
+import math
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
-from dear.errors import ConfigError, DataError
+from dear.errors import ConfigError, DataError, DearError, excerpt
 from dear.models.family import Source
 from dear.models.files import model_file, reading
+from dear.models.threads import in_time
 from dear.models.weights import require_no_code
 
 TOKENIZER_FILES = (
@@ -42,6 +51,7 @@ def load_tokenizer(source: Source) -> Any:
         )
     if not tokenizer.is_fast:
         raise ConfigError(f"{source.path}: the tokenizer has no fast form (tokenizer.json)")
+    require_bounded_tokenizer(tokenizer, source.path)
     if tokenizer.pad_token_id is None:
         substitute = tokenizer.eos_token or tokenizer.unk_token
         if substitute is None:
@@ -109,3 +119,146 @@ def require_rows(model: Any, tokenizer: Any, name: str, *, spared: str | None = 
             f"{name}: the tokenizer has the token {token!r} with id {first}, the model's embedding "
             f"only {rows} rows; take the tokenizer that the weights were saved with"
         )
+
+
+MOST_GROWTH = 64
+"""Letters that a tokenizer may make of one; of Unicode's own rules (NFKD) it is 18."""
+
+PROBE_SECONDS = 5
+
+
+def require_bounded_tokenizer(tokenizer: Any, name: str) -> None:
+    """DataError for a tokenizer that multiplies its texts, or whose regular expressions do not end
+    on texts that are made of what they look for."""
+    backend = tokenizer.backend_tokenizer
+    patterns: list[str] = []
+    for step in (backend.normalizer, backend.pre_tokenizer, backend.decoder):
+        if step is None:
+            continue
+        growth = _growth(json.loads(step.__getstate__()), patterns)
+        if growth > MOST_GROWTH:
+            raise DataError(f"{name}: the tokenizer makes more than {MOST_GROWTH} letters of one")
+    if not patterns:
+        return
+    found = sorted({word for one in patterns for word in _LITERAL.findall(_CLASS.sub(" ", one))})
+    words = [*{letter for word in found for letter in word}, *found][:200]
+    texts = [(word * 1_000)[:1_000] + "\x01!" for word in [*" \n1a.中", *words]]
+    with _silent_panics():
+        in_time(
+            lambda: tokenizer(texts),
+            PROBE_SECONDS,
+            f"{name}: a regular expression of the tokenizer",
+        )
+
+
+_CLASS = re.compile(r"\\[pP]\{[^}]*\}|\\.|\{[\d,]*\}")
+_LITERAL = re.compile(r"\w+")
+
+
+def _growth(step: Any, patterns: list[str]) -> float:
+    """Letters that the steps make of one at most; their regular expressions go to `patterns`."""
+    if isinstance(step, list):
+        return math.prod(_growth(one, patterns) for one in step)
+    if not isinstance(step, dict):
+        return 1.0
+    pattern = step.get("pattern")
+    repeated = 1
+    if isinstance(pattern, dict):
+        if "Regex" in pattern:
+            patterns.append(pattern["Regex"])
+        else:
+            repeated = max(1, len(pattern.get("String", "")))
+    grown = 1.0
+    if "content" in step:
+        added = len(step["content"])
+        # a regular expression may match between two letters
+        grown = 1 + added if isinstance(pattern, dict) and "Regex" in pattern else added / repeated
+    if step.get("type") == "Prepend":
+        grown = 1 + len(step.get("prepend", "")) / MOST_GROWTH
+    if step.get("precompiled_charsmap"):
+        grown = _longest_entry(step["precompiled_charsmap"])
+    inner = [_growth(one, patterns) for one in step.values() if isinstance(one, list)]
+    return max(1.0, grown) * math.prod(inner)
+
+
+def _longest_entry(charsmap: str) -> int:
+    """Letters of the longest replacement in SentencePiece's table: a trie, then texts that end
+    with NUL."""
+    raw = base64.b64decode(charsmap)
+    trie = int.from_bytes(raw[:4], "little")
+    return max(len(entry.decode(errors="replace")) for entry in raw[4 + trie :].split(b"\0"))
+
+
+@contextlib.contextmanager
+def _silent_panics() -> Iterator[None]:
+    """Rust writes of its panics to standard error itself."""
+    try:
+        kept = os.dup(2)
+    except OSError:
+        yield
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+RENDER_SECONDS = 5
+RENDER_BYTES = 2**30
+"""Memory that a chat template may take beyond what the process has."""
+
+MOST_RENDERED = 2**20
+"""Letters that a chat template may add to its messages' sixteenfold."""
+
+
+def render_chat(tokenizer: Any, messages: Sequence[dict[str, Any]], **options: Any) -> str:
+    """The text that the chat template makes of messages, in bounded time and memory.
+
+    ConfigError: it computes powers, fails, or makes too much text; DataError: it does not end.
+    """
+    import jinja2
+
+    def render() -> str:
+        template = tokenizer.get_chat_template()
+        if any(True for _ in jinja2.Environment().parse(template).find_all(jinja2.nodes.Pow)):
+            raise ConfigError("powers take any time")
+        return str(tokenizer.apply_chat_template(messages, tokenize=False, **options))
+
+    try:
+        with _bounded_memory(RENDER_BYTES):
+            text = in_time(render, RENDER_SECONDS, "the chat template")
+    except DearError:
+        raise
+    except Exception as error:  # a template raises whatever Python does
+        what = excerpt(f"{type(error).__name__}: {error}", 200)
+        raise ConfigError(f"the chat template fails: {what}") from None
+    given = sum(len(str(message["content"])) for message in messages)
+    if len(text) > MOST_RENDERED + 16 * given:
+        raise ConfigError(f"the chat template makes {len(text):,} letters of {given:,}")
+    return text
+
+
+@contextlib.contextmanager
+def _bounded_memory(more: int) -> Iterator[None]:
+    """MemoryError where the process asks for so many more bytes; only where Linux says how much
+    it has."""
+    try:
+        import resource
+
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+        most = pages * resource.getpagesize() + more
+        if soft != resource.RLIM_INFINITY and soft < most:
+            raise OSError
+        resource.setrlimit(resource.RLIMIT_AS, (most, hard))
+    except (ImportError, OSError, ValueError):
+        yield
+        return
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))

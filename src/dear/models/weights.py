@@ -6,7 +6,7 @@ from typing import Any
 
 from dear.errors import ConfigError, DataError
 from dear.models.family import Source
-from dear.models.files import model_json, reading
+from dear.models.files import model_json, read_config
 from dear.models.heads import is_head
 
 
@@ -35,13 +35,7 @@ def classifier_config(source: Source) -> Any | None:
     """
     if source.gguf_file is not None:
         return None
-    from transformers import AutoConfig
-
-    folder = source.folder
-    if folder is not None and not model_json(source, "config.json"):
-        raise DataError.at(folder, None, "no config.json: this is no model's folder")
-    with reading(source):
-        config = AutoConfig.from_pretrained(source.path, revision=source.revision)
+    config = read_config(source)
     if not any("SequenceClassification" in a for a in config.architectures or ()):
         return None
     require_one_output(source.name, config.num_labels)

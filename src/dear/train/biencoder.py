@@ -19,9 +19,10 @@ from dear.losses.listwise import softmax_cross_entropy
 from dear.models.batching import collate, token_batches
 from dear.models.encoding import Encoded
 from dear.models.family import locate
-from dear.models.files import reading
 from dear.models.loading import load_tokenizer
 from dear.models.preparing import set_dropout
+from dear.models.pretrained import read_pretrained
+from dear.models.threads import tokenize
 from dear.recipes import Recipe
 from dear.train.examples import Example
 from dear.train.trainer import GroupTrainer
@@ -37,14 +38,12 @@ def start_biencoder(recipe: Recipe) -> tuple[Any, Any]:
     if recipe.model.lora is not None or recipe.model.layers:
         raise ConfigError("a biencoder is trained whole: leave out model.lora and model.layers")
     source = locate(recipe.model.base)
-    with reading(source):
-        model = AutoModel.from_pretrained(
-            source.path,
-            revision=source.revision,
-            dtype=getattr(torch, recipe.model.dtype),
-            attn_implementation="eager" if not torch.cuda.is_available() else "sdpa",
-            trust_remote_code=False,
-        )
+    model, _ = read_pretrained(
+        AutoModel,
+        source,
+        dtype=getattr(torch, recipe.model.dtype),
+        attn_implementation="eager" if not torch.cuda.is_available() else "sdpa",
+    )
     if recipe.model.dropout is not None:
         set_dropout(model, recipe.model.dropout)
     return model, load_tokenizer(source)
@@ -87,8 +86,12 @@ class TextCollator:
         }
 
     def _encode(self, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
-        batch = self.tokenizer(
-            texts, truncation=True, max_length=self.max_tokens, return_attention_mask=False
+        batch = tokenize(
+            self.tokenizer,
+            texts,
+            truncation=True,
+            max_length=self.max_tokens,
+            return_attention_mask=False,
         )
         encoded = [Encoded(list(ids), [0] * len(ids)) for ids in batch["input_ids"]]
         ids, mask, _ = collate(encoded, pad_id=self.tokenizer.pad_token_id)

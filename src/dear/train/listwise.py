@@ -18,7 +18,7 @@ from transformers import set_seed
 
 from dear.errors import ConfigError, DataError, MissingExtra
 from dear.losses.objective import find_loss
-from dear.models.files import quiet, reading
+from dear.models.files import quiet, read_config
 from dear.models.list_encoding import ListEncoder
 from dear.models.listwise_contract import ListwiseContract
 from dear.models.loading import count_parameters
@@ -292,14 +292,11 @@ def _head(recipe: Recipe, contract: ListwiseContract) -> Any:
             f"listwise.loss.passages: the prompt {contract.prompt!r} does not mark where a passage "
             'has been read; use listwise.prompt="pairs"'
         )
-    from transformers import AutoConfig
-
     from dear.models.lists.adapters import head_of, side_of
 
     side = side_of(recipe.model.base)
     if side.base.gguf_file is None:
-        with reading(side.base):  # a base that is not there is no base without a head
-            AutoConfig.from_pretrained(side.base.path, revision=side.base.revision)
+        read_config(side.base)  # a base that is not there is no base without a head
     return head_of(side)[0]
 
 

@@ -6,6 +6,7 @@ What it runs is a folder that `dear export` wrote; no PyTorch weights are loaded
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -32,7 +33,12 @@ counts for one query at a time (docs/LOG.md)."""
 
 
 def load_openvino() -> Any:
-    """The package; MissingExtra without it."""
+    """The package; MissingExtra without it.
+
+    It and NNCF would send reports, of their import and of each conversion, and write an identifier
+    into the home folder, without asking: without `openvino_telemetry` they do neither.
+    """
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # no such module
     try:
         import openvino
     except ImportError:

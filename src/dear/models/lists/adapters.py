@@ -12,7 +12,7 @@ from dear.errors import ConfigError, DataError, MissingExtra
 from dear.models.family import Source, locate
 from dear.models.files import model_file, model_json, reading
 from dear.models.lists.loading import adapter_config, base_name, base_of, is_heads
-from dear.models.lora import read_adapter
+from dear.models.lora import lora_config, read_adapter
 from dear.models.threads import LOADING
 
 Use: TypeAlias = Literal["pointwise", "lists"]
@@ -118,16 +118,16 @@ class LiveAdapters:
 
     def _add(self, model: Any, use: Use, side: Side) -> None:
         try:
-            from peft import LoraConfig, PeftModel, set_peft_model_state_dict
+            from peft import PeftModel, set_peft_model_state_dict
         except ImportError:
             raise MissingExtra.of("peft", "train") from None
         source = side.source
-        with reading(source):
-            config = LoraConfig.from_pretrained(source.path, revision=source.revision)
         weights = read_adapter(source)
         lora = {
             f"base_model.model.{key}": value for key, value in weights.items() if "lora_" in key
         }
+        bare = {key: value for key, value in weights.items() if "lora_" in key}
+        config = lora_config(source, side.adapter or {}, model, bare)
         more = sorted(key for key in weights if "lora_" not in key and not _is_head(key))
         if more or config.bias != "none":
             raise ConfigError(
