@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import json
 import math
 import os
 import re
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -220,11 +222,9 @@ def render_chat(tokenizer: Any, messages: Sequence[dict[str, Any]], **options: A
 
     ConfigError: it computes powers, fails, or makes too much text; DataError: it does not end.
     """
-    import jinja2
 
     def render() -> str:
-        template = tokenizer.get_chat_template()
-        if any(True for _ in jinja2.Environment().parse(template).find_all(jinja2.nodes.Pow)):
+        if _computes_powers(tokenizer.get_chat_template()):
             raise ConfigError("powers take any time")
         return str(tokenizer.apply_chat_template(messages, tokenize=False, **options))
 
@@ -242,23 +242,34 @@ def render_chat(tokenizer: Any, messages: Sequence[dict[str, Any]], **options: A
     return text
 
 
+@functools.lru_cache(maxsize=16)
+def _computes_powers(template: str) -> bool:
+    import jinja2
+
+    return any(True for _ in jinja2.Environment().parse(template).find_all(jinja2.nodes.Pow))
+
+
+_limiting = threading.Lock()
+
+
 @contextlib.contextmanager
 def _bounded_memory(more: int) -> Iterator[None]:
     """MemoryError where the process asks for so many more bytes; only where Linux says how much
-    it has."""
+    it has. One thread at a time: the limit is the process's, and two that set it and put it back
+    would leave one behind."""
     try:
         import resource
 
         pages = int(Path("/proc/self/statm").read_text().split()[0])
-        soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-        most = pages * resource.getpagesize() + more
-        if soft != resource.RLIM_INFINITY and soft < most:
-            raise OSError
-        resource.setrlimit(resource.RLIMIT_AS, (most, hard))
-    except (ImportError, OSError, ValueError):
+    except (ImportError, OSError):
         yield
         return
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+    with _limiting:
+        soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+        most = pages * resource.getpagesize() + more
+        if soft == resource.RLIM_INFINITY or most < soft:
+            resource.setrlimit(resource.RLIMIT_AS, (most, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
