@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import importlib.metadata
 import json
 import os
@@ -19,6 +18,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from dear import locks
 from dear.characters import from_file_name
 from dear.errors import ConfigError, DataError, excerpt
 
@@ -173,9 +173,8 @@ def unfinished_in(folder: Path) -> Iterator[None]:
         yield
         return
     try:
-        with contextlib.suppress(OSError):
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            for left in folder.iterdir():
+        with contextlib.suppress(OSError, DataError):
+            for left in folder.iterdir() if locks.lock(lock) else ():
                 if _UNFINISHED.fullmatch(left.name):
                     _remove(left)
         _share(lock)
@@ -209,12 +208,11 @@ def _share(lock: int) -> None:
     until = time.monotonic() + _SHARE_S
     while time.monotonic() < until:  # who has it alone is cleaning, which is soon done
         try:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            if locks.lock(lock, shared=True):
+                return
+        except DataError:
             return
-        except BlockingIOError:
-            time.sleep(0.005)
-        except OSError:
-            return
+        time.sleep(0.005)
 
 
 def _remove(path: Path) -> None:

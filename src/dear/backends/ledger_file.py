@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import logging
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dear import locks
 from dear.artifacts import folder_to_disk
 from dear.backends import Completion
 from dear.errors import DataError, excerpt
@@ -119,10 +119,8 @@ class LedgerFile:
     def _claim(self) -> None:
         if not stat.S_ISREG(os.fstat(self._file).st_mode):
             raise self._error("is no regular file, a ledger is one")
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise self._error("another process is writing answers here") from None
+        if not locks.lock(self._file):
+            raise self._error("another process is writing answers here")
 
     def _load(self) -> None:
         with open(self._file, "rb", closefd=False) as stream:

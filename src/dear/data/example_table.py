@@ -8,7 +8,6 @@ process of one, finds the table instead of drawing again.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import itertools
 import json
@@ -17,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, overload
 
+from dear import locks
 from dear.artifacts import atomic_path, cache_folder, read_json, write_json
 from dear.data.groups import Group
 from dear.digests import text_digest
@@ -227,7 +227,7 @@ def alone(path: Path) -> Iterator[None]:
     except OSError as error:
         raise DataError.at(path, None, f"cannot be written: {error.strerror or error}") from error
     with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        locks.lock(lock.fileno(), wait=True)
         for cut_short in path.parent.glob(f".{path.name}.*.tmp"):  # of a writer that was killed
             cut_short.unlink(missing_ok=True)
         yield

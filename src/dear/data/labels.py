@@ -12,7 +12,6 @@ an `ensemble.json` reads as one teacher.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import logging
 import re
@@ -24,6 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dear import locks
 from dear.artifacts import atomic_path, inside, read_json, write_json
 from dear.characters import HARMFUL_IN_ID
 from dear.data.formats.lines import check_id, check_parquet
@@ -268,10 +268,8 @@ def open_store(folder: Path, stamp: Stamp) -> Iterator[LabelStore]:
         raise DataError.at(folder, None, "is an ensemble of label folders; choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise DataError.at(folder, None, "another process is writing labels here") from None
+        if not locks.lock(lock.fileno()):
+            raise DataError.at(folder, None, "another process is writing labels here")
         for cut_short in folder.glob(".*.tmp"):  # of a writer that was killed
             cut_short.unlink()
         if not (folder / MANIFEST).exists():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import logging
 import os
@@ -11,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from dear import locks
 from dear.artifacts import folder_to_disk
 from dear.errors import DataError
 
@@ -76,8 +76,6 @@ def open_drafts(path: Path) -> Iterator[Drafts]:
     that is none."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_name(f".{path.name}.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise DataError.at(path.parent, None, "another process is writing here") from None
+        if not locks.lock(lock.fileno()):
+            raise DataError.at(path.parent, None, "another process is writing here")
         yield Drafts(path)

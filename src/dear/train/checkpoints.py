@@ -10,13 +10,13 @@ torch pickle; it is read with weights_only, so that a checkpoint from elsewhere 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
 import shutil
 from collections.abc import Iterator, Set
 from pathlib import Path
 from typing import Any
 
+from dear import locks
 from dear.artifacts import read_json, versions, write_json
 from dear.digests import Changes, Inputs
 from dear.errors import ConfigError, DataError
@@ -84,10 +84,8 @@ def claimed(folder: Path, inputs: Inputs) -> Iterator[Path | None]:
     steps = folder / STEPS
     steps.mkdir(parents=True, exist_ok=True)
     with (steps / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise DataError.at(folder, None, "another process is training here") from None
+        if not locks.lock(lock.fileno()):
+            raise DataError.at(folder, None, "another process is training here")
         yield _begin(folder, inputs)
 
 
