@@ -20,6 +20,7 @@ def words(animals: Path, model: Path, folder: Path) -> list[object]:
         "student.model.layers=[]",
         "student.groups.size=4",
         "test.top_k=6",
+        "control=true",
     ]
     sets = [word for change in changes for word in ("--set", change)]
     return ["distill", animals, "--recipe", "auto", *sets, "--output", folder]
