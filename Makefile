@@ -14,7 +14,7 @@ PYTEST_ARGS ?=
 # tests that lie side by side share what they have built: each worker begins with a half of its own
 PYTEST := -m pytest -n $(WORKERS) --dist worksteal
 # what `make test` leaves out, and who runs it: CONTRIBUTING.md
-ELSEWHERE := not gpu and not network and not browser and not server
+ELSEWHERE := not gpu and not network and not browser and not server and not ci
 
 # what a user walks through, and what stands on the interfaces of other libraries
 OLDEST := .venv-oldest
@@ -64,9 +64,9 @@ layers: install
 pytest: install
 	$(TEST_ENV) $(BIN)/python $(PYTEST) -m '$(ELSEWHERE)' $(PYTEST_ARGS)
 
-# a browser (Debian: chromium, chromium-driver) and model servers
+# a browser (Debian: chromium, chromium-driver), model servers, attacks, benchmark scripts
 test-services: install
-	$(TEST_ENV) $(BIN)/python $(PYTEST) -m 'browser or server' $(PYTEST_ARGS)
+	$(TEST_ENV) $(BIN)/python $(PYTEST) -m 'browser or server or ci' $(PYTEST_ARGS)
 
 # the lowest versions that pyproject.toml allows of everything but torch
 test-oldest: $(OLDEST)/installed

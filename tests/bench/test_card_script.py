@@ -23,6 +23,8 @@ from dear.models.family import FAMILY
 from dear.rank.reranker import Reranker
 from dear.records import Ranking, gather
 
+pytestmark = pytest.mark.ci
+
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "card.py"
 ABSENT = "dear-3b-reranker-ce-v1"
 POINTS = ("dear-8b-reranker-ce-v1", "rankllama-7b")
