@@ -75,6 +75,13 @@ PARTS = {
         "dear-8b-reranker-listwise-lora-v1 --collections dl19,scifact,noveleval --queries 5",
         result=result("card_dry"),
     ),
+    "attacks": Part(script="attacks", words="", result=result("attacks"), reads_data=False),
+    "fuzz": Part(
+        script="fuzz",
+        words="--seconds 1200 --seed 0",
+        result=result("fuzz"),
+        reads_data=False,
+    ),
     "digests": Part(
         script="digests",
         words="--work {work}/digests",

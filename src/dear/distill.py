@@ -20,16 +20,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dear.artifacts import atomic_path, read_json, versions, write_json
+from dear.data.bm25 import options_for, retrieve
 from dear.data.collections import Collection
 from dear.data.formats import read_run, write_run
 from dear.data.inputs import corpus_input, judgements_input, queries_input, run_input
+from dear.data.label_texts import LabelCheck
+from dear.data.labels import MANIFEST, labels_input, read_labels, read_stamp
 from dear.digests import Input, Inputs, file_input, value_differences
 from dear.errors import ConfigError, DataError
+from dear.evaluate.compare import compare_all
+from dear.evaluate.metrics import evaluate
+from dear.evaluate.paired import bootstrap_interval
+from dear.evaluate.plot import Bar, bars
+from dear.label import FirstStage, label_with_all, stamp_of
+from dear.rank.fusion import fuse_runs
+from dear.rank.reranker import Reranker
 from dear.recipes import DataRecipe, DistillRecipe, LossRecipe, Recipe
 from dear.records import Judgements, Query, Ranking, Run, gather
+from dear.train.examples import draw_groups, examples_of
 
 if TYPE_CHECKING:
-    from dear.label import FirstStage
     from dear.models.opening import PairModel
 
 MEASURE = "nDCG@10"
@@ -233,7 +243,6 @@ class _Distillation:
     # -- stages ----------------------------------------------------------------------------
 
     def _retrieve(self, part: str, queries: Mapping[str, Query], top_k: int) -> Run:
-        from dear.data.bm25 import options_for, retrieve
 
         path = self._run_path(part)
         options = options_for(self.collection.name)
@@ -277,8 +286,6 @@ class _Distillation:
         return f"biencoder:{self.folder / 'teacher'}"
 
     def _labels(self, split: _Split, run: Run, teacher: str) -> Path:
-        from dear.data.labels import labels_input
-        from dear.label import FirstStage, label_with_all
         from dear.models.opening import open_model
         from dear.models.revisions import revision_named
 
@@ -321,8 +328,6 @@ class _Distillation:
         self, path: Path, teachers: Mapping[str, PairModel | FirstStage]
     ) -> None:
         """Stores of another teacher, or of another run: nothing in them is of use here."""
-        from dear.data.labels import MANIFEST, read_stamp
-        from dear.label import stamp_of
 
         for name, teacher in teachers.items():
             store = path / name
@@ -366,7 +371,6 @@ class _Distillation:
         queries_limit: int | None,
         labels: Path | None,
     ) -> None:
-        from dear.data.labels import labels_input
         from dear.models.revisions import base_inputs, checkpoint_digest
 
         path = self.folder / name
@@ -386,10 +390,7 @@ class _Distillation:
         inputs = {"recipe": Input.of_values(values), **base, **data}
 
         def work() -> dict[str, Any]:
-            from dear.data.label_texts import LabelCheck
-            from dear.data.labels import read_labels
             from dear.train.checkpoints import TRAINING_FILE, forget_others, is_finished
-            from dear.train.examples import draw_groups, examples_of
             from dear.train.inputs import inputs_of
             from dear.train.pointwise import exact_inputs, train
 
@@ -447,14 +448,12 @@ class _Distillation:
 
     def _with_first_stage(self, ranked: Run, run: Run) -> Run:
         """A teacher's run as the student knows it: with the first stage's score, if so declared."""
-        from dear.rank.fusion import fuse_runs
 
         weight = self.recipe.teacher.first_stage
         return fuse_runs(ranked, run, weight) if weight else ranked
 
     def _rank(self, name: str, run: Run, model: str | None = None) -> Run:
         from dear.models.revisions import checkpoint_digest, revision_named
-        from dear.rank.reranker import Reranker
 
         path = self.folder / "ranked" / f"{name}.trec"
         queries = self.collection.queries()
@@ -535,9 +534,6 @@ class _Distillation:
     def _judged(
         self, judgements: Judgements, runs: Mapping[str, Run]
     ) -> tuple[list[Row], LabelsWorth | None]:
-        from dear.evaluate.compare import compare_all
-        from dear.evaluate.metrics import evaluate
-        from dear.evaluate.paired import bootstrap_interval
 
         found = {name: evaluate(run, judgements, (MEASURE,)) for name, run in runs.items()}
         pairs = {(c.a, c.b): c for c in compare_all(found, MEASURE)}
@@ -739,7 +735,6 @@ def _glimpse(
     collection: Collection, judgements: Judgements, runs: Mapping[str, Run]
 ) -> Glimpse | None:
     """The query whose best three gained most, of those with a readable length."""
-    from dear.evaluate.metrics import evaluate
 
     before = evaluate(runs[FIRST], judgements, ("nDCG@3",)).per_query["nDCG@3"]
     after = evaluate(runs[STUDENT], judgements, ("nDCG@3",)).per_query["nDCG@3"]
@@ -768,7 +763,6 @@ def _glimpse(
 
 
 def _plot(found: Distilled) -> str:
-    from dear.evaluate.plot import Bar, bars
 
     return bars(
         f"{found.collection}: {found.measure}",

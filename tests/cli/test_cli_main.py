@@ -138,7 +138,7 @@ def test_what_goes_wrong_inside_is_one_line(
     def fail() -> None:
         raise failure
 
-    monkeypatch.setattr("dear.data.collections.list_collections", fail)
+    monkeypatch.setattr("dear.cli.collections.list_collections", fail)
     done = dear("collections")
     assert done.status == status
     assert done.line.startswith(line)

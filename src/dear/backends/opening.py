@@ -6,6 +6,8 @@ from dataclasses import replace
 from typing import Any, cast
 
 from dear.backends import Keepable
+from dear.backends.batch import BatchBackend
+from dear.backends.http import HttpBackend
 from dear.backends.options import HttpOptions, Kind, read_options
 from dear.backends.wire import Unreadable, asked, fault_of, parsed, reachable, shown
 from dear.errors import BackendError, ConfigError
@@ -32,8 +34,6 @@ def open_http(kind: str, where: str) -> Keepable:
 
 def open_options(options: HttpOptions) -> Keepable:
     """A backend for these options; errors as `open_http`."""
-    from dear.backends.batch import BatchBackend
-    from dear.backends.http import HttpBackend
 
     reachable()
     options.secrets()

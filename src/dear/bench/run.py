@@ -17,6 +17,7 @@ from dear.models.contract import DType, ScoringContract
 from dear.models.engines import EngineName
 from dear.models.exported import is_exported
 from dear.models.hardware import pick_device, pick_dtype
+from dear.models.opening import open_model
 from dear.models.scorer import Scorer
 from dear.records import Candidates, Judgements
 
@@ -170,7 +171,6 @@ def _open(
     opening: dict[str, Any],
     engine: EngineName = "auto",
 ) -> Scorer:
-    from dear.models.opening import open_model
 
     found = open_model(
         model, dtype=dtype, device=device, batch_tokens=batch_tokens, engine=engine, **opening

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dear.artifacts import atomic_path
+from dear.cli.data import bm25_options
 from dear.cli.models import (
     BatchOption,
     ContractOption,
@@ -18,7 +20,12 @@ from dear.cli.models import (
 from dear.cli.output import note, print_json, summary, table
 from dear.cli.progress import progress
 from dear.cli.runs import check_output, find_run
+from dear.cli.train import check_model
+from dear.data.bm25 import retrieve
+from dear.data.collections import open_collection
+from dear.data.formats import read_run
 from dear.errors import ConfigError
+from dear.records import every_nth, gather
 
 if TYPE_CHECKING:
     from dear.bench.run import Report
@@ -65,10 +72,7 @@ def bench(
     batch_tokens: BatchOption = None,
 ) -> None:
     """Measure scoring in turns: our engine, exports and every installed peer, on the same pairs."""
-    from dear.artifacts import atomic_path
     from dear.bench.run import bench as measure
-    from dear.cli.train import check_model
-    from dear.data.collections import open_collection
 
     for model in models:
         check_model(model)
@@ -106,8 +110,6 @@ def bench(
 def _candidates(
     collection: Collection, run: str, split: str, queries: int, top_k: int
 ) -> tuple[list[Candidates], Judgements | None]:
-    from dear.data.formats import read_run
-    from dear.records import every_nth, gather
 
     judgements = collection.judgements(split) if collection.has_judgements(split) else None
     if run in collection.runs(split) or Path(run).exists():
@@ -123,8 +125,6 @@ def _candidates(
 
 
 def _search(collection: Collection, split: str, top_k: int) -> Run:
-    from dear.cli.data import bm25_options
-    from dear.data.bm25 import retrieve
 
     note(f"searching {collection.name} with BM25")
     return retrieve(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dear.cli.fuse import rank_all
 from dear.cli.models import (
     BatchOption,
     ContractOption,
@@ -25,10 +26,17 @@ from dear.cli.runs import (
     RunOption,
     SplitOption,
     check_folder,
+    find_run,
+    gathered,
     there_already,
 )
+from dear.cli.train import check_model
+from dear.data.collections import open_collection
+from dear.data.formats import read_run
+from dear.data.origins import read_origin
 from dear.digests import Input, Inputs, file_digest
 from dear.errors import ConfigError
+from dear.records import every_nth
 
 if TYPE_CHECKING:
     from dear.data.collections import Collection
@@ -81,7 +89,6 @@ def calibrate(
     batch_tokens: BatchOption = None,
 ) -> None:
     """Fit a map from scores to probabilities of relevance on judged queries."""
-    from dear.cli.train import check_model
 
     check_model(model)
     options = opening_options(
@@ -131,10 +138,6 @@ class _Asked:
     def of(
         cls, collection: str, run: str, split: str, queries: int, policy: dict[str, Any]
     ) -> _Asked:
-        from dear.cli.runs import find_run
-        from dear.data.collections import open_collection
-        from dear.data.formats import read_run
-        from dear.records import every_nth
 
         opened = open_collection(collection)
         if policy["min_grade"] is None:
@@ -154,7 +157,6 @@ class _Asked:
         )
 
     def inputs(self, model: str, kind: str) -> Inputs:
-        from dear.cli.runs import gathered
         from dear.data.inputs import judgements_input, pairs_input, run_input
         from dear.models.revisions import revision_named
 
@@ -201,10 +203,7 @@ def _probabilities(model: str, kind: str, asked: _Asked, options: dict[str, Any]
 def _scored(scorer: PairModel, asked: _Asked) -> Run:
     """The run with the model's scores: its own, where the note beside it says that it ranked it,
     with these weights and over these texts."""
-    from dear.cli.fuse import rank_all
-    from dear.cli.runs import gathered
     from dear.data.inputs import pairs_input, texts_input
-    from dear.data.origins import read_origin
     from dear.models.revisions import scoring_inputs
     from dear.rank.reranker import Reranker
 

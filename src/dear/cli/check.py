@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dear.artifacts import versions, write_json
+from dear.backends import BACKENDS
 from dear.cli.fuse import rank_all
 from dear.cli.lists import listwise_options
 from dear.cli.models import (
@@ -22,9 +24,12 @@ from dear.cli.models import (
     opening_options,
 )
 from dear.cli.output import Align, count, duration, note, print_json, quiet, table
-from dear.cli.runs import MinGradeOption, RunOption, check_output, find_run
+from dear.cli.runs import MinGradeOption, RunOption, check_output, find_run, gathered
 from dear.cli.train import check_model
+from dear.data.collections import open_collection
+from dear.data.formats import read_run
 from dear.errors import ConfigError, DataError
+from dear.records import every_nth
 
 if TYPE_CHECKING:
     from dear.data.collections import Collection
@@ -95,9 +100,6 @@ def check(
     batch_tokens: BatchOption = None,
 ) -> None:
     """Check how a ranker stands orders, attacks, typos, cuts and strange passages."""
-    from dear.artifacts import versions, write_json
-    from dear.backends import BACKENDS
-    from dear.data.collections import open_collection
     from dear.evaluate import robustness
     from dear.rank.opening import RankerSpec, assemble, open_parts
 
@@ -187,9 +189,6 @@ def _candidates(
     opened: Collection, run: str, split: str, queries: int, depth: int, min_grade: int
 ) -> tuple[list[Candidates], Judgements]:
     """Of queries with a relevant passage, if there are any."""
-    from dear.cli.runs import gathered
-    from dear.data.formats import read_run
-    from dear.records import every_nth
 
     found = read_run(find_run(opened, run, split), ties="written")
     judgements = opened.judgements(split) if opened.has_judgements(split) else {}

@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dear.cli.output import Align, count, note, print_json, table
+from dear.data.catalogue import FAMILIES, find_entry, known_names
+from dear.data.collections import Collection, data_folders, list_collections
 from dear.errors import ConfigError, nearest
+from dear.evaluate.published import NOT_MEASURED, published_rows
 
 if TYPE_CHECKING:
     from dear.data.catalogue import CollectionEntry
@@ -32,7 +35,6 @@ def collections(
     as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,
 ) -> None:
     """List the collections known by name, or show one of them."""
-    from dear.data.collections import data_folders, list_collections
 
     listed = list_collections()
     if name is not None:
@@ -59,7 +61,6 @@ def collections(
 
 def _named(name: str, listed: Sequence[ListedCollection]) -> list[ListedCollection]:
     """The one of that name or alias, or the members of a family."""
-    from dear.data.catalogue import FAMILIES, find_entry, known_names
 
     entry = find_entry(name)
     wanted = (entry.name,) if entry is not None else FAMILIES.get(name.lower(), ())
@@ -141,7 +142,6 @@ def _show_table(rows: Sequence[Sequence[str]]) -> None:
 
 
 def _show_one(item: ListedCollection) -> None:
-    from dear.evaluate.published import NOT_MEASURED, published_rows
 
     entry = item.entry
     print(f"{entry.name}: {entry.description}")
@@ -199,7 +199,6 @@ def _facts(item: ListedCollection) -> Iterator[tuple[str, str]]:
 
 
 def _runs(item: ListedCollection) -> Iterator[tuple[str, str]]:
-    from dear.data.collections import Collection
 
     if item.folder is None:
         return
@@ -226,8 +225,6 @@ def _ways(item: ListedCollection) -> Iterator[str]:
 
 def _as_dict(item: ListedCollection) -> dict[str, Any]:
     from dataclasses import asdict
-
-    from dear.evaluate.published import published_rows
 
     values = asdict(item.entry)
     return {

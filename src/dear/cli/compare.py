@@ -9,9 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dear.cli.compare_view import show
+from dear.cli.evaluate import run_names
 from dear.cli.output import note, print_json
 from dear.cli.runs import SplitOption, find_run
+from dear.data.collections import open_collection
+from dear.data.formats import read_run
 from dear.errors import ConfigError, DataError
+from dear.evaluate.beside import beside, largest_changes, most_different
 
 if TYPE_CHECKING:
     from dear.data.collections import Collection
@@ -73,8 +78,6 @@ def compare(
     as_json: Annotated[bool, typer.Option("--json", help="JSON, with whole passages.")] = False,
 ) -> None:
     """Show two runs side by side for one query, or for a few."""
-    from dear.cli.compare_view import show
-    from dear.data.collections import open_collection
 
     if sum(option is not None for option in (query, worst, best)) > 1:
         raise ConfigError("--query, --worst and --best each choose queries: give one of them")
@@ -91,8 +94,6 @@ def compare(
 def _pair(
     opened: Collection, run_a: str, run_b: str, split: str, measure: str | None, top: int
 ) -> Pair:
-    from dear.cli.evaluate import run_names
-    from dear.data.formats import read_run
     from dear.evaluate.answers import answer_cutoff
     from dear.evaluate.metrics import COMPARED, evaluate, parse_measures
     from dear.evaluate.study import Source, other_candidates
@@ -142,7 +143,6 @@ def _queries(collection: Collection) -> tuple[Mapping[str, Query], list[str]]:
 
 def _chosen(pair: Pair, query: str | None, worst: int | None, best: int | None) -> list[str]:
     """Ids of the queries to show, one at least; DataError where there is none."""
-    from dear.evaluate.beside import largest_changes, most_different
 
     a, b = pair.names
     if query is not None:
@@ -202,7 +202,6 @@ def _named(query_id: str, queries: Mapping[str, Query]) -> str:
 
 
 def _as_dict(pair: Pair, chosen: Sequence[str], split: str) -> dict[str, Any]:
-    from dear.evaluate.beside import beside
 
     shown = []
     for query_id in chosen:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from dear.characters import visible_line
 from dear.cli.output import below, quiet
+from dear.evaluate.beside import beside
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -40,8 +41,6 @@ GAIN, LOSS, ALONE, FAINT = "green", "red", "yellow", "dim"
 def show(pair: Pair, chosen: Sequence[str], *, ids: bool) -> None:
     """Every chosen query, and what the signs mean."""
     from rich.console import Console
-
-    from dear.evaluate.beside import beside
 
     out = below(sys.stdout)
     columns = None if out.isatty() else int(os.environ.get("COLUMNS") or PIPE_COLUMNS)

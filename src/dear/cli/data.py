@@ -10,9 +10,15 @@ import typer
 from dear.cli.output import count, duration, rate, summary
 from dear.cli.progress import progress
 from dear.cli.runs import TOP_K, check_output
+from dear.data.bm25 import options_for
+from dear.data.bm25 import retrieve as search
+from dear.data.collections import open_collection
+from dear.data.formats import write_run
 from dear.data.origins import write_origin
 from dear.digests import Input, Inputs
 from dear.errors import DataError
+from dear.evaluate.cost import Meter, stage
+from dear.records import count_pairs
 
 if TYPE_CHECKING:
     from dear.data.bm25 import Bm25Options
@@ -60,12 +66,7 @@ def retrieve(
     ] = None,
 ) -> None:
     """Find candidates with BM25: a collection to a run."""
-    from dear.data.bm25 import retrieve as search
-    from dear.data.collections import open_collection
-    from dear.data.formats import write_run
     from dear.data.inputs import corpus_input, queries_input
-    from dear.evaluate.cost import Meter, stage
-    from dear.records import count_pairs
 
     check_output(output)
     opened = open_collection(collection)
@@ -120,8 +121,6 @@ def retrieve(
 def bm25_options(collection: str, **given: Any) -> Bm25Options:
     """The collection's options, except for what is given; `none` is None."""
     from dataclasses import replace
-
-    from dear.data.bm25 import options_for
 
     chosen: dict[str, Any] = {
         k: None if v == "none" else v for k, v in given.items() if v is not None

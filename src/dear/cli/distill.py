@@ -13,6 +13,7 @@ import typer
 from dear.cli.output import Align, count, duration, note, quiet, table
 from dear.cli.progress import progress
 from dear.cli.runs import check_folder
+from dear.data.collections import open_collection
 
 if TYPE_CHECKING:
     from dear.distill import Distilled, Glimpse, LabelsWorth, Report, Row, Untrained
@@ -47,7 +48,6 @@ def distill(
     A first table shows what needs no training, the last one what the training was worth, and what
     the teacher's labels alone. Goes on where it was stopped.
     """
-    from dear.data.collections import open_collection
     from dear.distill import distill as run
     from dear.recipes import load_distill_recipe
 

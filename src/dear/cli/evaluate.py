@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dear.artifacts import versions, write_json
+from dear.cli.evaluate_tables import show
 from dear.cli.output import note, print_json
 from dear.cli.runs import (
     AcrossOption,
@@ -19,8 +21,11 @@ from dear.cli.runs import (
     check_output,
     find_run,
 )
+from dear.data.collections import open_collection
+from dear.data.formats import read_run
 from dear.data.origins import first_stage_of, read_origin
 from dear.errors import ConfigError
+from dear.evaluate.published import published_rows
 
 if TYPE_CHECKING:
     from dear.data.collections import Collection
@@ -71,9 +76,6 @@ def evaluate(
     ] = None,
 ) -> None:
     """Measure runs against judgements, and compare them."""
-    from dear.artifacts import versions, write_json
-    from dear.cli.evaluate_tables import show
-    from dear.data.collections import open_collection
     from dear.evaluate.study import study
 
     to_stdout = json_file is not None and str(json_file) == "-"
@@ -149,7 +151,6 @@ def _asked(collection: Collection, split: str, measures: Sequence[str]) -> _Aske
 
 
 def _published(found: Study) -> Sequence[PublishedRow]:
-    from dear.evaluate.published import published_rows
 
     return published_rows(found.collection, measures=found.measures)
 
@@ -158,7 +159,6 @@ def _sources(
     collection: Collection, split: str, runs: Sequence[Path], given: str | None
 ) -> tuple[list[Source], list[str]]:
     """First stages first, the same file once; and what there is to say about finding them."""
-    from dear.data.formats import read_run
     from dear.evaluate.study import Source
 
     stages = {path.resolve(): path for path in runs}

@@ -12,8 +12,11 @@ from dear.cli.models import ContractOption, InstructionOption, RevisionOption
 from dear.cli.output import note, summary, table
 from dear.cli.progress import progress
 from dear.cli.runs import RunOption, SplitOption, candidates_of, check_folder, there_already
+from dear.cli.train import check_model
 from dear.digests import Input, Inputs, lines_digest
 from dear.errors import ConfigError
+from dear.models.contract import read_contract
+from dear.records import every_nth
 
 if TYPE_CHECKING:
     from dear.bench.turns import Timing
@@ -50,9 +53,7 @@ def export(
     revision: RevisionOption = None,
 ) -> None:
     """Write a one-logit model as an OpenVINO graph for CPUs, and show its gain and its loss."""
-    from dear.cli.train import check_model
     from dear.export.openvino import export_openvino
-    from dear.models.contract import read_contract
     from dear.models.engines.openvino import load_openvino
     from dear.models.exported import EXPORT_FILE, is_exported
     from dear.models.hardware import cpu_has_bfloat16
@@ -125,7 +126,6 @@ def _compare(
     """The checkpoint and its export in turns, on the same pairs."""
     from dear.bench.turns import Score, System, in_turns, pairs_of, quality
     from dear.models.opening import open_model
-    from dear.records import every_nth
 
     candidates, judgements = texts
     picked = every_nth(candidates, queries)

@@ -6,10 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from dear.cli.data import bm25_options
 from dear.cli.output import count, note
 from dear.cli.progress import progress
 from dear.cli.runs import TOP_K, find_run, gathered
+from dear.data.bm25 import retrieve
+from dear.data.formats import read_run
 from dear.errors import ConfigError, DataError
+from dear.records import every_nth, limit_run
 
 if TYPE_CHECKING:
     from dear.data.collections import Collection
@@ -60,7 +64,6 @@ def dev_queries(
     queries: int,
     top_k: int | None,
 ) -> Dev:
-    from dear.records import every_nth, limit_run
 
     judgements = collection.judgements(split)
     found = _dev_run(collection, run, fuse_run, split, top_k or TOP_K)
@@ -79,9 +82,6 @@ def dev_queries(
 
 def _dev_run(collection: Collection, run: str, fuse_run: str | None, split: str, top_k: int) -> Run:
     """The dev run that is named; else the split's run of the same name, its BM25, or a new one."""
-    from dear.cli.data import bm25_options
-    from dear.data.bm25 import retrieve
-    from dear.data.formats import read_run
 
     if fuse_run is not None:
         return read_run(find_run(collection, fuse_run, split), ties="written")

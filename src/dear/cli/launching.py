@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from dear.cli.output import quiet
 from dear.errors import ConfigError
-
-if TYPE_CHECKING:
-    from dear.train.launching import Launch
+from dear.train.launching import Launch, launch, require_gpus
 
 GpusOption = Annotated[
     int | None, typer.Option(metavar="N", help="Train on N GPUs of this machine.")
@@ -38,7 +36,6 @@ def launched(arguments: list[str], places: Launch | None) -> bool:
         if int(os.environ.get("RANK", "0")):
             quiet.set(True)  # the first process speaks for all
         return False
-    from dear.train.launching import launch
 
     if quiet.get():
         arguments = [*arguments, "--quiet"]
@@ -59,7 +56,6 @@ def places_of(
     main_address: str | None,
 ) -> Launch | None:
     """The processes to start, or None to train in this one."""
-    from dear.train.launching import Launch, require_gpus
 
     if gpus is None and processes is None:
         if nodes > 1 or node_rank or main_address is not None:

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dear.backends import Keepable
 from dear.cli.output import count
 from dear.errors import ConfigError
+from dear.evaluate.cost import stage
 
 if TYPE_CHECKING:
     from dear.backends import Backend
@@ -35,7 +37,6 @@ class Answers:
 
         beside: None to keep none. DataError where answers could not be kept there.
         """
-        from dear.backends import Keepable
 
         if not isinstance(backend, Keepable):
             if ledger is not None:
@@ -51,7 +52,6 @@ class Answers:
     @contextlib.contextmanager
     def kept(self) -> Iterator[Backend]:
         """The backend, behind the ledger where there is one."""
-        from dear.backends import Keepable
         from dear.backends.ledger import Ledger
 
         if self.ledger is None or not isinstance(self.backend, Keepable):
@@ -63,7 +63,6 @@ class Answers:
 
     def count(self, took: Totals) -> None:
         """Where no ledger counts: what this ranking asked for."""
-        from dear.backends import Keepable
         from dear.backends.ledger import Usage
 
         if self.ledger is None and isinstance(self.backend, Keepable):
@@ -76,7 +75,6 @@ class Answers:
 
     def stage(self, took: Totals) -> dict[str, Any]:
         """For the run's note: answers that a ledger had took nothing."""
-        from dear.evaluate.cost import stage
 
         usage, cost = self.usage, took.cost
         calls = cost.windows if usage is None else usage.asked

@@ -8,6 +8,9 @@ from typing import Annotated, Any, TypeAlias
 import typer
 
 from dear.cli.output import note, print_json, table
+from dear.models.contract import read_contract
+from dear.models.family import FAMILY, place_of
+from dear.prompts.pointwise import ZERO_SHOT_PROMPTS
 
 DTypeOption: TypeAlias = Annotated[
     str,
@@ -66,8 +69,6 @@ def opening_options(
     """Arguments of `open_model` and `Reranker`; ConfigError for a contract that is none, before
     any other work."""
     if contract is not None:
-        from dear.models.contract import read_contract
-
         read_contract(contract)
     return {
         "dtype": dtype,
@@ -84,8 +85,6 @@ def models(
     as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,
 ) -> None:
     """List the models known by name, and where their weights are on this machine."""
-    from dear.models.family import FAMILY, place_of
-    from dear.prompts.pointwise import ZERO_SHOT_PROMPTS
 
     places = {name: place_of(name) for name in FAMILY}
     # an adapter is of no use without what it sits on

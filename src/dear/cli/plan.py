@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dear.artifacts import write_json
 from dear.cli.output import duration, rate, summary, table
 from dear.errors import ConfigError
+from dear.plan.cards import find_card
 
 if TYPE_CHECKING:
     from dear.plan.memory import Memory
@@ -62,8 +64,6 @@ def plan(
 
     Nothing is loaded or trained, and no weights need to be there.
     """
-    from dear.artifacts import write_json
-    from dear.plan.cards import find_card
     from dear.plan.planning import Assumed
     from dear.plan.planning import plan as made
     from dear.recipes import load_recipe

@@ -32,9 +32,14 @@ from dear.cli.models import (
 from dear.cli.output import count, duration, rate, summary
 from dear.cli.runs import check_output, find_run, gathered
 from dear.cli.train import check_model
+from dear.data.collections import open_collection
+from dear.data.formats import read_run, write_run
 from dear.data.origins import write_origin
 from dear.digests import Input, Inputs
 from dear.errors import ConfigError
+from dear.evaluate.cost import Meter, stage, together
+from dear.rank.ranker import Totals
+from dear.records import limit_run
 
 if TYPE_CHECKING:
     from dear.evaluate.cost import Spent
@@ -132,15 +137,10 @@ def rank(
     batch_tokens: BatchOption = None,
 ) -> None:
     """Rerank a run with a model, with a listwise backend, or with one behind the other."""
-    from dear.data.collections import open_collection
-    from dear.data.formats import read_run, write_run
     from dear.data.inputs import pairs_input, run_input, texts_input
-    from dear.evaluate.cost import Meter, stage
     from dear.models.revisions import scoring_inputs
     from dear.rank.opening import RankerSpec, assemble, open_parts
     from dear.rank.pointwise import PointwiseRanker
-    from dear.rank.ranker import Totals
-    from dear.records import limit_run
 
     weight = parse_weight(fuse)
     if ledger is not None and (no_ledger or listwise is None):
@@ -256,7 +256,6 @@ def _tokens(model: PairModel | None) -> dict[str, int]:
 
 def _cost(spent: list[Spent], device: str | None) -> dict[str, Any]:
     """device: None where nothing was computed here."""
-    from dear.evaluate.cost import together
     from dear.models.hardware import device_name
 
     return {"device": device and device_name(device), **together(spent).to_dict()}

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dear.artifacts import versions
+from dear.backends import open_backend
 from dear.cli.models import (
     BatchOption,
     ContractOption,
@@ -23,8 +25,13 @@ from dear.cli.output import count, duration, rate, summary
 from dear.cli.reason_work import Work
 from dear.cli.runs import check_folder, find_run
 from dear.cli.train import check_model
+from dear.data.collections import list_collections, open_collection
+from dear.data.formats import read_run
 from dear.digests import Input, Inputs
 from dear.errors import ConfigError, DataError, nearest
+from dear.prompts.listwise import LISTWISE_PROMPTS
+from dear.reason.leakage import LEAK_PASSAGES, NOTHING, held_out
+from dear.reason.writing import write_set
 
 if TYPE_CHECKING:
     from dear.backends import Backend
@@ -146,11 +153,9 @@ def reason(
     batch_tokens: BatchOption = None,
 ) -> None:
     """Write the reasoning set: lists with thought and order. Goes on where it was stopped."""
-    from dear.artifacts import versions
     from dear.reason.extractive import Evidence
     from dear.reason.sample import Plan, parse_sizes, sample
     from dear.reason.select import Threshold, select_all
-    from dear.reason.writing import write_set
 
     folders, weights = tuple(labels or ()), tuple(weight or ())
     _check_sources(collection, run, folders, weights, teacher, llm, source, ledger=bool(ledger))
@@ -281,7 +286,6 @@ def _model(name: str, options: dict[str, Any]) -> PairModel:
 
 
 def _template(name: str, max_words: int | None) -> ListwisePrompt:
-    from dear.prompts.listwise import LISTWISE_PROMPTS
 
     if name not in LISTWISE_PROMPTS:
         raise ConfigError(f"--prompt {name!r}{nearest(name, LISTWISE_PROMPTS)}")
@@ -295,19 +299,16 @@ def _template(name: str, max_words: int | None) -> ListwisePrompt:
 
 
 def _backend(name: str) -> Backend:
-    from dear.backends import open_backend
 
     return open_backend(name)
 
 
 def _open(collection: str) -> Collection:
-    from dear.data.collections import open_collection
 
     return open_collection(collection)
 
 
 def _run(opened: Collection, run: str, split: str) -> Mapping[str, Ranking]:
-    from dear.data.formats import read_run
 
     return read_run(find_run(opened, run, split), ties="written")
 
@@ -328,8 +329,6 @@ def _held_out(
     opened: Collection | None, against: Sequence[str], passages: str, *, allow: bool
 ) -> HeldOut:
     """The test data of this collection, of every known one that is here, and of `against`."""
-    from dear.data.collections import list_collections, open_collection
-    from dear.reason.leakage import LEAK_PASSAGES, NOTHING, held_out
 
     if passages not in LEAK_PASSAGES:
         raise ConfigError(f"--leak-passages {passages!r}{nearest(passages, LEAK_PASSAGES)}")

@@ -9,9 +9,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dear.backends import Keepable
 from dear.cli.output import count
 from dear.cli.progress import progress
 from dear.digests import Input, lines_digest
+from dear.reason.drafts import open_drafts
 
 if TYPE_CHECKING:
     from dear.backends import Backend, Completion
@@ -98,7 +100,6 @@ class Work:
 
     def _count(self, completions: Sequence[Completion], backend: Backend) -> None:
         """What the answers took, whenever they were asked for."""
-        from dear.backends import Keepable
 
         price = backend.price if isinstance(backend, Keepable) else None
         tokens = [
@@ -137,7 +138,6 @@ class Work:
         self, what: str
     ) -> Iterator[tuple[PairModel, Drafts, Callable[[int, int, int], None]]]:
         from dear.models.revisions import scoring_inputs
-        from dear.reason.drafts import open_drafts
 
         with open_drafts(self.folder / DRAFTS) as drafts, progress(what, "examples") as report:
             teacher, before = self.teacher(), len(drafts)
@@ -155,7 +155,6 @@ class Work:
 @contextmanager
 def _kept(backend: Backend, path: Path) -> Iterator[Backend]:
     """The backend behind its ledger; as it is where its answers are not worth keeping."""
-    from dear.backends import Keepable
 
     if not isinstance(backend, Keepable):
         yield backend

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dear.cli.evaluate import run_names
 from dear.cli.output import count, note, summary
 from dear.cli.runs import (
     AcrossOption,
@@ -16,7 +17,9 @@ from dear.cli.runs import (
     MinGradeOption,
     PublishedOption,
     check_output,
+    find_run,
 )
+from dear.data.collections import open_collection
 from dear.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -155,9 +158,6 @@ def _plan(
 
 def _named(collection: str, runs: list[str], split: str) -> dict[str, str]:
     """Name to show → run; the file's own name where none is given."""
-    from dear.cli.evaluate import run_names
-    from dear.cli.runs import find_run
-    from dear.data.collections import open_collection
 
     opened = open_collection(collection)
     pairs = [_split(run) for run in runs]

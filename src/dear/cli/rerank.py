@@ -19,6 +19,7 @@ from dear.cli.models import (
 )
 from dear.cli.output import note, print_json, table
 from dear.cli.train import check_model
+from dear.data.formats import read_passages
 from dear.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -75,7 +76,6 @@ def rerank(
     batch_tokens: BatchOption = None,
 ) -> None:
     """Rank a file's passages for one query."""
-    from dear.data.formats import read_passages
     from dear.rank.reranker import Reranker
 
     _check_query(query)

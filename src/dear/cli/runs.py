@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 import typer
 
 from dear.cli.output import summary
+from dear.data.collections import open_collection
+from dear.data.formats import read_run
 from dear.digests import Inputs
 from dear.errors import ConfigError, DataError
+from dear.records import gather
 
 if TYPE_CHECKING:
     from dear.data.collections import Collection
@@ -72,7 +75,6 @@ def find_run(collection: Collection, run: str, split: str) -> Path:
 
 def read_runs(collection: Collection, runs: list[str], split: str) -> list[Run]:
     """The runs that these names or files are."""
-    from dear.data.formats import read_run
 
     return [
         collection.run(run, split)
@@ -87,9 +89,6 @@ def candidates_of(
 ) -> tuple[list[Candidates], Judgements | None]:
     """The best 100 of each judged query of a run (of all, where nothing is judged), with the
     judgements."""
-    from dear.data.collections import open_collection
-    from dear.data.formats import read_run
-    from dear.records import gather
 
     opened = open_collection(collection)
     found = read_run(find_run(opened, run, split), ties="written")
@@ -143,7 +142,6 @@ def there_already(path: Path, there: Inputs, now: Inputs) -> None:
 
 def gathered(collection: Collection, run: Run) -> list[Candidates]:
     """The run's queries and passages with their texts."""
-    from dear.records import gather
 
     queries, corpus = collection.queries(), collection.corpus
     return [gather(ranking, queries, corpus) for ranking in run.values()]

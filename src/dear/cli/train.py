@@ -31,7 +31,10 @@ from dear.cli.output import count, duration, note, rate, summary
 from dear.cli.progress import Report, progress
 from dear.cli.runs import check_folder, read_runs
 from dear.cli.trained import told_fitted, told_learnt, told_trained
+from dear.data.collections import open_collection
 from dear.errors import ConfigError
+from dear.models.family import locate
+from dear.prompts.pointwise import ZERO_SHOT_PROMPTS
 
 if TYPE_CHECKING:
     from dear.label import FirstStage, Labelled
@@ -167,7 +170,6 @@ def label(
     batch_tokens: BatchOption = None,
 ) -> None:
     """Write a teacher's soft labels: a run to a folder. Goes on where it was stopped."""
-    from dear.data.collections import open_collection
     from dear.label import label as label_with
     from dear.label import label_with_all
 
@@ -254,8 +256,6 @@ class _Shown:
 def check_model(name: str) -> None:
     """ConfigError, before hours of other work, for a name that can be no model."""
     from dear.label import FIRST_STAGE
-    from dear.models.family import locate
-    from dear.prompts.pointwise import ZERO_SHOT_PROMPTS
 
     if name == FIRST_STAGE:
         return

@@ -19,6 +19,7 @@ from dear.data.catalogue import (
 from dear.data.catalogue.entry import DEFAULT_GRADE, DEFAULT_MEASURE
 from dear.data.folders import answers_reader, corpus_files, corpus_reader, folder_queries
 from dear.data.formats import beir_files, read_qrels, read_run
+from dear.data.irds import open_irds, open_irds_splits
 from dear.data.places import (
     ListedCollection,
     data_folders,
@@ -26,6 +27,7 @@ from dear.data.places import (
     is_installed,
     list_collections,
 )
+from dear.data.pydocs import open_pydocs
 from dear.errors import ConfigError, DataError, MissingExtra, nearest
 from dear.records import Judgements, Passage, Query, Ranking
 
@@ -306,8 +308,6 @@ def open_collection(spec: str | Path) -> Collection:
 
 def _open_entry(entry: CollectionEntry) -> Collection:
     if entry.opener == "pydocs":
-        from dear.data.pydocs import open_pydocs
-
         return open_pydocs()
     folder = folder_of(entry)
     if folder is not None:
@@ -315,8 +315,6 @@ def _open_entry(entry: CollectionEntry) -> Collection:
     looked = ", ".join(str(folder / entry.name) for folder in data_folders())
     absent = f"collection {entry.name!r} is not on this machine: looked for {looked}"
     if entry.irds and is_installed("ir_datasets"):
-        from dear.data.irds import open_irds_splits
-
         logger.warning("%s; ir_datasets has it, or downloads it", absent)
         return open_irds_splits(entry)
     if entry.hub and is_installed("datasets"):
@@ -352,7 +350,6 @@ def _nearest(text: str) -> str:
 
 
 def _open_irds(dataset_id: str) -> Collection:
-    from dear.data.irds import open_irds
 
     return open_irds(dataset_id, entry=entry_of_irds(dataset_id))
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from dear.characters import normal
+from dear.data.collections import list_collections, open_collection
 from dear.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -55,7 +56,6 @@ def held_out_queries(names: Sequence[str]) -> dict[str, str]:
     collection has no test), or PRESENT. Errors are those of opening a collection: a name that is
     not here is one, because leaving it out in silence would let its queries in.
     """
-    from dear.data.collections import list_collections, open_collection
 
     texts: dict[str, str] = {}
     for name in names:

@@ -8,6 +8,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dear.data.collections import Collection
 from dear.data.formats.beir import QUERY_ID, QUERY_TEXT, passage_of
 from dear.data.formats.lines import once
 from dear.data.formats.rows import Row
@@ -16,7 +17,6 @@ from dear.records import Passage, Query
 
 if TYPE_CHECKING:
     from dear.data.catalogue import CollectionEntry
-    from dear.data.collections import Collection
 
 _DEV = {"validation", "valid", "val"}
 
@@ -28,7 +28,6 @@ def open_hub(name: str, *, entry: CollectionEntry | None = None) -> Collection:
     (BEIR keeps them so). `validation` is called dev. entry: of the catalogue, which then gives the
     name. MissingExtra: datasets is not installed. DataError: not to be reached, or another layout.
     """
-    from dear.data.collections import Collection
 
     known = _configs(name)
     for needed in ("corpus", "queries"):

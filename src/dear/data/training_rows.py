@@ -9,6 +9,7 @@ from pathlib import Path
 
 from dear.data.formats.lines import check_parquet, numbered_lines
 from dear.data.formats.rows import JSON_LINES, Row, row_of
+from dear.data.hub import hub_revision, hub_rows
 from dear.digests import file_digests, lines_digest
 from dear.errors import ConfigError, DataError, excerpt
 
@@ -44,8 +45,6 @@ def open_rows(spec: str, split: str = "train") -> RowSource:
     if path.is_dir():
         return _of_files(path.resolve().name, row_files(path, split))
     if spec.startswith("hf:") or (_HUB.fullmatch(spec) and not spec.endswith(_KNOWN)):
-        from dear.data.hub import hub_revision, hub_rows
-
         dataset = spec.removeprefix("hf:")
         name, _, wanted = dataset.partition("@")
         if Path(name).is_dir():

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from dear.models.encoding import Pair, PairEncoder
+from dear.models.heads import pools_by_mask
 
 if TYPE_CHECKING:
     from dear.models.scorer import Scorer
@@ -64,7 +65,6 @@ def explain(scorer: Scorer, query: str, passage: str) -> Explanation:
     # here, since the engines import what this module's user does
     from dear.models.engines.one_position import reads_one
     from dear.models.engines.padded import PaddedEngine
-    from dear.models.heads import pools_by_mask
     from dear.models.loading import ScoringModel
 
     pair = (query, passage)

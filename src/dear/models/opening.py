@@ -18,6 +18,11 @@ from numpy.typing import NDArray
 
 from dear.errors import ConfigError, nearest
 from dear.models.encoding import Pair
+from dear.models.family import locate
+from dear.models.known import known_reranker
+from dear.models.notices import say
+from dear.models.sbert_library import LibraryModel, library_kind
+from dear.models.workers import ScorerPool
 from dear.prompts.pointwise import ZERO_SHOT_PROMPTS
 
 if TYPE_CHECKING:
@@ -74,8 +79,6 @@ def open_model(
     Raises ConfigError for an unknown kind or name, BackendError for weights that do not load.
     """
     if "," in device:
-        from dear.models.workers import ScorerPool
-
         return ScorerPool(
             spec,
             devices=device.split(","),
@@ -100,8 +103,6 @@ def open_model(
     if (kind is not None or library is not None) and contract is not None:
         raise ConfigError(f"{spec}: a scoring contract is for one-logit models")
     if library is not None:
-        from dear.models.sbert_library import LibraryModel
-
         _require_none(max_passage_tokens, spec)
         return LibraryModel(name, kind=library, **how)
     if kind is not None:
@@ -150,9 +151,6 @@ def kind_of(spec: str | Path) -> tuple[str | None, str | Path]:
 
 def _reading_of(name: str | Path, revision: str | None) -> str | None:
     """The zero-shot reading that a public model is known by, such as monoT5's."""
-    from dear.models.family import locate
-    from dear.models.known import known_reranker
-    from dear.models.notices import say
 
     known = known_reranker(locate(name, revision=revision))
     if known is None or known.contract not in ZERO_SHOT_PROMPTS:
@@ -164,8 +162,6 @@ def _reading_of(name: str | Path, revision: str | None) -> str | None:
 def _left_to_the_library(name: str | Path, kind: str | None, revision: str | None) -> str | None:
     if kind not in (None, "biencoder"):
         return None
-    from dear.models.family import locate
-    from dear.models.sbert_library import library_kind
 
     return library_kind(locate(name, revision=revision), kind)
 

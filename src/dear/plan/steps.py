@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import torch
 
+from dear.models.hardware import cpu_has_bfloat16
 from dear.models.heads import pooled_logits
 from dear.models.shapes import Shape, meta_model
 from dear.plan.setup import Setup
@@ -146,7 +147,6 @@ def _computes_bfloat16(setup: Setup) -> bool:
 
 
 def _autocasts(setup: Setup) -> bool:
-    from dear.models.hardware import cpu_has_bfloat16
 
     recipe = setup.recipe
     able = recipe.train.autocast and (not setup.on_cpu or cpu_has_bfloat16())

@@ -20,6 +20,7 @@ from dear.errors import ConfigError, DataError, MissingExtra
 from dear.losses.objective import find_loss
 from dear.models.files import quiet, read_config
 from dear.models.list_encoding import ListEncoder
+from dear.models.lists.adapters import head_of, side_of
 from dear.models.listwise_contract import ListwiseContract
 from dear.models.loading import count_parameters
 from dear.recipes import ListLossRecipe, Recipe
@@ -292,7 +293,6 @@ def _head(recipe: Recipe, contract: ListwiseContract) -> Any:
             f"listwise.loss.passages: the prompt {contract.prompt!r} does not mark where a passage "
             'has been read; use listwise.prompt="pairs"'
         )
-    from dear.models.lists.adapters import head_of, side_of
 
     side = side_of(recipe.model.base)
     if side.base.gguf_file is None:
