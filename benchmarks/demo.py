@@ -174,11 +174,11 @@ def describe() -> dict[str, Any]:
 
 def show(entry: dict[str, Any]) -> None:
     from dear.cli.distill import labels_worth, show_rows
-    from dear.distill import LabelsWorth, Row
+    from dear.distill import LabelsWorth, SystemRow
 
     for rows in (entry["untrained"]["rows"], entry["rows"]):
         print()
-        show_rows([Row(**row) for row in rows], judged=True)
+        show_rows([SystemRow(**row) for row in rows], judged=True)
     if entry["labels_worth"] is not None:
         print()
         print(labels_worth(LabelsWorth(**entry["labels_worth"]), entry["queries"]))

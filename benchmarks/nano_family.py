@@ -30,7 +30,7 @@ from dear.artifacts import read_json, write_json
 from dear.bench.machine import describe
 from dear.data.collections import open_collection
 from dear.data.formats import read_run, write_run
-from dear.evaluate.study import Source, study
+from dear.evaluate.study import RunSource, study
 from dear.recipes import shipped_recipes
 from dear.records import every_nth
 
@@ -112,8 +112,10 @@ class Twins:
         """Every twin against BM25, and against each other."""
         bm25 = read_run(self.bm25)
         judged = open_collection("pydocs").judgements("test")
-        sources = [Source(name="BM25", run=bm25)]
-        sources += [Source(name=n, run=read_run(self.ranked(n)), first_stage="BM25") for n in names]
+        sources = [RunSource(name="BM25", run=bm25)]
+        sources += [
+            RunSource(name=n, run=read_run(self.ranked(n)), first_stage="BM25") for n in names
+        ]
         found = study("pydocs", "test", {q: judged[q] for q in bm25}, sources)
         return {
             "queries": len(bm25),

@@ -25,7 +25,7 @@ from dear.backends.local import Local
 from dear.bench.machine import describe
 from dear.data.collections import open_collection
 from dear.data.formats import read_run
-from dear.evaluate.robustness import CHECKS, Report, check
+from dear.evaluate.robustness import CHECKS, RobustnessReport, check
 from dear.models.lists.attention_heads import HeadWeights
 from dear.models.lists.loading import load_list_model
 from dear.models.lists.reader import ListReader
@@ -95,7 +95,7 @@ def measured(options: argparse.Namespace, name: str) -> dict[str, Any]:
     )
     rank = SYSTEMS[kind](options, bool(mark))
     started = time.perf_counter()
-    report: Report = check(
+    report: RobustnessReport = check(
         chosen,
         judgements,
         rank,

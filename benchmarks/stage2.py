@@ -43,7 +43,7 @@ from dear.models.opening import PairModel, open_model
 from dear.prompts.listwise import LISTWISE_PROMPTS
 from dear.reason.drafts import open_drafts
 from dear.reason.extractive import Evidence, extract
-from dear.reason.sample import Plan, Question, parse_sizes, sample
+from dear.reason.sample import Question, SamplePlan, parse_sizes, sample
 from dear.reason.select import select
 from dear.recipes import parse_recipe
 from dear.records import ListExample, Ranking
@@ -100,8 +100,8 @@ class Stage2:
             repeats = self.options.per_query * (WEB_LISTS if name in WEB else 1)
             low, high = parse_sizes(self.options.size)
             plans = {
-                "train": Plan(sizes=(low, high), per_query=repeats, top_k=50, seed=1),
-                "held-out": Plan(sizes=(high, high), top_k=50, seed=1),
+                "train": SamplePlan(sizes=(low, high), per_query=repeats, top_k=50, seed=1),
+                "held-out": SamplePlan(sizes=(high, high), top_k=50, seed=1),
             }
             for part, plan in plans.items():
                 some = {q: r for q, r in run.items() if (q in held) == (part == "held-out")}

@@ -67,7 +67,7 @@ Watch = Callable[[str, str], AbstractContextManager[Report]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Row:
+class SystemRow:
     """One system of a table.
 
     score: mean nDCG@10, or, where nothing is judged, agreement with the teacher (mean Kendall's
@@ -110,7 +110,7 @@ class Untrained:
     top_k: int
     measure: str
     zero_shot: str
-    rows: tuple[Row, ...]
+    rows: tuple[SystemRow, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -141,7 +141,7 @@ class Distilled:
     top_k: int
     measure: str
     untrained: Untrained | None
-    rows: tuple[Row, ...]
+    rows: tuple[SystemRow, ...]
     labels_worth: LabelsWorth | None
     glimpse: Glimpse | None
     stage_seconds: Mapping[str, float]
@@ -533,7 +533,7 @@ class _Distillation:
 
     def _judged(
         self, judgements: Judgements, runs: Mapping[str, Run]
-    ) -> tuple[list[Row], LabelsWorth | None]:
+    ) -> tuple[list[SystemRow], LabelsWorth | None]:
 
         found = {name: evaluate(run, judgements, (MEASURE,)) for name, run in runs.items()}
         pairs = {(c.a, c.b): c for c in compare_all(found, MEASURE)}
@@ -557,7 +557,7 @@ class _Distillation:
             start=TEACHER if self._starts_from_teacher() else self.recipe.student.model.base,
         )
 
-    def _agreement(self, runs: Mapping[str, Run]) -> list[Row]:
+    def _agreement(self, runs: Mapping[str, Run]) -> list[SystemRow]:
         return [
             self._row(name, agreement(run, runs[TEACHER]), None, None, None)
             for name, run in runs.items()
@@ -571,13 +571,13 @@ class _Distillation:
         interval: tuple[float, float] | None,
         difference: float | None,
         p: float | None,
-    ) -> Row:
+    ) -> SystemRow:
         name = _STAGE_OF.get(system)
         ranked = self._note_of(f"rank {name}") if name else {}
         if system == ZERO_SHOT and not ranked:  # it is the teacher
             ranked = self._note_of("rank teacher")
         trained = self._note_of(f"train {name}") if name else {}
-        return Row(
+        return SystemRow(
             system=system,
             score=score,
             interval=interval,

@@ -7,7 +7,7 @@ import pytest
 from dear.data.formats import read_run
 from dear.evaluate.compare import compare, compare_all, pool
 from dear.evaluate.metrics import evaluate
-from dear.evaluate.study import Source, study
+from dear.evaluate.study import RunSource, study
 
 
 @pytest.mark.parametrize(
@@ -53,9 +53,9 @@ def test_rerankers_are_compared_with_what_they_reranked_and_no_other(
 ):
     folder = shared_data / "rankllm-listwise-responses" / "runs"
     sources = [
-        Source(name=first, run=load_run("dl19", first)) for first in ("bm25", "splade_pp_ed")
+        RunSource(name=first, run=load_run("dl19", first)) for first in ("bm25", "splade_pp_ed")
     ] + [
-        Source(
+        RunSource(
             name=f"vicuna {first}",
             run=read_run(folder / f"rankvicuna-7b.{first}.dl19.trec.gz"),
             first_stage=first,

@@ -13,7 +13,7 @@ from dear.errors import ConfigError
 from dear.evaluate.compare import compare_all
 from dear.evaluate.metrics import COMPARED, MEASURES, evaluate
 from dear.evaluate.paired import bootstrap_interval
-from dear.evaluate.study import Source, Study, other_candidates, study
+from dear.evaluate.study import RunSource, Study, other_candidates, study
 from dear.records import Ranking, Run
 
 PASSAGES = tuple(f"d{i}" for i in range(8))
@@ -38,11 +38,11 @@ BACK = run_of(*["76543210"] * 6)
 TOP = run_of(*["21034"] * 6)
 
 
-def source(name: str, run: Run, first: str | None = None) -> Source:
-    return Source(name=name, run=run, first_stage=first)
+def source(name: str, run: Run, first: str | None = None) -> RunSource:
+    return RunSource(name=name, run=run, first_stage=first)
 
 
-def of(*sources: Source, **options: object) -> Study:
+def of(*sources: RunSource, **options: object) -> Study:
     return study("made", "test", JUDGEMENTS, sources, **options)  # type: ignore[arg-type]
 
 
@@ -254,8 +254,8 @@ def test_one_judged_query_is_measured_and_not_compared() -> None:
 
 def test_the_dictionary_is_json_and_holds_everything() -> None:
     sources = (
-        Source(name="bm25", run=FIRST, path=Path("bm25.trec")),
-        Source(name="back", run=BACK, first_stage="bm25", origin={"model": "m"}),
+        RunSource(name="bm25", run=FIRST, path=Path("bm25.trec")),
+        RunSource(name="back", run=BACK, first_stage="bm25", origin={"model": "m"}),
         source("top", TOP, "bm25"),
     )
     found = study("made", "test", JUDGEMENTS, sources)

@@ -8,7 +8,7 @@ import pytest
 
 from dear.data.collections import Collection
 from dear.reason.leakage import held_out, normalised
-from dear.reason.sample import Plan, sample
+from dear.reason.sample import SamplePlan, sample
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ def test_train_queries_that_are_test_queries(
     assert sum(normalised(q.text) in held.queries for q in train) == leaking
     assert len(held.passages) == relevant
     drawn = sample(
-        *(collection, collection.run("bm25", "train"), Plan(queries=200)),
+        *(collection, collection.run("bm25", "train"), SamplePlan(queries=200)),
         leaking_queries=held.queries,
         leaking_passages=held.passages,
     )

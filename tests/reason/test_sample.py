@@ -12,7 +12,7 @@ from dear.data.collections import Collection
 from dear.data.labels import Labels
 from dear.errors import ConfigError, DataError
 from dear.reason.leakage import held_out, normalised
-from dear.reason.sample import Drawn, Plan, parse_sizes, sample
+from dear.reason.sample import Drawn, SamplePlan, parse_sizes, sample
 from dear.records import Passage, Query, Ranking
 
 CORPUS = {f"p{i}": Passage(id=f"p{i}", text=f"passage {i} says {i * i}") for i in range(200)}
@@ -42,16 +42,16 @@ def lists(drawn: Drawn) -> dict[str, list[tuple[str, ...]]]:
 
 
 def test_a_querys_lists_do_not_depend_on_other_queries() -> None:
-    plan = Plan(sizes=(3, 9), per_query=2, seed=4)
+    plan = SamplePlan(sizes=(3, 9), per_query=2, seed=4)
     whole = lists(sample(COLLECTION, RUN, plan))
     some = dict(reversed([(q, RUN[q]) for q in list(RUN)[10:20]]))
     assert lists(sample(COLLECTION, some, plan)) == {q: whole[q] for q in some}
     assert all(len(two) == 2 and two[0] != two[1] for two in whole.values())
-    assert whole != lists(sample(COLLECTION, RUN, Plan(sizes=(3, 9), per_query=2, seed=5)))
+    assert whole != lists(sample(COLLECTION, RUN, SamplePlan(sizes=(3, 9), per_query=2, seed=5)))
 
 
 def test_sizes_and_places_are_spread() -> None:
-    drawn = sample(COLLECTION, RUN, Plan(sizes=(4, 7), per_query=5))
+    drawn = sample(COLLECTION, RUN, SamplePlan(sizes=(4, 7), per_query=5))
     sizes = Counter(len(q.passages) for q in drawn.questions)
     assert set(sizes) == {4, 5, 6, 7}
     assert max(sizes.values()) < 1.5 * min(sizes.values())
@@ -64,7 +64,7 @@ def test_sizes_and_places_are_spread() -> None:
 def test_labels_are_scores_and_say_what_the_range_is() -> None:
     scores = {q: {p: float(-(n**2)) for n, p in enumerate(RUN[q].passage_ids[:40])} for q in RUN}
     del scores["q3"]
-    drawn = sample(COLLECTION, RUN, Plan(sizes=(5, 5)), labels=Labels(scores))
+    drawn = sample(COLLECTION, RUN, SamplePlan(sizes=(5, 5)), labels=Labels(scores))
     assert "q3" not in lists(drawn)
     assert not drawn.skipped
     for one in drawn.questions:
@@ -76,18 +76,18 @@ def test_labels_are_scores_and_say_what_the_range_is() -> None:
 def test_queries_without_a_label_are_not_meant() -> None:
     # passage 150 is far from any that query 3 finds
     far = Labels({"q3": {"p150": 1.0}, "q4": dict.fromkeys(RUN["q4"].passage_ids, 1.0)})
-    drawn = sample(COLLECTION, RUN, Plan(), labels=far)
+    drawn = sample(COLLECTION, RUN, SamplePlan(), labels=far)
     assert set(lists(drawn)) == {"q4"}
     assert drawn.skipped == {"no labels": 1}
-    assert sample(COLLECTION, RUN, Plan(), labels=Labels({})).skipped == {"no labels": 120}
+    assert sample(COLLECTION, RUN, SamplePlan(), labels=Labels({})).skipped == {"no labels": 120}
 
 
 def test_one_relevant_passage_is_in_a_list_that_needs_it() -> None:
-    drawn = sample(COLLECTION, RUN, Plan(sizes=(2, 3)), judgements=JUDGED, need_relevant=True)
+    drawn = sample(COLLECTION, RUN, SamplePlan(sizes=(2, 3)), judgements=JUDGED, need_relevant=True)
     assert len(drawn.questions) == 120
     assert all(sum(q.grades or ()) == 2 for q in drawn.questions)
     unfound = {"q0": replace(RUN["q50"], query_id="q0")}
-    drawn = sample(COLLECTION, unfound, Plan(), judgements=JUDGED, need_relevant=True)
+    drawn = sample(COLLECTION, unfound, SamplePlan(), judgements=JUDGED, need_relevant=True)
     assert drawn.skipped == {"nothing relevant found": 1}
 
 
@@ -96,9 +96,9 @@ def test_equal_texts_come_once_and_too_few_are_none() -> None:
     corpus = {i: Passage(id=i, text=text) for i, text in texts.items()}
     small = Collection.from_parts("small", corpus, QUERIES, {})
     run = {"q1": Ranking(query_id="q1", passage_ids=tuple("abcd"), scores=(4.0, 3.0, 2.0, 1.0))}
-    drawn = sample(small, run, Plan(sizes=(2, 4)))
+    drawn = sample(small, run, SamplePlan(sizes=(2, 4)))
     assert sorted(lists(drawn)["q1"][0]) == ["a", "c"]
-    assert sample(small, run, Plan(sizes=(3, 4))).skipped == {"too few candidates": 1}
+    assert sample(small, run, SamplePlan(sizes=(3, 4))).skipped == {"too few candidates": 1}
 
 
 def test_nothing_that_is_tested_gets_in() -> None:
@@ -109,7 +109,7 @@ def test_nothing_that_is_tested_gets_in() -> None:
     assert len(held_out([COLLECTION], "judged").passages) == 2
     assert not held_out([COLLECTION], "none").passages
     drawn = sample(
-        *(COLLECTION, RUN, Plan(sizes=(20, 20))),
+        *(COLLECTION, RUN, SamplePlan(sizes=(20, 20))),
         leaking_queries=held.queries,
         leaking_passages=held.passages,
     )
@@ -118,7 +118,7 @@ def test_nothing_that_is_tested_gets_in() -> None:
     assert all("p50" not in ids for two in lists(drawn).values() for ids in two)
     assert drawn.left_out == sum("p50" in r.passage_ids for q, r in RUN.items() if q != "q7")
     every = {normalised(p.text): "x" for p in CORPUS.values()}
-    assert sample(COLLECTION, RUN, Plan(), leaking_passages=every).skipped == {"leaks": 120}
+    assert sample(COLLECTION, RUN, SamplePlan(), leaking_passages=every).skipped == {"leaks": 120}
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_texts_that_are_not() -> None:
 
 
 def test_queries_are_evenly_spread() -> None:
-    drawn = sample(COLLECTION, RUN, Plan(queries=10))
+    drawn = sample(COLLECTION, RUN, SamplePlan(queries=10))
     assert list(lists(drawn)) == [f"q{i}" for i in range(0, 120, 12)]
 
 
@@ -153,7 +153,7 @@ def test_refusals() -> None:
             parse_sizes(wrong)
     for plan in ({"sizes": (1, 3)}, {"sizes": (5, 4)}, {"per_query": 0}, {"top_k": 3}):
         with pytest.raises(ConfigError, match="lists"):
-            Plan(**plan)  # type: ignore[arg-type]
+            SamplePlan(**plan)  # type: ignore[arg-type]
     alien = {"q1": Ranking(query_id="q1", passage_ids=("zzz",), scores=(1.0,))}
     with pytest.raises(DataError, match="'zzz' is not in the corpus"):
-        sample(COLLECTION, alien, Plan())
+        sample(COLLECTION, alien, SamplePlan())

@@ -23,7 +23,7 @@ from dear.records import Candidates, Judgements
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class BenchRow:
     """One system. ndcg: None where nothing is judged.  load_s: until it was ready.
     share: of the machine's bfloat16 matrix rate, or float32 where it has no bfloat16."""
 
@@ -36,7 +36,7 @@ class Row:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Report:
+class BenchReport:
     """What `dear bench` found. gflop_s: of a matrix product, by dtype.
     gflop_per_pair: 2 x parameters without the input embedding x mean tokens."""
 
@@ -48,7 +48,7 @@ class Report:
     queries: int
     mean_tokens: float
     longest_tokens: int
-    rows: tuple[Row, ...]
+    rows: tuple[BenchRow, ...]
     failed: dict[str, str]
 
     def to_dict(self) -> dict[str, Any]:
@@ -68,7 +68,7 @@ def bench(
     batch_tokens: int | None = None,
     progress: Callable[[int, int], None] | None = None,
     **opening: Any,
-) -> Report:
+) -> BenchReport:
     """Measure `models` (each also in float32 where it may) and the peers on the first of them.
 
     The first model is a checkpoint's folder, which the peers read too; the others may be exports
@@ -106,7 +106,7 @@ def bench(
     timings, broken = in_turns(systems, pairs, rounds=rounds, progress=progress)
     flop = 2 * working * float(np.mean(lengths))
     rate = rates["bfloat16" if pick_dtype("auto", pick_device(device)) != "float32" else "float32"]
-    return Report(
+    return BenchReport(
         model=Path(models[0]).name,
         machine=describe(device),
         gflop_s={d: round(r / 1e9, 1) for d, r in rates.items()},
@@ -125,9 +125,9 @@ def _row(
     candidates: Sequence[Candidates],
     judgements: Judgements | None,
     ideal_s: float,
-) -> Row:
+) -> BenchRow:
     judged = judgements is not None and any(c.query.id in judgements for c in candidates)
-    return Row(
+    return BenchRow(
         name=timing.name,
         pairs_per_s=round(timing.pairs_per_s, 2),
         ndcg=quality(timing.scores, candidates, judgements or {}) if judged else None,

@@ -28,7 +28,7 @@ from dear.errors import ConfigError
 from dear.records import every_nth, gather
 
 if TYPE_CHECKING:
-    from dear.bench.run import Report
+    from dear.bench.run import BenchReport
     from dear.data.collections import Collection
     from dear.records import Candidates, Judgements, Run
 
@@ -135,7 +135,7 @@ def _search(collection: Collection, split: str, top_k: int) -> Run:
     )
 
 
-def _show(found: Report, collection: str) -> None:
+def _show(found: BenchReport, collection: str) -> None:
     machine = found.machine
     rates = ", ".join(f"{rate:,.0f} GFLOP/s {dtype}" for dtype, rate in found.gflop_s.items())
     summary(
@@ -167,7 +167,7 @@ def _show(found: Report, collection: str) -> None:
     summary(", ".join(f"{name} {machine[name]}" for name in versions if name in machine))
 
 
-def _plot(found: Report, collection: str) -> str:
+def _plot(found: BenchReport, collection: str) -> str:
     from dear.evaluate.plot import Point, scatter
 
     return scatter(

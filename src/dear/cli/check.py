@@ -33,7 +33,7 @@ from dear.records import every_nth
 
 if TYPE_CHECKING:
     from dear.data.collections import Collection
-    from dear.evaluate.robustness import Line, Report
+    from dear.evaluate.robustness import Line, RobustnessReport
     from dear.records import Candidates, Judgements, Ranking
 
 
@@ -207,7 +207,7 @@ _ALIGN: tuple[Align, ...] = tuple(
 )
 
 
-def _show(report: Report, what: str, seconds: float) -> None:
+def _show(report: RobustnessReport, what: str, seconds: float) -> None:
     from dear.evaluate.robustness import LIMITS
 
     table(HEADERS, [_row(line) for line in report.lines], align=_ALIGN, wrap=("also", "by"))

@@ -96,7 +96,7 @@ def _pair(
 ) -> Pair:
     from dear.evaluate.answers import answer_cutoff
     from dear.evaluate.metrics import COMPARED, evaluate, parse_measures
-    from dear.evaluate.study import Source, other_candidates
+    from dear.evaluate.study import RunSource, other_candidates
 
     paths = [find_run(opened, run, split) for run in (run_a, run_b)]
     if paths[0].resolve() == paths[1].resolve():
@@ -116,7 +116,7 @@ def _pair(
         values = one, other
     # whichever reranked the other's best passages
     refusal = other_candidates(
-        Source(name=b, run=runs[1], first_stage=a), Source(name=a, run=runs[0])
+        RunSource(name=b, run=runs[1], first_stage=a), RunSource(name=a, run=runs[0])
     )
     notes = [] if refusal is None else [f"{a} and {b} rank {refusal.reason}"]
     queries, missing = _queries(opened)

@@ -16,7 +16,7 @@ from dear.cli.runs import check_folder
 from dear.data.collections import open_collection
 
 if TYPE_CHECKING:
-    from dear.distill import Distilled, Glimpse, LabelsWorth, Report, Row, Untrained
+    from dear.distill import Distilled, Glimpse, LabelsWorth, Report, SystemRow, Untrained
 
 AUTO = "auto"
 """In place of a recipe's name: the one that fits this machine."""
@@ -131,7 +131,7 @@ def labels_worth(found: LabelsWorth, queries: int) -> str:
     )
 
 
-def show_rows(found: Sequence[Row], *, judged: bool) -> None:
+def show_rows(found: Sequence[SystemRow], *, judged: bool) -> None:
     headers = ["system", "nDCG@10" if judged else "agreement"]
     headers += ["95 % interval", "gain", "p"] if judged else []
     headers += ["parameters", "pairs/s"]
@@ -142,7 +142,7 @@ def show_rows(found: Sequence[Row], *, judged: bool) -> None:
     table(headers, rows, align=align + ["right"] * (len(headers) - 1))
 
 
-def _cells(row: Row, judged: bool) -> list[str]:
+def _cells(row: SystemRow, judged: bool) -> list[str]:
     cells = [row.system, f"{row.score:.4f}"]
     if judged:
         low_high = "" if row.interval is None else f"{row.interval[0]:.3f}-{row.interval[1]:.3f}"

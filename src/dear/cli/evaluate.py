@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from dear.data.origins import Origin
     from dear.evaluate.metrics import Evaluation
     from dear.evaluate.published import PublishedRow
-    from dear.evaluate.study import MeasureRun, Source, Study
+    from dear.evaluate.study import MeasureRun, RunSource, Study
     from dear.records import Judgements, Run
 
 ANSWER_MEASURES = ("answer@1", "answer@5", "answer@20")
@@ -157,9 +157,9 @@ def _published(found: Study) -> Sequence[PublishedRow]:
 
 def _sources(
     collection: Collection, split: str, runs: Sequence[Path], given: str | None
-) -> tuple[list[Source], list[str]]:
+) -> tuple[list[RunSource], list[str]]:
     """First stages first, the same file once; and what there is to say about finding them."""
-    from dear.evaluate.study import Source
+    from dear.evaluate.study import RunSource
 
     stages = {path.resolve(): path for path in runs}
     origins = {real: read_origin(path) for real, path in stages.items()}
@@ -173,7 +173,7 @@ def _sources(
         reranked = first.get(real)
         is_first = reranked is None or reranked.resolve() == real
         sources.append(
-            Source(
+            RunSource(
                 name=names[real],
                 run=read_run(path),
                 first_stage=None if is_first else names[reranked.resolve()],  # type: ignore[union-attr]

@@ -46,7 +46,7 @@ def rank_all(
 
 
 @dataclass(frozen=True, slots=True)
-class Dev:
+class DevQueries:
     """Judged queries with their candidates, on which the weight is chosen."""
 
     run: Run
@@ -63,7 +63,7 @@ def dev_queries(
     *,
     queries: int,
     top_k: int | None,
-) -> Dev:
+) -> DevQueries:
 
     judgements = collection.judgements(split)
     found = _dev_run(collection, run, fuse_run, split, top_k or TOP_K)
@@ -77,7 +77,7 @@ def dev_queries(
             "another --fuse-split or --fuse-run"
         )
     picked = limit_run({q: judged[q] for q in every_nth(judged, queries)}, top_k=top_k)
-    return Dev(picked, gathered(collection, picked), {q: judgements[q] for q in picked})
+    return DevQueries(picked, gathered(collection, picked), {q: judgements[q] for q in picked})
 
 
 def _dev_run(collection: Collection, run: str, fuse_run: str | None, split: str, top_k: int) -> Run:
@@ -100,14 +100,14 @@ def _dev_run(collection: Collection, run: str, fuse_run: str | None, split: str,
         )
 
 
-def chosen_weight(ranker: Ranker, dev: Dev) -> tuple[float, dict[float, float]]:
+def chosen_weight(ranker: Ranker, dev: DevQueries) -> tuple[float, dict[float, float]]:
     from dear.rank.fusion import best_weight
 
     reranked = rank_all(ranker, dev.candidates, "ranking dev")
     return best_weight(reranked, dev.run, dev.judgements)
 
 
-def curve_line(weight: Any, curve: Mapping[float, float], dev: Dev, split: str) -> str:
+def curve_line(weight: Any, curve: Mapping[float, float], dev: DevQueries, split: str) -> str:
     tried = "  ".join(f"{w:g}: {mean:.4f}" for w, mean in curve.items())
     queries = count(len(dev.candidates), "query")
     return f"fuse weight {weight:g}, by nDCG@10 of {queries} of {split}\n  {tried}"

@@ -21,7 +21,7 @@ EVERY_S = 30.0
 """Seconds between plain lines."""
 
 
-class Report(Protocol):
+class OnProgress(Protocol):
     """Where work says how far it is."""
 
     def __call__(self, done: int, total: int, /, *, before: int = 0, extra: str = "") -> None:
@@ -32,7 +32,7 @@ class Report(Protocol):
 
 
 @contextlib.contextmanager
-def progress(what: str, unit: str) -> Iterator[Report]:
+def progress(what: str, unit: str) -> Iterator[OnProgress]:
     """A report for one piece of work; it shows on standard error and ends with the block.
 
     what: such as `scoring`.  unit: such as `pairs`.
@@ -48,7 +48,7 @@ def progress(what: str, unit: str) -> Iterator[Report]:
 
 
 @contextlib.contextmanager
-def lines(what: str, unit: str) -> Iterator[Report]:
+def lines(what: str, unit: str) -> Iterator[OnProgress]:
     """The same in plain lines, for work that may go on inside another's bar."""
     yield _Silent() if quiet.get() else _PlainLines(what, unit)
 

@@ -154,7 +154,7 @@ def reason(
 ) -> None:
     """Write the reasoning set: lists with thought and order. Goes on where it was stopped."""
     from dear.reason.extractive import Evidence
-    from dear.reason.sample import Plan, parse_sizes, sample
+    from dear.reason.sample import SamplePlan, parse_sizes, sample
     from dear.reason.select import Threshold, select_all
 
     folders, weights = tuple(labels or ()), tuple(weight or ())
@@ -163,7 +163,7 @@ def reason(
         dtype, device, batch_tokens, contract, instruction, revision, max_passage_tokens
     )
     template = _template(prompt, max_words)
-    plan = Plan(
+    plan = SamplePlan(
         sizes=parse_sizes(size), per_query=examples, top_k=top_k, queries=queries, seed=seed
     )
     quotes = Evidence(passages=evidence, max_words=quote_words, passage_words=template.max_words)

@@ -28,7 +28,7 @@ from dear.cli.models import (
     opening_options,
 )
 from dear.cli.output import count, duration, note, rate, summary
-from dear.cli.progress import Report, progress
+from dear.cli.progress import OnProgress, progress
 from dear.cli.runs import check_folder, read_runs
 from dear.cli.trained import told_fitted, told_learnt, told_trained
 from dear.data.collections import open_collection
@@ -114,7 +114,7 @@ def _finished(recipe: Recipe, folder: Path) -> None:
         note(f"{folder}: unverified: it does not say of which {', '.join(found.unverified)}")
 
 
-def _steps(report: Report) -> Callable[[Step], None]:
+def _steps(report: OnProgress) -> Callable[[Step], None]:
     before: list[int] = []
 
     def show(step: Step) -> None:
@@ -241,7 +241,7 @@ class _Teachers(Mapping[str, "PairModel | FirstStage"]):
 class _Shown:
     """Progress of one teacher after the other; pairs that had a label count for no rate."""
 
-    def __init__(self, report: Report, teachers: _Teachers) -> None:
+    def __init__(self, report: OnProgress, teachers: _Teachers) -> None:
         self.report, self.teachers = report, teachers
         self.shown, self.kept = "", 0
 

@@ -39,7 +39,7 @@ class Example:
 
 
 @dataclass(slots=True)
-class Totals:
+class ExampleTotals:
     """What a set of examples holds, in numbers.
 
     without_teacher: groups without a teacher's scores.  with_relevant: those with a grade above 0.
@@ -70,7 +70,7 @@ class ExampleTable(Sequence[Example]):
         if about.get("format") != FORMAT:
             raise DataError.at(path, None, f"is not of format {FORMAT}")
         self.path, self.fingerprint = path, str(about["fingerprint"])
-        self.totals = Totals(**about["totals"])
+        self.totals = ExampleTotals(**about["totals"])
         self.counts: dict[str, Any] = about["counts"]
         try:
             reader = pa.ipc.open_file(pa.memory_map(str(path)))
@@ -133,14 +133,16 @@ def _picked(
     return at(place)
 
 
-def totals_of(examples: Sequence[Example]) -> Totals:
+def totals_of(examples: Sequence[Example]) -> ExampleTotals:
     """Counted, or as the table says."""
     if isinstance(examples, ExampleTable):
         return examples.totals
     if isinstance(examples, Joined):
         found = [asdict(totals_of(part)) for part in examples.parts]
-        return Totals(**{name: sum(f[name] for f in found) for name in asdict(Totals())})
-    totals = Totals()
+        return ExampleTotals(
+            **{name: sum(f[name] for f in found) for name in asdict(ExampleTotals())}
+        )
+    totals = ExampleTotals()
     for example in examples:
         totals.add(example)
     return totals
@@ -196,7 +198,7 @@ def write_table(
     """
     import pyarrow as pa
 
-    digest, totals = hashlib.sha256(), Totals()
+    digest, totals = hashlib.sha256(), ExampleTotals()
     with (
         atomic_path(path) as temporary,
         pa.OSFile(str(temporary), "wb") as sink,

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
         paired_randomisation,
         paired_t,
     )
-    from dear.evaluate.study import Entry, Refusal, Source, Study
+    from dear.evaluate.study import Entry, Refusal, RunSource, Study
 
 __all__ = [
     "MEASURES",
@@ -36,7 +36,7 @@ __all__ = [
     "Measure",
     "PairwiseComparison",
     "Refusal",
-    "Source",
+    "RunSource",
     "Study",
     "bootstrap_interval",
     "compare_all",
@@ -66,7 +66,7 @@ _HOMES = {
         "paired_randomisation",
         "paired_t",
     ),
-    "study": ("Entry", "Refusal", "Source", "Study"),
+    "study": ("Entry", "Refusal", "RunSource", "Study"),
 }
 
 

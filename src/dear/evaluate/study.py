@@ -19,7 +19,7 @@ MeasureRun = Callable[[Run], Evaluation]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Source:
+class RunSource:
     """A run as it is handed in.
 
     first_stage: name of the source that it reranked; None for a first stage's own run.
@@ -37,7 +37,7 @@ class Source:
 class Entry:
     """A run with its measures."""
 
-    source: Source
+    source: RunSource
     evaluation: Evaluation
 
     @property
@@ -54,7 +54,7 @@ class Entry:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Change:
+class CandidateChange:
     """One query under the compared measure: the first stage's value, and the run's."""
 
     query_id: str
@@ -127,17 +127,17 @@ class Study:
         """Query id → after minus before, in the order of `changes`."""
         return {change.query_id: change.difference for change in self.changes(entry)}
 
-    def changes(self, entry: Entry) -> list[Change]:
+    def changes(self, entry: Entry) -> list[CandidateChange]:
         """Every query before and after, worst difference first, then by id; empty for a first
         stage."""
         if entry.source.first_stage is None:
             return []
         before = self.entry(entry.source.first_stage).evaluation.per_query[self.compared]
         after = entry.evaluation.per_query[self.compared]
-        found = [Change(query_id=q, before=before[q], after=after[q]) for q in after]
+        found = [CandidateChange(query_id=q, before=before[q], after=after[q]) for q in after]
         return sorted(found, key=lambda change: (change.difference, change.query_id))
 
-    def hurt(self, entry: Entry, count: int) -> list[Change]:
+    def hurt(self, entry: Entry, count: int) -> list[CandidateChange]:
         """At most `count` queries that lost most against the first stage; none where the two are
         not compared."""
         if self.against_first_stage(entry) is None:
@@ -173,7 +173,7 @@ def study(
     collection: str,
     split: str,
     judgements: Judgements,
-    sources: Sequence[Source],
+    sources: Sequence[RunSource],
     *,
     measures: Sequence[str] = MEASURES,
     compared: str | None = None,
@@ -226,7 +226,7 @@ def study(
     )
 
 
-def other_candidates(a: Source, b: Source) -> Refusal | None:
+def other_candidates(a: RunSource, b: RunSource) -> Refusal | None:
     """Why a cannot be compared with b; None where they rank the same candidates.
 
     They do where, for every query that both rank, the passages are the same, or where one is the
@@ -241,7 +241,7 @@ def other_candidates(a: Source, b: Source) -> Refusal | None:
     return Refusal(a=a.name, b=b.name, queries=other, shared=len(shared))
 
 
-def _same_candidates(a: Source, b: Source, query_id: str) -> bool:
+def _same_candidates(a: RunSource, b: RunSource, query_id: str) -> bool:
     mine, theirs = a.run[query_id], b.run[query_id]
     if a.first_stage == b.name:
         return _are_best(mine.passage_ids, theirs)
@@ -267,7 +267,7 @@ def _in_order(pair: tuple[Entry, Entry]) -> tuple[Entry, Entry]:
     return (other, one) if one.source.first_stage == other.name else pair
 
 
-def _check(sources: Sequence[Source]) -> None:
+def _check(sources: Sequence[RunSource]) -> None:
     if not sources:
         raise ConfigError("no run to evaluate")
     names = [s.name for s in sources]

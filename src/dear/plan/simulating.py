@@ -23,7 +23,7 @@ FUSED = "dear_fused"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
+class SimulatedStep:
     """Bytes of one forward and backward pass beyond weights and their gradients.
 
     saved: what the forward leaves for the backward.  peak: at the highest moment, whatever is
@@ -41,7 +41,7 @@ def simulate(
     autocast: bool = False,
     checkpointing: bool = False,
     keep_gradients: bool = False,
-) -> Step:
+) -> SimulatedStep:
     """One step of `model`, which lies on the meta device and is of no use afterwards.
 
     forward: from the model to a loss; tensors that it makes are fake.
@@ -68,7 +68,7 @@ def simulate(
             loss = forward(model)
         saved = live.now
         loss.backward()  # type: ignore[no-untyped-call]
-    return Step(saved=saved, peak=live.peak)
+    return SimulatedStep(saved=saved, peak=live.peak)
 
 
 def simulate_scoring(model: Any, forward: Callable[[Any], torch.Tensor]) -> int:

@@ -39,7 +39,7 @@ class Question:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Plan:
+class SamplePlan:
     """How lists are drawn.
 
     sizes: the smallest and the largest list; every size between is as likely.
@@ -94,7 +94,7 @@ LEAKS = "leaks"
 def sample(
     collection: Collection,
     run: Run,
-    plan: Plan,
+    plan: SamplePlan,
     *,
     labels: Labels | None = None,
     check: LabelCheck | None = None,

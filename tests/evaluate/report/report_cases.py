@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dear.evaluate.published import PublishedRow
 from dear.evaluate.report import Cost, Curve, Reliability, Report, ReportPart
-from dear.evaluate.study import Source, Study, study
+from dear.evaluate.study import RunSource, Study, study
 from dear.records import Passage, Ranking, Run
 
 EVIL = (
@@ -54,10 +54,10 @@ def run(count: int, shift: int, *, depth: int = DEPTH, flaw: int = 7) -> Run:
 def small_study(count: int = 30, name: str = "animals", **options: object) -> Study:
     """A first stage, one that gains but for some queries, one that loses, one not to compare."""
     sources = [
-        Source(name="first", run=run(count, 5, flaw=10**9)),
-        Source(name="helps", run=run(count, 0), first_stage="first"),
-        Source(name="hurts", run=run(count, 12, flaw=10**9), first_stage="first"),
-        Source(name="other <b>", run=_elsewhere(count), first_stage="first"),
+        RunSource(name="first", run=run(count, 5, flaw=10**9)),
+        RunSource(name="helps", run=run(count, 0), first_stage="first"),
+        RunSource(name="hurts", run=run(count, 12, flaw=10**9), first_stage="first"),
+        RunSource(name="other <b>", run=_elsewhere(count), first_stage="first"),
     ]
     return study(name, "test", judgements(count), sources, min_grade=2, **options)  # type: ignore[arg-type]
 

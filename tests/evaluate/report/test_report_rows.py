@@ -21,16 +21,16 @@ from dear.evaluate.report import (
 from dear.evaluate.report.figures import collection_figures
 from dear.evaluate.report.rows import ALPHA, headline, lead, p_value, verdict
 from dear.evaluate.report.words import summary
-from dear.evaluate.study import Source, Study, study
+from dear.evaluate.study import RunSource, Study, study
 
 NAMES = ("first", "helps", "hurts", "other <b>")
 
 
 def all_gain(rerankers: int, queries: int = 6) -> Study:
     """So many rerankers, each of which helps every query: p is 2 / 2**queries for each alone."""
-    sources = [Source(name="first", run=run(queries, 12, flaw=10**9))]
+    sources = [RunSource(name="first", run=run(queries, 12, flaw=10**9))]
     better = run(queries, 0, flaw=10**9)
-    sources += [Source(name=f"r{i}", run=better, first_stage="first") for i in range(rerankers)]
+    sources += [RunSource(name=f"r{i}", run=better, first_stage="first") for i in range(rerankers)]
     return study("animals", "test", judgements(queries), sources)
 
 
@@ -51,9 +51,9 @@ def test_marks_are_by_the_p_that_is_corrected(rerankers: int, queries: int, expe
 
 
 def test_tables_and_words_hold_the_corrected_p(tmp_path: Path) -> None:
-    sources = [Source(name="first", run=run(6, 5, flaw=10**9))]
+    sources = [RunSource(name="first", run=run(6, 5, flaw=10**9))]
     for name, flaw in (("r6", 6), ("r3", 3), ("r2", 2)):
-        sources.append(Source(name=name, run=run(6, 0, flaw=flaw), first_stage="first"))
+        sources.append(RunSource(name=name, run=run(6, 0, flaw=flaw), first_stage="first"))
     made = study("animals", "test", judgements(6), sources)
     report = Report(parts=[ReportPart(study=made)])
     texts = {}

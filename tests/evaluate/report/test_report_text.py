@@ -17,7 +17,7 @@ from dear.evaluate.report.latex import escaped
 from dear.evaluate.report.markdown import _said
 from dear.evaluate.report.repeat import run_files
 from dear.evaluate.report.rows import signed
-from dear.evaluate.study import Source, study
+from dear.evaluate.study import RunSource, study
 
 
 def test_markdown_tables_keep_their_columns(tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_the_ending_says_the_form() -> None:
 def test_no_place_of_this_machine_is_named(model: str, shown: str, tmp_path: Path) -> None:
     path = tmp_path / "run.trec"
     path.write_text("q Q0 p 1 1.0 t\n", encoding="utf-8")
-    source = Source(name="x", run=read_run(path), path=path, origin={"model": model})
+    source = RunSource(name="x", run=read_run(path), path=path, origin={"model": model})
     made = study("c", "test", {"q": {"p": 1}}, [source])
     (file,) = run_files(Report(parts=[ReportPart(study=made)]))
     assert file.made_by == shown

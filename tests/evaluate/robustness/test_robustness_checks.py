@@ -10,7 +10,7 @@ import pytest
 
 from dear.errors import ConfigError, DataError
 from dear.evaluate import metrics
-from dear.evaluate.robustness import CHECKS, LIMITS, Line, Report, check, parse_checks
+from dear.evaluate.robustness import CHECKS, LIMITS, Line, RobustnessReport, check, parse_checks
 from dear.records import Candidates, Passage, Query, Ranking
 
 QUERIES = ("what do otters eat", "where is the panda", "how loud are the lions", "who feeds cows")
@@ -88,12 +88,12 @@ def ranked_by(key: Callable[[str], float]) -> Callable[..., list[Ranking]]:
     return rank
 
 
-def run(rank: Callable[..., list[Ranking]], *only: str, **options: object) -> Report:
+def run(rank: Callable[..., list[Ranking]], *only: str, **options: object) -> RobustnessReport:
     options = {"pointwise": True, "only": only or tuple(CHECKS), **options}
     return check(CANDIDATES, JUDGEMENTS, rank, **options)  # type: ignore[arg-type]
 
 
-def lines(report: Report, name: str) -> dict[str, Line]:
+def lines(report: RobustnessReport, name: str) -> dict[str, Line]:
     return {line.name: line for line in report.lines if line.check == name}
 
 

@@ -26,7 +26,7 @@ from dear.evaluate.report.parts import (
     ReportPart,
 )
 from dear.evaluate.report.plan import CollectionPlan, ReportPlan
-from dear.evaluate.study import Source, Study, study
+from dear.evaluate.study import RunSource, Study, study
 from dear.records import gather as gather_texts
 
 TRAINING_FILE = "dear_training.json"
@@ -131,7 +131,7 @@ class _Gathered:
             given = {_free(first if first != str(path) else path.stem, given): path, **given}
         return cls(plan, collection, folder, given)
 
-    def sources(self) -> tuple[list[Source], list[str]]:
+    def sources(self) -> tuple[list[RunSource], list[str]]:
         """First stages before what reranked them, and what there is to say about finding them."""
         notes: list[str] = []
         files = dict(self.files)
@@ -168,8 +168,8 @@ class _Gathered:
 
     def _source(
         self, name: str, path: Path, first_stage: str | None, origin: Origin | None
-    ) -> Source:
-        return Source(
+    ) -> RunSource:
+        return RunSource(
             name=name,
             run=read_run(path),
             first_stage=first_stage,

@@ -9,7 +9,7 @@ from pathlib import Path
 from dear.digests import file_digest
 from dear.errors import DataError
 from dear.evaluate.report.parts import Report
-from dear.evaluate.study import Source
+from dear.evaluate.study import RunSource
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,7 +51,7 @@ def shown_path(path: Path) -> str:
     return str(path) if not path.is_absolute() else str(Path("…", *path.parts[-2:]))
 
 
-def _made_by(source: Source) -> str:
+def _made_by(source: RunSource) -> str:
     """The model's name; of `biencoder:/some/place` the place is shortened like any other."""
     model = str((source.origin or {}).get("model") or "")
     kind, colon, place = model.partition(":")

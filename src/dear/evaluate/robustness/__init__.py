@@ -14,7 +14,7 @@ from dear.errors import ConfigError, DataError, nearest
 from dear.evaluate.robustness.orders import order
 from dear.evaluate.robustness.passages import extremes, injection, near_duplicates, truncation
 from dear.evaluate.robustness.queries import queries
-from dear.evaluate.robustness.report import LIMITS, VERDICTS, Limit, Line, Report, Verdict
+from dear.evaluate.robustness.report import LIMITS, VERDICTS, Limit, Line, RobustnessReport, Verdict
 from dear.evaluate.robustness.subject import NDCG, Rank, Subject
 from dear.records import Candidates, Judgements
 
@@ -25,7 +25,7 @@ __all__ = [
     "Limit",
     "Line",
     "Rank",
-    "Report",
+    "RobustnessReport",
     "Verdict",
     "check",
     "parse_checks",
@@ -64,7 +64,7 @@ def check(
     min_grade: int = 1,
     seed: int = 0,
     before_check: Callable[[str], None] | None = None,
-) -> Report:
+) -> RobustnessReport:
     """All checks in `only`, on the queries of `candidates`.
 
     rank:       candidates to rankings, in order; asked anew for every change. What it raises is
@@ -106,7 +106,7 @@ def check(
             notes.append(f"{name}: no query that it could be tried on")
         lines += found
     evaluation = subject.base_evaluation
-    return Report(
+    return RobustnessReport(
         pointwise=pointwise,
         queries=len(usable),
         passages=sum(len(c.passages) for c in usable),

@@ -100,7 +100,7 @@ class Line:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Report:
+class RobustnessReport:
     """What `check` found.
 
     pointwise: whether scores were compared, or the order alone.  top: places that are "the top".
