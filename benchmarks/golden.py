@@ -1,13 +1,13 @@
 """What every command writes, by an earlier source tree and by this one, compared to the byte.
 
-    python benchmarks/golden.py --before SRC --work FOLDER [--out benchmarks/results/golden.json]
+    python benchmarks/golden.py --commit 39c3f75 --work FOLDER [--out OUT.json]
 
-SRC is a folder that holds `dear`, as `git archive COMMIT src recipes | tar -x` makes one. Both run
-the same commands in one process each, over the tests' small collection, a tiny cross-encoder and a
-tiny language model, into the same folder, one after the other. Files are compared byte by byte,
-JSON without what no two runs share (times, costs, versions), standard output with its numbers of
-seconds left out. What differs is listed with its first difference: it is stated where it was
-meant, or it is a fault. Minutes.
+COMMIT is taken out of this repository's history (39c3f75: before there was one way to rank). Both
+run the same commands in one process each, over the tests' small collection, a tiny cross-encoder
+and a tiny language model, into the same folder, one after the other. Files are compared byte by
+byte, JSON without what no two runs share (times, costs, versions), standard output with its
+numbers of seconds left out. What differs is listed with its first difference: it is stated where
+it was meant, or it is a fault. Minutes.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -181,7 +182,7 @@ def _small(model: str) -> list[str]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--before", type=Path)
+    parser.add_argument("--commit", help="the earlier tree")
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/golden.json")
     parser.add_argument("--run", action="store_true", help=argparse.SUPPRESS)
@@ -190,11 +191,19 @@ def main() -> int:
     if options.run:
         run(work)
         return 0
-    if options.before is None:
-        parser.error("--before SRC is needed")
+    if options.commit is None:
+        parser.error("--commit COMMIT is needed")
     shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
-    for name, source in (("before", options.before.resolve()), ("now", ROOT / "src")):
+    (work / "tree").mkdir(parents=True)
+    packed = subprocess.run(
+        ["git", "archive", options.commit, "src", "recipes"],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+    ).stdout
+    with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
+        archive.extractall(work / "tree", filter="data")
+    for name, source in (("before", work / "tree" / "src"), ("now", ROOT / "src")):
         subprocess.run(
             [sys.executable, __file__, "--run", "--work", str(work)],
             env={**os.environ, "PYTHONPATH": str(source), "OMP_NUM_THREADS": "1"}
@@ -210,7 +219,7 @@ def main() -> int:
             print(f"{kind}: {line}")
     counts = {kind: len(found[kind]) for kind in ("stated", "different")}
     print(f"the same {found['same']}, {counts}")
-    write_json(options.out, found)
+    write_json(options.out, {"commit": options.commit, **found})
     return 0
 
 

@@ -76,6 +76,12 @@ PARTS = {
         result=result("card_dry"),
     ),
     "attacks": Part(script="attacks", words="", result=result("attacks"), reads_data=False),
+    "golden": Part(
+        script="golden",
+        words="--commit 39c3f75 --work {work}/golden",
+        result=result("golden"),
+        reads_data=False,
+    ),
     "fuzz": Part(
         script="fuzz",
         words="--seconds 1200 --seed 0",
