@@ -29,12 +29,24 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 VOLATILE = {
     *("seconds", "cost", "versions", "machine", "pairs_per_second", "pairs_per_s", "started"),
-    *("finished", "created", "jobs", "steps_per_second", "fit_s", "wall_s", "score_s"),
+    *(
+        "finished",
+        "created",
+        "jobs",
+        "steps_per_second",
+        "fit_s",
+        "wall_s",
+        "score_s",
+        "stage_seconds",
+    ),
 }
 SECONDS = re.compile(r"[\d,.]+\s(?:ms|s|min)\b(?:\s\d+ s)?|[\d,.]+/s|\d+\.\d+ times as fast")
 STATED = {
     r"\.trec\.json: .*inputs\.lists\.digest": "options of the listwise stage have other names",
     r"^(rank|top|fuse|auto|cascade)\S*\.trec\.json: ": "a run's note has no early exit any more",
+    r"^evaluate\.stdout: \.runs\[1\]\.made_by": "the same note",
+    r"^report\.html: ": "it shows times, and that note",
+    r"^distill\.stdout: .* M +[\d,]+": "its table shows pairs a second",
     r"^models\.stdout: ": "`dear models` says what to install",
 }
 """What differs on purpose, by the line that says so."""
