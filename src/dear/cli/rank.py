@@ -44,6 +44,7 @@ from dear.records import limit_run
 if TYPE_CHECKING:
     from dear.evaluate.cost import Spent
     from dear.models.opening import PairModel
+    from dear.rank.opening import RankerSpec
 
 
 def rank(
@@ -138,7 +139,6 @@ def rank(
 ) -> None:
     """Rerank a run with a model, with a listwise backend, or with one behind the other."""
     from dear.data.inputs import pairs_input, run_input, texts_input
-    from dear.models.revisions import scoring_inputs
     from dear.rank.opening import RankerSpec, assemble, open_parts
     from dear.rank.pointwise import PointwiseRanker
 
@@ -186,17 +186,58 @@ def rank(
         ranker = assemble(spec, points, kept, one_backbone=one_backbone)
         ranked = rank_all(ranker, candidates, "ranking", "pairs" if backend is None else "steps")
     took = Totals.of(ranked.values())
-    inputs = {"texts": pairs_input(candidates, opened.name), "run": run_input(path)}
+    fused = fuse_values(weight, curve, fuse_split) if fuse is not None else None
+    tokens = {k: n - scored[k] for k, n in _tokens(points).items()}
+    inputs, values, stages = _came_to(
+        spec, points, answers, took, tokens, fused, one_backbone=one_backbone
+    )
+    inputs |= {"texts": pairs_input(candidates, opened.name), "run": run_input(path)}
+    write_run(output, ranked, _tag(model or f"listwise-{strategy}"))
+    local = points is not None or spec.is_local
+    write_origin(
+        output,
+        {
+            **values,
+            "collection": opened.name,
+            "split": split,
+            "top_k": top_k,
+            "queries": len(ranked),
+            # where all texts are the same, those of the pairs need not be looked at
+            "all_texts": texts_input(opened).digest,
+            "seconds": round(took.cost.pointwise_s + took.cost.listwise_s, 3),
+            "cost": _cost([meter.spent], device if local else None) | stages,
+        },
+        first_stage=path,
+        inputs=Inputs(inputs),
+    )
+    lines = [curve_line(weight, curve, dev, fuse_split)] if dev is not None else []
+    for line in (*lines, *_lines(output, len(ranked), took, answers)):
+        summary(line, output)
+
+
+def _came_to(
+    spec: RankerSpec,
+    points: PairModel | None,
+    answers: Answers | None,
+    took: Totals,
+    tokens: dict[str, int],
+    fused: dict[str, Any] | None,
+    *,
+    one_backbone: bool,
+) -> tuple[dict[str, Input], dict[str, Any], dict[str, Any]]:
+    """(inputs, values and costs by stage) of a ranking, for the run's note."""
+    from dear.models.revisions import scoring_inputs
+
+    inputs: dict[str, Input] = {}
     values: dict[str, Any] = {}
     stages: dict[str, Any] = {}
     pairs, seconds = took.cost.pairs, took.cost.pointwise_s
     if points is not None:
-        tokens = {k: n - scored[k] for k, n in _tokens(points).items()}
         stages["pointwise"] = stage("pairs", pairs, seconds, **tokens)
         inputs |= scoring_inputs(points)
         values = {
             **_model_values(points),
-            "fuse": fuse_values(weight, curve, fuse_split) if fuse is not None else None,
+            "fuse": fused,
             "pairs": pairs,
             "pairs_per_second": round(pairs / max(seconds, 1e-9), 2),
         }
@@ -212,33 +253,18 @@ def rank(
         # its digest alone: a server's options may be nobody's business
         identity = told | {"backend": dict(getattr(answers.backend, "identity", {}))}
         inputs["lists"] = Input(Input.of_values(identity).digest, name)
-    write_run(output, ranked, _tag(model or f"listwise-{strategy}"))
-    local = points is not None or spec.is_local
-    write_origin(
-        output,
-        {
-            **values,
-            "collection": opened.name,
-            "split": split,
-            "top_k": top_k,
-            "queries": len(ranked),
-            # where all texts are the same, those of the pairs need not be looked at
-            "all_texts": texts_input(opened).digest,
-            "seconds": round(seconds + took.cost.listwise_s, 3),
-            "cost": _cost([meter.spent], device if local else None) | stages,
-        },
-        first_stage=path,
-        inputs=Inputs(inputs),
-    )
-    lines = [curve_line(weight, curve, dev, fuse_split)] if dev is not None else []
+    return inputs, values, stages
+
+
+def _lines(output: Path, queries: int, took: Totals, answers: Answers | None) -> list[str]:
+    lines = []
     if answers is not None:
         lines += [windows_line(took), *filter(None, [answers.line()])]
+    pairs, seconds = took.cost.pairs, took.cost.pointwise_s
     done = f", {count(pairs, 'pair')}" if pairs else ""
     pace = f" ({rate(pairs, seconds)})" if pairs and answers is None else ""
     all_s = duration(seconds + took.cost.listwise_s)
-    lines.append(f"{output}: {count(len(ranked), 'query')}{done} in {all_s}{pace}")
-    for line in lines:
-        summary(line, output)
+    return [*lines, f"{output}: {count(queries, 'query')}{done} in {all_s}{pace}"]
 
 
 def _tag(model: str) -> str:
