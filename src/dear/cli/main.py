@@ -145,7 +145,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     _open_closed_streams()
     flags, words = _without_flags(sys.argv[1:] if arguments is None else arguments)
-    with ended_by_signals(), _surroundings(debug="--debug" in flags, hush="--quiet" in flags):
+    debug = "--debug" in flags
+    with ended_by_signals() as received, _surroundings(debug=debug, hush="--quiet" in flags):
         try:
             status = _invoke(words or ["--help"])
             sys.stdout.flush()
@@ -153,7 +154,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _drop_output()
             return PIPE_CLOSED
         except BaseException as error:
-            return _report(error, words, debug="--debug" in flags)
+            # a library may have made an error of its own of what the signal raised
+            return _report(Ended(received[0]) if received else error, words, debug=debug)
+        if received:  # it came where Python or a library dropped it
+            return _report(Ended(received[0]), words, debug=debug)
     return status
 
 
@@ -182,17 +186,20 @@ class Ended(KeyboardInterrupt):
 
 
 @contextlib.contextmanager
-def ended_by_signals() -> Iterator[None]:
-    """Ended is raised where a signal of ENDING comes, so that whatever is open is put in order.
+def ended_by_signals() -> Iterator[list[int]]:
+    """Ended is raised where a signal of ENDING comes, so that whatever is open is put in order; the
+    list holds those that came.
 
     What Python drops, because it came while an object was freed, is sent again. A signal that is
     ignored (nohup) stays so. Processes that a launcher started end by the signal itself: they
     have nothing to say, and those that are left need not wait.
     """
     raised = float("-inf")
+    received: list[int] = []
 
     def end(number: int, _frame: object) -> None:
         nonlocal raised
+        received.append(number)
         if time.monotonic() > raised + CLEANING_S:
             raised = time.monotonic()
             raise Ended(number)
@@ -213,7 +220,7 @@ def ended_by_signals() -> Iterator[None]:
     for number in before:
         signal.signal(number, end)
     try:
-        yield
+        yield received
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
