@@ -289,6 +289,9 @@ from dear.artifacts import atomic_path
 from dear.cli import main as program
 from dear.cli.main import main
 number = getattr(signal, sys.argv[1])
+# whoever started the tests may have had SIGHUP ignored (nohup), and a shell SIGINT
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 def send(): os.kill(os.getpid(), number)
 def work():
 {work}
@@ -313,9 +316,7 @@ with atomic_path(Path(sys.argv[2]) / "a.txt") as path:
     path.write_text("half")
     send(); time.sleep(30)
 """
-    ended = handled(
-        "signal.signal(signal.SIGINT, signal.default_int_handler)" + work, name, tmp_path
-    )
+    ended = handled(work, name, tmp_path)
     said = "interrupted" if name == "SIGINT" else f"ended by {name}"
     assert (ended.status, ended.err) == (status, f"dear: {said}; the same command begins anew\n")
     assert {p.name: p.read_text() for p in tmp_path.iterdir()} == {"a.txt": "earlier"}
