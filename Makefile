@@ -1,5 +1,5 @@
 # make demo   the whole pipeline on a collection that every Python holds
-# make test   every check that needs nothing but this machine
+# make test   format, types and tests; .ci/run adds attacks, servers, a browser, the oldest versions
 # make help   the rest
 
 PYTHON ?= python3

@@ -132,6 +132,10 @@ def asks(
     return ended
 
 
+LONG_S = 20.0
+"""By the clock, for what has a second of time; what is not bounded takes 30 s, 60 s or hours."""
+
+
 def seconds_of(ended: Ended) -> float:
     return float(ended.out.split("seconds: ")[1].split()[0])
 
@@ -230,7 +234,7 @@ def test_other_codings_are_bounded_where_the_client_knows_them(name: str) -> Non
         else:
             data = pytest.importorskip("backports.zstd").compress(b" " * (256 << 20))
     except ImportError:
-        pytest.skip("not installed")
+        pytest.skip(f"no decoder of {name}: the client asks for no such coding")
     with serving(lambda h, _b: send(h, data, Content_Encoding=name)) as server:
         ended = asks("ask(sys.argv[1])", server.url, mebibytes=300)
     assert "more than 8,388,608 bytes" in ended.out
@@ -275,7 +279,7 @@ def test_an_answer_that_drips_ends_with_its_time(status: int) -> None:
     with serving(lambda h, _b: endless(h, b" ", pause=0.05, status=status)) as server:
         ended = asks("ask(sys.argv[1], count=1, timeout_s=1.0)", server.url)
     assert "no answer within 1 s" in ended.out
-    assert seconds_of(ended) < 8
+    assert seconds_of(ended) < LONG_S
 
 
 def raw(answer: Callable[[socket.socket], None]) -> Iterator[str]:
@@ -348,7 +352,7 @@ def test_what_comes_instead_of_an_answer_is_one_line_in_time() -> None:
     lines = ended.out.splitlines()
     errors = dict(zip(STREAMS, [line for line in lines if line.startswith("error: ")], strict=True))
     taken = [float(line.split()[1]) for line in lines if line.startswith("seconds: ")]
-    assert max(taken) < 8, dict(zip(STREAMS, taken, strict=True))
+    assert max(taken) < LONG_S, dict(zip(STREAMS, taken, strict=True))
     for name, line in errors.items():
         assert len(line) < 700, name
         assert line.isprintable(), name
@@ -552,7 +556,7 @@ def test_a_server_that_lies_about_tokens_stops_nobody() -> None:
         code = "ask(sys.argv[1], count=6, tokens_per_minute=3e6, max_tokens=100)"
         ended = asks(code, server.url)
     assert "seen: [0, 1, 2, 3, 4, 5]" in ended.out
-    assert seconds_of(ended) < 8
+    assert seconds_of(ended) < LONG_S
 
 
 WAITS = ["1e400", "inf", "nan", "-5", "9" * 5000, "Thu, 99 Foo 99999 99:99:99", "\x00", "(" * 9000]
@@ -571,7 +575,7 @@ def test_how_long_a_server_asks_to_wait_may_be_anything() -> None:
         assert "429 Too Many Requests" in line or "no connection" in line
         assert len(line) < 700
     taken = [float(line.split()[1]) for line in ended.out.splitlines() if "seconds: " in line]
-    assert max(taken) < 8
+    assert max(taken) < LONG_S
 
 
 MODELS: list[bytes | dict[str, Any]] = [
@@ -816,9 +820,9 @@ def test_a_certificate_that_does_not_verify_is_refused_at_once(
 ) -> None:
     with serving(lambda _h, _b: RIGHT, self_signed) as server:
         url = f"https://{host}:{server.server_port}"
-        ended = asks("ask(sys.argv[1], retries=6, backoff_s=10.0)", url)
+        ended = asks("ask(sys.argv[1], retries=6, backoff_s=100.0)", url)
         assert server.asked == []
     assert "the server's certificate is not valid here: self-signed" in ended.out
     assert "SSL_CERT_FILE" in ended.out
     assert "seen: []" in ended.out
-    assert seconds_of(ended) < 8
+    assert seconds_of(ended) < LONG_S

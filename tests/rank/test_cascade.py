@@ -260,6 +260,21 @@ def test_a_deadline_leaves_windows_as_they_are(clock: Clock) -> None:
         assert sorted(ranking.positions) == list(range(len(one.passages)))
 
 
+def test_a_cascade_keeps_a_deadline_and_says_what_it_left_out(clock: Clock) -> None:
+    many = [candidates("q", 100)]
+    for seconds in (None, 1e6):
+        backend = Sorter(clock, seconds=1.0)
+        cascade = cascade_of(backend, depth=100, strategy=Sliding(), seconds=seconds)
+        (ranking,) = cascade.rank_candidates(many, deadline=clock.now + 4.5)
+        # one window was timed; of the 3.5 s that are left, three windows
+        assert (backend.windows, depth_of(ranking, Sliding())) == (4, 40)
+        assert not ranking.complete
+        (late,) = cascade.rank_candidates(many, deadline=clock.now)
+        assert (backend.windows, late.complete) == (4, False)
+        (whole,) = cascade.rank_candidates(many, deadline=clock.now + 1e6)
+        assert (depth_of(whole, Sliding()), whole.complete) == (100, True)
+
+
 def test_who_has_gone_away_is_computed_nothing_for() -> None:
     asked = []
     many = [candidates("q", 100)]

@@ -35,7 +35,7 @@ _ELSEWHERE: dict[str, str] = {
     **dict.fromkeys(("devices", "device_map"), "device of Reranker(...)"),
     **dict.fromkeys(
         ("return_documents", "convert_to_numpy", "convert_to_tensor", "normalize"),
-        "nothing: a ranking holds ids and scores, scores are a NumPy array of logits",
+        "nothing: to_list() of a ranking has the texts, scores are a NumPy array of logits",
     ),
     **dict.fromkeys(("trust_remote_code",), "nothing: code of a model folder is never run"),
 }

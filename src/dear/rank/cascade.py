@@ -39,9 +39,10 @@ class Cascade:
     lists:     a ListwiseRanker; its `depth` is how many of the first's best it reranks, DEPTH
                where it is None.
     calls:     windows a query at most: the largest depth that takes no more is used.
-    seconds:   for each query of a call on average, both stages; like a `deadline`, but the call
-               is planned to keep it: the depth follows from the seconds that a window took before,
-               at first from a few windows that are timed and not used. A deadline does the same.
+    seconds:   for each query of a call on average, both stages. The depth is planned to keep it, by
+               the seconds that a window took before, at first by a few windows that are timed and
+               not used; nothing is cut off. With a `deadline` the depth is planned, too, and what
+               is not done by then is cut off; a ranking that it made shallower is not complete.
     one_backbone: whether both stages sit on one base, which is then in memory once.
     """
 
@@ -86,49 +87,54 @@ class Cascade:
         """
         check_top_k(top_k)
         many = list(candidates)
-        if self.seconds is not None:
-            end = time.monotonic() + self.seconds * len(many)
-            deadline = end if deadline is None else min(deadline, end)
         ranked = self._rank(many, progress, Limits(deadline, cancel)) if many else []
         return (ranking if top_k is None else ranking.top(top_k) for ranking in ranked)
 
     def _rank(
         self, many: Sequence[Candidates], progress: Progress | None, limits: Limits
     ) -> list[Ranking]:
+        begun = time.monotonic()
         pairs = sum(len(c.passages) for c in many)
         most = sum(self.lists.strategy.calls(min(self.depth, len(c.passages))) for c in many)
         first = list(
             self.first.rank_candidates(
                 many,
                 progress=progress and _shifted(progress, 0, pairs + most),
-                # `seconds` is for planning: the pairs are scored whatever they take
-                deadline=limits.deadline if self.seconds is None else None,
+                deadline=limits.deadline,
                 cancel=limits.cancel,
             )
         )
         again = [as_candidates(c, ranking) for c, ranking in zip(many, first, strict=True)]
-        depth = self._pick_depth(again, limits)
+        wanted = min(self.depth, max(len(c.passages) for c in many))
+        planned_end = None if self.seconds is None else begun + self.seconds * len(many)
+        planned = self._affordable(again, wanted, planned_end, limits)
+        depth = min(planned, self._affordable(again, wanted, limits.deadline, limits))
         lists = copy(self.lists)
         lists.depth = max(depth, 1)  # one passage needs no window
         listed = lists.rank_candidates(
             again,
             progress=progress and _shifted(progress, pairs, pairs + most),
-            deadline=limits.deadline if self.seconds is None else None,
+            deadline=limits.deadline,
             cancel=limits.cancel,
         )
-        found = [_both(points, ranking) for points, ranking in zip(first, listed, strict=True)]
+        found = [
+            _both(points, ranking, cut=depth < min(planned, len(ranking)))
+            for points, ranking in zip(first, listed, strict=True)
+        ]
         self._learn(found)
         if progress is not None and pairs + most:
             progress(pairs + most, pairs + most)
         return found
 
-    def _pick_depth(self, first: Sequence[Candidates], limits: Limits) -> int:
-        depth = min(self.depth, max(len(c.passages) for c in first))
+    def _affordable(
+        self, first: Sequence[Candidates], depth: int, end: float | None, limits: Limits
+    ) -> int:
+        """The largest depth, `depth` at most, whose windows can be asked by `end`."""
         calls = self.calls
-        if limits.deadline is not None and depth > 1:
+        if end is not None and depth > 1:
             if self._window_s is None and not limits.reached():
                 self._window_s = self._probe(first, depth)
-            left = (limits.deadline - time.monotonic()) / len(first)
+            left = (end - time.monotonic()) / len(first)
             affordable = int(left / max(self._window_s or 0.0, 1e-9)) if left > 0 else 0
             calls = affordable if calls is None else min(calls, affordable)
         found = deepest(self.lists.strategy, depth, calls)
@@ -161,11 +167,14 @@ def deepest(strategy: Strategy, depth: int, calls: int | None) -> int:
     return next(fits, 0)
 
 
-def _both(points: Ranking, listed: Ranking) -> Ranking:
-    """The listwise ranking of what the pointwise one gave, with what both took."""
+def _both(points: Ranking, listed: Ranking, *, cut: bool) -> Ranking:
+    """The listwise ranking of what the pointwise one gave, with what both took.
+
+    cut: a deadline left fewer candidates to the listwise stage.
+    """
     return replace(
         listed,
-        complete=points.complete and listed.complete,
+        complete=points.complete and listed.complete and not cut,
         positions=tuple(points.positions[i] for i in listed.positions),
         reasoning=(*points.reasoning, *listed.reasoning),
         cost=(points.cost or RankingCost()) + (listed.cost or RankingCost()),
