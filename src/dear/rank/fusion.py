@@ -69,15 +69,20 @@ class FusedRanker:
         ranked = self.ranker.rank_candidates(
             many, progress=progress, deadline=deadline, cancel=cancel
         )
-        fused = (_fused(c, r, self.weight) for c, r in zip(many, ranked, strict=True))
+        fused = (_of_candidates(c, r, self.weight) for c, r in zip(many, ranked, strict=True))
         return (ranking if top_k is None else ranking.top(top_k) for ranking in fused)
 
 
-def _fused(candidates: Candidates, ranking: Ranking, weight: float) -> Ranking:
+def _of_candidates(candidates: Candidates, ranking: Ranking, weight: float) -> Ranking:
     scored = len(ranking)
     if not ranking.complete and ranking.cost is not None:
         scored = ranking.cost.pairs
-    first = [candidates.scores[i] for i in ranking.positions[:scored]]
+    return _fused(ranking, [candidates.scores[i] for i in ranking.positions[:scored]], weight)
+
+
+def _fused(ranking: Ranking, first: Sequence[float], weight: float) -> Ranking:
+    """first: the scores of the ranking's first passages, or of all; what has none follows."""
+    scored = len(first)
     found = fuse(ranking.scores[:scored], first, weight)
     order = np.argsort(-found, kind="stable").tolist()
     places = [*order, *range(scored, len(ranking))]
@@ -86,8 +91,8 @@ def _fused(candidates: Candidates, ranking: Ranking, weight: float) -> Ranking:
         ranking,
         passage_ids=tuple(ranking.passage_ids[i] for i in places),
         scores=(*found[order].tolist(), *(lowest - 1 - i for i in range(len(ranking) - scored))),
-        passages=tuple(ranking.passages[i] for i in places),
-        positions=tuple(ranking.positions[i] for i in places),
+        passages=tuple(ranking.passages[i] for i in places) if ranking.passages else (),
+        positions=tuple(ranking.positions[i] for i in places) if ranking.positions else (),
     )
 
 
@@ -144,10 +149,4 @@ def _fuse_ranking(ranking: Ranking, first: Mapping[str, float], weight: float) -
     lost = [p for p in ranking.passage_ids if p not in first]
     if lost:
         raise DataError(f"query {ranking.query_id!r}: the first stage has no passage {lost[0]!r}")
-    fused = fuse(ranking.scores, [first[p] for p in ranking.passage_ids], weight)
-    order = np.argsort(-fused, kind="stable")
-    return Ranking(
-        query_id=ranking.query_id,
-        passage_ids=tuple(ranking.passage_ids[i] for i in order),
-        scores=tuple(fused[order].tolist()),
-    )
+    return _fused(ranking, [first[p] for p in ranking.passage_ids], weight)

@@ -7,7 +7,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from dear.backends import Backend, Batched, Completion, OnAnswer
 from dear.backends.batch import MOST_REQUESTS
 from dear.errors import BackendError, ConfigError, ParseError, nearest
 from dear.prompts.listwise import LISTWISE_PROMPTS, ListwisePrompt
+from dear.prompts.listwise import guard as guarded
 from dear.prompts.permutations import parse_permutation
 from dear.rank.fusion import check_weight, fuse
 from dear.rank.ranker import (
@@ -78,7 +79,7 @@ class ListwiseRanker:
         self.strategy = Sliding() if strategy is None else strategy
         self.prompt = _template(prompt or getattr(backend, "template", None) or "rankvicuna")
         if guard:
-            self.prompt = replace(self.prompt, guard=True)
+            self.prompt = guarded(self.prompt)
         self.depth, self.fuse_weight, self.batch_windows = depth, fuse_weight, batch_windows
 
     @property
