@@ -28,9 +28,9 @@ def make_adapters(base: str, rank: int, folder: Path) -> None:
     import transformers as hf
     from peft import LoraConfig, get_peft_model
 
-    from dear.models.family import locate
-    from dear.models.listwise_contract import ListwiseContract
-    from dear.models.loading import load_reader, load_weights
+    from dear.checkpoints.listwise_contract import ListwiseContract
+    from dear.checkpoints.registry import locate
+    from dear.scoring.loading import load_reader, load_weights
 
     points, _, _ = load_weights(locate(base), dtype="bfloat16")
     lists = load_reader(base, hf.AutoModelForCausalLM, dtype="bfloat16").model
@@ -61,13 +61,13 @@ def case(name: str, folder: Path) -> dict[str, Any]:
     import torch
     import transformers  # noqa: F401
 
-    from dear.models.backbone import Backbone
-    from dear.models.lists.loading import load_list_model
-    from dear.models.lists.reader import ListReader
-    from dear.models.loading import load_scoring_model
-    from dear.models.scorer import Scorer
+    from dear.listwise.backbone import Backbone
+    from dear.listwise.loading import load_list_model
+    from dear.listwise.reader import ListReader
     from dear.prompts.listwise import LISTWISE_PROMPTS
     from dear.records import Passage, Query
+    from dear.scoring.loading import load_scoring_model
+    from dear.scoring.scorer import Scorer
 
     torch.set_num_threads(1)
     before = resident()

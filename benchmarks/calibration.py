@@ -28,8 +28,8 @@ from dear.artifacts import write_json
 from dear.bench.machine import describe
 from dear.data.collections import open_collection
 from dear.data.formats import read_run, write_run
+from dear.evaluate.calibration import KINDS
 from dear.evaluate.reliability import JudgedScores, assess, judged_scores, reliability
-from dear.evaluate.score_maps import KINDS
 from dear.rank.reranker import Reranker
 from dear.records import Run, every_nth, gather
 

@@ -34,19 +34,19 @@ from parts import Part, Report, is_right, run_parts, start_method, write_markdow
 
 from dear.artifacts import read_json, write_json
 from dear.bench.machine import describe
-from dear.data.bm25 import retrieve
+from dear.checkpoints.files import revision_of
+from dear.checkpoints.registry import FAMILY, locate
 from dear.data.collections import Collection, open_collection
 from dear.data.formats import read_run, write_run
 from dear.errors import DataError, DearError
 from dear.evaluate.metrics import evaluate
 from dear.evaluate.published import PublishedRow, all_published, published_rows
-from dear.models.family import FAMILY, locate
-from dear.models.files import revision_of
 from dear.rank.cascade import Cascade
 from dear.rank.opening import open_ranker
 from dear.rank.pointwise import PointwiseRanker
 from dear.rank.ranker import Ranker
 from dear.records import Ranking, every_nth, gather, limit_run
+from dear.retrieve.bm25 import retrieve
 
 DEPTH, LIST_DEPTH, CHUNK = 100, 30, 256
 """Candidates of a query, those that are ranked as lists, and queries in a file."""
@@ -277,7 +277,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def tiny_folders(folder: Path) -> Path:
     """The published folders with a few thousand random weights each, as the tests make them."""
     if not folder.is_dir():
-        script = Path(__file__).parents[1] / "tests" / "models" / "published_folders.py"
+        script = Path(__file__).parents[1] / "tests" / "scoring" / "published_folders.py"
         subprocess.run([sys.executable, str(script), str(folder)], check=True)
     return folder.resolve()
 

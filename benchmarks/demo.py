@@ -159,7 +159,7 @@ def describe() -> dict[str, Any]:
     import torch
 
     from dear.bench.machine import with_rates
-    from dear.models.hardware import cpu_has_bfloat16, cpu_has_tiles, usable_cores
+    from dear.checkpoints.hardware import cpu_has_bfloat16, cpu_has_tiles, usable_cores
     from dear.recipes import fitting_recipe
 
     cores, bfloat16, gpu = usable_cores(), cpu_has_bfloat16(), torch.cuda.is_available()

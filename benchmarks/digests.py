@@ -45,7 +45,7 @@ from pathlib import Path
 from dear.data.collections import open_collection
 from dear.data.formats import read_run
 from dear.label import label
-from dear.models.opening import open_model
+from dear.scoring.opening import open_model
 run = read_run(Path(sys.argv[1]))
 collection = open_collection("pydocs")
 collection.corpus, collection.queries()
@@ -128,9 +128,9 @@ def child(code: str, *words: object, source: Path | None = None) -> dict[str, An
 
 
 def labelling(work: Path, before: Path, queries: int, top_k: int) -> dict[str, Any]:
-    from dear.data.bm25 import options_for, retrieve
     from dear.data.collections import open_collection
     from dear.data.formats import write_run
+    from dear.retrieve.bm25 import options_for, retrieve
 
     run = work / f"pydocs.{queries}.{top_k}.trec"
     if not run.is_file():

@@ -237,7 +237,7 @@ def main() -> int:
 
 def run(work: Path) -> None:
     """All commands, by whatever `dear` is on the path."""
-    for beside in ("cli", "models"):
+    for beside in ("cli", "scoring"):
         sys.path.insert(0, str(ROOT / "tests" / beside))
     make_inputs(work)
     from dear.cli.main import main as dear

@@ -58,24 +58,24 @@ from parts import Part, Report, Skip, is_right, run_parts, start_method, write_m
 
 from dear.bench.machine import describe, matrix_rate
 from dear.bench.turns import Score, System, in_turns, pairs_of
-from dear.models.batching import CPU_BATCH_TOKENS, GPU_BATCH_TOKENS, pick_batch_tokens
-from dear.models.contract import CARD
-from dear.models.encoding import Encoded, Pair, PairEncoder
-from dear.models.engines.padded import PaddedEngine
-from dear.models.hardware import device_name, has_bfloat16, pick_device, pick_dtype
-from dear.models.heads import float32_head, pool_by_mask
-from dear.models.layers import find_layers
-from dear.models.loading import ScoringModel
-from dear.models.opening import open_model
-from dear.models.scorer import Scorer
+from dear.checkpoints.contract import CARD
+from dear.checkpoints.hardware import device_name, has_bfloat16, pick_device, pick_dtype
+from dear.checkpoints.heads import float32_head, pool_by_mask
+from dear.checkpoints.layers import find_layers
 from dear.plan.cards import GIB, Card, find_card
 from dear.plan.memory import Memory, scoring_memory, weigh
 from dear.plan.planning import Assumed, Plan, plan
-from dear.plan.setup import Setup
-from dear.plan.steps import bare_recipe
+from dear.plan.simulating import bare_recipe
+from dear.plan.work import Setup
 from dear.prompts.pointwise import PAIR_PROMPTS
 from dear.recipes import DataRecipe, ModelRecipe, Recipe, load_recipe
 from dear.records import Candidates
+from dear.scoring.batching import CPU_BATCH_TOKENS, GPU_BATCH_TOKENS, pick_batch_tokens
+from dear.scoring.encoding import Encoded, Pair, PairEncoder
+from dear.scoring.engines.padded import PaddedEngine
+from dear.scoring.loading import ScoringModel
+from dear.scoring.opening import open_model
+from dear.scoring.scorer import Scorer
 from dear.train.examples import Example
 from dear.train.pointwise import train
 

@@ -38,18 +38,18 @@ from torch.profiler import ProfilerActivity, profile
 from dear.artifacts import read_json, write_json
 from dear.bench.machine import matrix_rate, with_rates
 from dear.bench.turns import pairs_of
+from dear.checkpoints.layers import find_layers
 from dear.data.collections import open_collection
 from dear.export.openvino import export_openvino
-from dear.models.batching import ANY_SHAPE, collate
-from dear.models.encoding import Encoded
-from dear.models.engines.openvino import GRAPH, load_openvino, separate_gates
-from dear.models.engines.padded import PaddedEngine
-from dear.models.engines.prefix import PrefixEngine
-from dear.models.layers import find_layers
-from dear.models.loading import ScoringModel, load_scoring_model
-from dear.models.opening import open_model
-from dear.models.scorer import Scorer
 from dear.records import Candidates, every_nth, gather
+from dear.scoring.batching import ANY_SHAPE, collate
+from dear.scoring.encoding import Encoded
+from dear.scoring.engines.openvino import GRAPH, load_openvino, separate_gates
+from dear.scoring.engines.padded import PaddedEngine
+from dear.scoring.engines.prefix import PrefixEngine
+from dear.scoring.loading import ScoringModel, load_scoring_model
+from dear.scoring.opening import open_model
+from dear.scoring.scorer import Scorer
 
 KINDS = ("encoder", "decoder")
 BUCKET = 32

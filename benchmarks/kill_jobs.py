@@ -84,10 +84,10 @@ log_steps = 4
 
 def prepare(root: Path, threads: int) -> None:
     """The part of pydocs that the jobs read: BM25's runs, soft labels and lists; recipes."""
-    from dear.data.bm25 import options_for, retrieve
     from dear.data.collections import Collection, open_collection
     from dear.data.formats import write_beir, write_lists
     from dear.label import FirstStage, label
+    from dear.retrieve.bm25 import options_for, retrieve
 
     set_threads(threads)
     pydocs = open_collection("pydocs")
@@ -148,7 +148,7 @@ def listwise_job(root: Path, folder: Path, threads: int) -> None:
 def label_job(root: Path, folder: Path, threads: int) -> None:
     from dear.data.collections import Collection
     from dear.label import label
-    from dear.models.opening import open_model
+    from dear.scoring.opening import open_model
 
     set_threads(threads)
     collection = Collection.from_folder(root / "collection")

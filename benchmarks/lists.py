@@ -37,13 +37,13 @@ from dear.backends.local import Local
 from dear.bench.machine import with_rates
 from dear.data.collections import open_collection
 from dear.errors import ParseError
-from dear.models.engines.prefix_sets import common_prefixes
-from dear.models.lists.loading import ListModel, load_list_model
-from dear.models.lists.reader import ListReader
+from dear.listwise.loading import ListModel, load_list_model
+from dear.listwise.reader import ListReader
+from dear.listwise.strategies import Sliding
 from dear.prompts.listwise import WindowPrompt
 from dear.prompts.permutations import parse_permutation
-from dear.rank.strategies import Sliding
 from dear.records import gather
+from dear.scoring.engines.prefix import common_prefixes
 
 Generate = Callable[[Sequence[WindowPrompt]], list[Completion]]
 

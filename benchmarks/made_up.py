@@ -13,17 +13,17 @@ import numpy as np
 import torch
 from parallel import word_tokenizer
 
+from dear.checkpoints.contract import CARD, DType
+from dear.checkpoints.files import quiet
+from dear.checkpoints.hardware import pick_attention
+from dear.checkpoints.heads import bare_model
 from dear.data.groups import Group
-from dear.models.batching import collate
-from dear.models.contract import CARD, DType
-from dear.models.encoding import Encoded
-from dear.models.files import quiet
-from dear.models.hardware import pick_attention
-from dear.models.heads import bare_model
-from dear.models.loading import ScoringModel
-from dear.models.shapes import PUBLISHED, base_config
+from dear.plan.shapes import PUBLISHED, base_config
 from dear.recipes import Recipe
 from dear.records import Candidates, Passage, Query
+from dear.scoring.batching import collate
+from dear.scoring.encoding import Encoded
+from dear.scoring.loading import ScoringModel
 from dear.train.examples import Example
 
 SHAPES = {

@@ -350,7 +350,9 @@ def summary(faults: list[dict[str, Any]]) -> dict[str, Any]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rooms", nargs="+", default=["losses", "data", "models"])
+    parser.add_argument(
+        "--rooms", nargs="+", default=["losses", "data", "checkpoints", "scoring", "listwise"]
+    )
     parser.add_argument("--sample", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--test-timeout", type=float, default=900, help="seconds, for one test")

@@ -85,11 +85,11 @@ def recipe_of(name: str) -> Any:
 
 def run_case(name: str) -> dict[str, Any]:
     """Bytes and seconds, measured and planned, of one training in this process."""
+    from dear.checkpoints.hardware import trim_heap
     from dear.data.groups import Group
-    from dear.models.hardware import trim_heap
     from dear.plan.cards import Card
     from dear.plan.planning import Assumed, plan
-    from dear.plan.setup import Setup
+    from dear.plan.work import Setup
     from dear.train.examples import Example
     from dear.train.pointwise import train
 

@@ -26,13 +26,13 @@ from dear.bench.machine import describe
 from dear.data.collections import open_collection
 from dear.data.formats import read_run
 from dear.evaluate.robustness import CHECKS, RobustnessReport, check
-from dear.models.lists.attention_heads import HeadWeights
-from dear.models.lists.loading import load_list_model
-from dear.models.lists.reader import ListReader
+from dear.listwise.attention_heads import HeadWeights
+from dear.listwise.loading import load_list_model
+from dear.listwise.reader import ListReader
+from dear.listwise.strategies import Full
 from dear.rank.cascade import Cascade
 from dear.rank.listwise import ListwiseRanker
 from dear.rank.reranker import Reranker
-from dear.rank.strategies import Full
 from dear.records import Candidates, Judgements, Ranking, every_nth, gather
 
 Rank = Callable[[Sequence[Candidates]], Iterable[Ranking]]

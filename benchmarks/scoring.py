@@ -35,17 +35,17 @@ from dear.bench.machine import with_rates
 from dear.bench.peers import PEERS, as_system, installed
 from dear.bench.run import bench
 from dear.bench.turns import Score, System, pairs_of, quality
+from dear.checkpoints.contract import DEAR, DType
 from dear.data.collections import open_collection
 from dear.data.groups import Group
 from dear.export.openvino import export_openvino
-from dear.models.batching import collate, token_batches
-from dear.models.contract import DEAR, DType
-from dear.models.encoding import Pair, PairEncoder
-from dear.models.exported import is_exported
-from dear.models.loading import load_scoring_model
-from dear.models.opening import open_model
 from dear.recipes import parse_recipe
 from dear.records import Candidates, gather
+from dear.scoring.batching import collate, token_batches
+from dear.scoring.encoding import Pair, PairEncoder
+from dear.scoring.exported import is_exported
+from dear.scoring.loading import load_scoring_model
+from dear.scoring.opening import open_model
 from dear.train.examples import Example
 from dear.train.pointwise import train
 
@@ -370,7 +370,7 @@ for row in CrossEncoder(model).rank(query, passages, return_documents=True)[:10]
 
 MEMORY_SCRIPT = """
 import json, resource, time
-from dear.models.opening import open_model
+from dear.scoring.opening import open_model
 model = open_model("{model}")
 started = time.perf_counter()
 count = sum(1 for _ in model.stream((f"query {{i}}", f"word {{i % 977}}") for i in range({count})))

@@ -42,11 +42,11 @@ from dear.data.labels import Labels, ensemble, read_labels
 from dear.evaluate.compare import compare_all, pool
 from dear.evaluate.metrics import Evaluation, evaluate
 from dear.label import FirstStage, label
-from dear.models.opening import open_model
 from dear.rank.fusion import fuse_runs
 from dear.rank.reranker import Reranker
 from dear.recipes import parse_recipe
 from dear.records import Ranking, Run, gather
+from dear.scoring.opening import open_model
 from dear.train.checkpoints import is_finished
 from dear.train.examples import Example, examples_of
 from dear.train.pointwise import train

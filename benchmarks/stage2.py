@@ -33,24 +33,24 @@ from stage1 import TRAIN, WEB, Bench, every, say, slug
 from stage2_test import ListTest, add_options, heads_folder, print_table
 
 from dear.artifacts import read_json, write_json
+from dear.checkpoints.listwise_contract import ListwiseContract
 from dear.data.formats import read_lists, write_lists
-from dear.models.list_encoding import ListEncoder
-from dear.models.lists.attention_heads import HEADS_FILE, fit_heads
-from dear.models.lists.loading import load_list_model
-from dear.models.lists.reader import ListReader
-from dear.models.listwise_contract import ListwiseContract
-from dear.models.opening import PairModel, open_model
+from dear.listwise.attention_heads import HEADS_FILE, fit_heads
+from dear.listwise.encoding import ListEncoder
+from dear.listwise.loading import load_list_model
+from dear.listwise.reader import ListReader
 from dear.prompts.listwise import LISTWISE_PROMPTS
-from dear.reason.drafts import open_drafts
 from dear.reason.extractive import Evidence, extract
+from dear.reason.generate import open_drafts
 from dear.reason.sample import Question, SamplePlan, parse_sizes, sample
 from dear.reason.select import select
 from dear.recipes import parse_recipe
 from dear.records import ListExample, Ranking
+from dear.scoring.opening import PairModel, open_model
 from dear.train.checkpoints import TRAINING_FILE, is_finished
-from dear.train.list_start import start_list_model
 from dear.train.lists import ListTokenizer, ListTokens, reordered, tokenise
 from dear.train.listwise import list_quality, train_lists
+from dear.train.start import start_list_model
 
 PARTS = ("lists", "train", "heads", "evaluate", "test")
 HELD_OUT = 15

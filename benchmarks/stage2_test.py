@@ -32,14 +32,14 @@ from dear.errors import ParseError
 from dear.evaluate.compare import compare, pool
 from dear.evaluate.metrics import Evaluation, evaluate
 from dear.evaluate.paired import holm
-from dear.models.lists.attention_heads import HeadWeights
-from dear.models.lists.loading import ListModel, load_list_model
-from dear.models.lists.reader import READINGS, ListReader
+from dear.listwise.attention_heads import HeadWeights
+from dear.listwise.loading import ListModel, load_list_model
+from dear.listwise.reader import READINGS, ListReader
+from dear.listwise.strategies import Full
 from dear.prompts.listwise import WindowPrompt
 from dear.prompts.permutations import parse_permutation
 from dear.rank.listwise import ListwiseRanker
 from dear.rank.ranker import Totals
-from dear.rank.strategies import Full
 from dear.records import Ranking, Run, gather
 from dear.train.checkpoints import is_finished
 

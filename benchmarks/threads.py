@@ -4,7 +4,7 @@
 
 bits:    eight threads begin at once and make `--calls` calls each of every engine and every
          listwise reading, in an order of their own, on the tiny models of
-         tests/models/shared_models.py. What differs by a bit from the same call one after the
+         tests/scoring/shared_models.py. What differs by a bit from the same call one after the
          other, and what raises, is counted. A group of engines that share one model is done when
          its line is written; a second start goes on, `--groups` does some of them again.
 turns:   passes of three busy threads before a fourth gets its turn: our lock and Python's.
@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "models"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "scoring"))
 
 import numpy as np
 import torch
@@ -42,16 +42,16 @@ from shared_models import GROUPS, at_once, in_threads, one_after_the_other
 
 from dear.artifacts import read_json, write_json
 from dear.bench.machine import with_rates
+from dear.checkpoints.contract import DEAR
+from dear.checkpoints.registry import locate
+from dear.checkpoints.threads import FairLock
 from dear.data.collections import open_collection
-from dear.models.biencoder import BiEncoder
-from dear.models.contract import DEAR
-from dear.models.encoding import Pair
-from dear.models.engines import EngineName
-from dear.models.family import locate
-from dear.models.loading import load_scoring_model, load_weights
-from dear.models.scorer import Scorer
-from dear.models.threads import FairLock
-from dear.models.zero_shot import ZeroShot
+from dear.scoring.biencoder import BiEncoder
+from dear.scoring.encoding import Pair
+from dear.scoring.engines import EngineName
+from dear.scoring.loading import load_scoring_model, load_weights
+from dear.scoring.scorer import Scorer
+from dear.scoring.zero_shot import ZeroShot
 
 THREADS = 8
 BUDGETS = (512, 2048, 8192)

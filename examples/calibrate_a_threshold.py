@@ -1,10 +1,10 @@
 """Scores as probabilities, fitted on judged queries, and the threshold that they make possible."""
 
 from dear import Reranker, open_collection
-from dear.data.bm25 import retrieve
 from dear.evaluate.calibration import calibrate
 from dear.evaluate.reliability import judged_scores
 from dear.records import every_nth, gather
+from dear.retrieve.bm25 import retrieve
 
 collection = open_collection("pydocs")
 queries, judgements = collection.queries("dev"), collection.judgements("dev")

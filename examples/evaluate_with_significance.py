@@ -1,10 +1,10 @@
 """Two rankings of the same candidates, compared query by query with a paired test."""
 
 from dear import Reranker, open_collection
-from dear.data.bm25 import retrieve
 from dear.evaluate.compare import compare
 from dear.evaluate.metrics import evaluate
 from dear.records import every_nth, gather
+from dear.retrieve.bm25 import retrieve
 
 # the docstrings of this Python's library: which function does each describe?
 collection = open_collection("pydocs")

@@ -6,11 +6,11 @@ Run it twice: the second time nothing is scored again. `dear train` takes the fo
 from pathlib import Path
 
 from dear import open_collection
-from dear.data.bm25 import retrieve
 from dear.data.labels import read_labels
 from dear.label import FirstStage, label_with_all
-from dear.models.opening import open_model
 from dear.records import every_nth
+from dear.retrieve.bm25 import retrieve
+from dear.scoring.opening import open_model
 
 collection = open_collection("pydocs")
 queries = collection.queries("train")

@@ -13,8 +13,7 @@ from typing import Any
 
 import pytest
 
-from dear.evaluate.cost import Meter, Spent, stage, together
-from dear.evaluate.energy import Counter, counters, nvml, rapl
+from dear.evaluate.cost import Counter, Meter, Spent, counters, nvml, rapl, stage, together
 
 
 def zone(powercap: Path, name: str, called: str, microjoules: int, end: int = 10**9) -> Path:

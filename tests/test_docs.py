@@ -258,9 +258,9 @@ def check_recipe(recipe: Recipe) -> None:
 
 @pytest.mark.parametrize("name", [n for n in shipped_recipes() if not n.startswith(DISTILL)])
 def test_a_recipe_that_ships_could_be_trained(name: str) -> None:
+    from dear.checkpoints.registry import locate
     from dear.data.collections import COLLECTIONS
     from dear.data.groups import NEGATIVES
-    from dear.models.family import locate
 
     recipe = load_recipe(name)
     check_recipe(recipe)
@@ -312,10 +312,10 @@ def recipe_keys() -> set[str]:
 
 
 def tables() -> list[Any]:
+    from dear.checkpoints.registry import FAMILY
     from dear.data import formats
     from dear.data.groups import NEGATIVES
     from dear.losses import LOSSES
-    from dear.models.family import FAMILY
     from dear.prompts.pointwise import PAIR_PROMPTS, ZERO_SHOT_PROMPTS
 
     options = {option for loss in LOSSES.values() for option in loss.options}

@@ -14,9 +14,9 @@ from dear.backends import Completion
 from dear.backends.ledger_file import LedgerFile
 from dear.data.formats import write_run
 from dear.data.labels import Stamp, open_store
-from dear.reason.drafts import Drafts
+from dear.reason.generate import Drafts
 from dear.records import Ranking
-from dear.train.marks import WHOLE, mark_whole
+from dear.train.checkpoint_files import WHOLE, mark_whole
 from power import Disk
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs Linux's /proc")

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from absent import absent
-from dear.models.family import FAMILY, is_present, locate
-from dear.models.shapes import Shape, base_config, meta_model
-from dear.plan.steps import bare_recipe
+from dear.checkpoints.registry import FAMILY, is_present, locate
+from dear.plan.shapes import Shape, base_config, meta_model
+from dear.plan.simulating import bare_recipe
 from dear.recipes import ModelRecipe, Recipe, load_recipe, shipped_recipes
 from dear.train.listwise import list_contract_of
 from dear.train.pointwise import contract_of, objective_of

@@ -16,8 +16,8 @@ from dear.data.collections import Collection
 from dear.data.labels import LabelStore, read_labels
 from dear.errors import BackendError, ConfigError, ContractMismatch, DataError
 from dear.label import FirstStage, label, label_with_all, slug, subset
-from dear.models.opening import open_model
 from dear.records import Ranking, Run
+from dear.scoring.opening import open_model
 from kills import dies_at, in_a_process
 from tiny_training import collection, save_bert, save_reranker
 
@@ -173,7 +173,7 @@ def test_labels_of_another_teacher_are_refused_and_kept(
 def test_another_contract_of_the_same_weights_is_refused(
     tiny: Collection, reranker: str, tmp_path: Path
 ) -> None:
-    from dear.models.contract import DEAR
+    from dear.checkpoints.contract import DEAR
 
     run = subset(train_run(tiny), ["q0"])
     label(tiny, [run], open_model(reranker, dtype="float32", device="cpu"), tmp_path / "l")

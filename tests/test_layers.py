@@ -59,7 +59,7 @@ def test_the_import_contracts_hold() -> None:
     [
         ("data/groups.py", "import torch"),
         ("losses/pointwise.py", "import dear.records"),
-        ("models/scorer.py", "import dear.rank.reranker"),
+        ("scoring/scorer.py", "import dear.rank.reranker"),
         ("label.py", "import dear.train.pointwise"),
     ],
 )

@@ -62,7 +62,7 @@ ELSEWHERE = {
 
 PAGES_OF_SCRIPTS = {
     "measures.md": "benchmarks/measure_table.py writes the page",
-    "models.md": "the memory of weights is counted from shapes by src/dear/models/shapes.py",
+    "models.md": "the memory of weights is counted from shapes by src/dear/plan/shapes.py",
 }
 
 

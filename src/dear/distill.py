@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dear.artifacts import atomic_path, read_json, versions, write_json
-from dear.data.bm25 import options_for, retrieve
 from dear.data.collections import Collection
 from dear.data.formats import read_run, write_run
 from dear.data.inputs import corpus_input, judgements_input, queries_input, run_input
@@ -31,16 +30,17 @@ from dear.errors import ConfigError, DataError
 from dear.evaluate.compare import compare_all
 from dear.evaluate.metrics import evaluate
 from dear.evaluate.paired import bootstrap_interval
-from dear.evaluate.plot import Bar, bars
 from dear.label import FirstStage, label_with_all, stamp_of
 from dear.rank.fusion import fuse_runs
 from dear.rank.reranker import Reranker
 from dear.recipes import DataRecipe, DistillRecipe, LossRecipe, Recipe
 from dear.records import Judgements, Query, Ranking, Run, gather
+from dear.report.charts import Bar, bars
+from dear.retrieve.bm25 import options_for, retrieve
 from dear.train.examples import draw_groups, examples_of
 
 if TYPE_CHECKING:
-    from dear.models.opening import PairModel
+    from dear.scoring.opening import PairModel
 
 MEASURE = "nDCG@10"
 FIRST, TEACHER, STUDENT, CONTROL = "first stage", "teacher", "student", "student, no labels"
@@ -286,8 +286,8 @@ class _Distillation:
         return f"biencoder:{self.folder / 'teacher'}"
 
     def _labels(self, split: _Split, run: Run, teacher: str) -> Path:
-        from dear.models.opening import open_model
-        from dear.models.revisions import revision_named
+        from dear.scoring.opening import open_model
+        from dear.scoring.revisions import revision_named
 
         path = self.folder / "labels"
         weight = self.recipe.teacher.first_stage
@@ -371,7 +371,7 @@ class _Distillation:
         queries_limit: int | None,
         labels: Path | None,
     ) -> None:
-        from dear.models.revisions import base_inputs, checkpoint_digest
+        from dear.scoring.revisions import base_inputs, checkpoint_digest
 
         path = self.folder / name
         data = {
@@ -453,7 +453,7 @@ class _Distillation:
         return fuse_runs(ranked, run, weight) if weight else ranked
 
     def _rank(self, name: str, run: Run, model: str | None = None) -> Run:
-        from dear.models.revisions import checkpoint_digest, revision_named
+        from dear.scoring.revisions import checkpoint_digest, revision_named
 
         path = self.folder / "ranked" / f"{name}.trec"
         queries = self.collection.queries()

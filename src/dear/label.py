@@ -21,7 +21,7 @@ from dear.records import Judgements, Ranking, Run
 
 if TYPE_CHECKING:
     from dear.data.collections import Collection
-    from dear.models.opening import PairModel
+    from dear.scoring.opening import PairModel
 
 logger = logging.getLogger(__name__)
 
@@ -289,7 +289,7 @@ def stamp_of(collection: str, teacher: PairModel | FirstStage) -> Stamp:
 
 def _former(name: str) -> Callable[[str], bool | None]:
     def check(digest: str) -> bool | None:
-        from dear.models.revisions import former  # only here: it loads torch
+        from dear.scoring.revisions import former  # only here: it loads torch
 
         return former(name, digest)
 

@@ -18,10 +18,10 @@ from typing import Any, TypeAlias
 from hypothesis import strategies as st
 
 from dear.artifacts import read_json, read_toml
-from dear.data import bm25, held_out
 from dear.data import formats as f
-from dear.data.formats import headers
-from dear.data.formats.answers import read_answers as read_strings
+from dear.data import held_out
+from dear.data.formats import lines as headers
+from dear.data.formats.beir import read_answers as read_strings
 from dear.data.labels import read_labels
 from dear.data.origins import first_stage_of, note_path, read_origin
 from dear.data.training_rows import file_rows
@@ -29,14 +29,16 @@ from dear.digests import Inputs, file_digest
 from dear.errors import DearError
 from dear.evaluate import answers
 from dear.evaluate.calibration import Calibration
-from dear.evaluate.report.parts import Cost, Curve
-from dear.evaluate.report.plan import read_plan
 from dear.evaluate.robustness import texts
 from dear.prompts import guarding, listwise, permutations, reasoning
-from dear.reason import extractive, sentences
-from dear.reason.drafts import open_drafts
-from dear.reason.reading import read_answers
+from dear.reason import extractive
+from dear.reason import extractive as sentences
+from dear.reason.files import read_answers
+from dear.reason.generate import open_drafts
 from dear.recipes import load_distill_recipe, load_recipe
+from dear.report.parts import Cost, Curve
+from dear.report.plan import read_plan
+from dear.retrieve import bm25
 
 Given: TypeAlias = str | bytes
 Parser: TypeAlias = Callable[[Any], object]

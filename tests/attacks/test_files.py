@@ -21,7 +21,7 @@ import sys
 from pathlib import Path
 from dear.artifacts import read_json, read_toml
 from dear.data import formats as f
-from dear.data.formats.answers import read_answers
+from dear.data.formats.beir import read_answers
 from dear.data.training_rows import file_rows
 from dear.errors import DearError
 

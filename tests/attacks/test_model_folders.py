@@ -15,13 +15,13 @@ import pytest
 from ceilings import attack, attack_dear, attack_python
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tests" / "models"))
+sys.path.insert(0, str(ROOT / "tests" / "scoring"))
 
 OPEN = """
 import json, sys, time
 from dear.backends.local import open_local
 from dear.errors import DearError
-from dear.models.opening import open_model
+from dear.scoring.opening import open_model
 from dear.prompts.listwise import LISTWISE_PROMPTS
 from dear.records import Passage, Query
 
@@ -32,10 +32,10 @@ def use(spec):
         asked = LISTWISE_PROMPTS["list"].render(Query(id="q", text="river bank"), texts)
         return open_local(place).generate([asked])
     if kind == "revision":
-        from dear.models.revisions import revision_named
+        from dear.scoring.revisions import revision_named
         return revision_named(place)
     if kind == "shape":
-        from dear.models.shapes import base_config
+        from dear.plan.shapes import base_config
         return base_config(place)
     return open_model(place).score([("lions eat", "lions eat grass " * 3)])
 
@@ -640,8 +640,8 @@ def test_a_tokenizer_that_does_not_end_on_a_passage_is_refused(tmp_path: Path) -
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 from dear.errors import DataError
-from dear.models.threads import tokenize
-from dear.models import threads
+from dear.checkpoints.threads import tokenize
+from dear.checkpoints import threads
 threads.TOKENIZER_SECONDS = 2
 inner = Tokenizer(models.WordLevel({"[UNK]": 0}, unk_token="[UNK]"))
 inner.pre_tokenizer = pre_tokenizers.Split(Regex("(a*)(a*)(a*)[^a]"), "isolated")
@@ -741,8 +741,9 @@ def test_without_the_package_of_its_weights_a_model_names_package_and_extra(tmp_
 
 def test_standard_input_is_not_read_while_a_model_is(folders: dict[str, Path]) -> None:
     code = (
-        "import sys\nfrom dear.errors import DearError\nfrom dear.models.family import locate\n"
-        "from dear.models.files import reading\n"
+        "import sys\nfrom dear.errors import DearError\n"
+        "from dear.checkpoints.registry import locate\n"
+        "from dear.checkpoints.files import reading\n"
         "try:\n    with reading(locate(sys.argv[1])):\n        print('read', input())\n"
         "except DearError as error:\n    print('refused', error)\n"
         "print('then', input())\n"

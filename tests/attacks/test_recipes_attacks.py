@@ -8,8 +8,8 @@ import pytest
 from tests.attacks.ceilings import attack_dear, attack_python
 
 from dear.errors import DearError
-from dear.evaluate.report.plan import read_plan
 from dear.recipes import load_recipe
+from dear.report.plan import read_plan
 
 LOAD = """
 import sys

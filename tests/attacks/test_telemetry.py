@@ -137,7 +137,7 @@ def test_an_export_reports_to_nobody(ranker: Path, collection: Path, tmp_path: P
 def test_importing_the_openvino_extra_without_a_command_reports_to_nobody(tmp_path: Path) -> None:
     pytest.importorskip("openvino")
     code = (
-        "from dear.models.engines.openvino import load_openvino\n"
+        "from dear.scoring.engines.openvino import load_openvino\n"
         "load_openvino()\nimport openvino.tools.ovc, nncf, sys\n"
         "assert not any(name.startswith('openvino_telemetry.') for name in sys.modules)\n"
     )

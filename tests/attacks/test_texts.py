@@ -6,13 +6,15 @@ import pytest
 from tests.attacks.ceilings import attack_python, linear
 
 READERS = """
-from dear.data import bm25, held_out
-from dear.data.formats import plain, headers
+from dear.data import held_out
+from dear.retrieve import bm25
+from dear.data.formats import plain
+from dear.data.formats import lines as headers
 from dear.errors import DearError
 from dear.evaluate import answers
 from dear.evaluate.robustness import texts
 from dear.prompts import guarding, listwise, permutations, reasoning
-from dear.reason import sentences
+from dear.reason import extractive as sentences
 import random
 
 few = [chr(97 + i) for i in range(26)]

@@ -16,8 +16,14 @@ from hypothesis import strategies as st
 from dear.backends import open_backend
 from dear.backends.batch import BatchBackend
 from dear.backends.http import HttpBackend
-from dear.backends.limits import Pace, backoff
-from dear.backends.options import ANTHROPIC_URL, OPENAI_URL, HttpOptions, parse_options
+from dear.backends.options import (
+    ANTHROPIC_URL,
+    OPENAI_URL,
+    HttpOptions,
+    Pace,
+    backoff,
+    parse_options,
+)
 from dear.backends.wire import retry_after
 from dear.errors import BackendError, ConfigError, DataError
 

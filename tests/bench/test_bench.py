@@ -13,9 +13,9 @@ from dear.bench import peers
 from dear.bench.peers import PEERS, installed
 from dear.bench.run import bench
 from dear.errors import ConfigError
-from dear.models.budget import CPU_CANDIDATES
-from dear.models.opening import open_model
-from dear.models.scorer import Scorer
+from dear.scoring.budget import CPU_CANDIDATES
+from dear.scoring.opening import open_model
+from dear.scoring.scorer import Scorer
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def test_ours_and_the_peers_score_the_same_pairs_alike(checkpoint: str) -> None:
 def test_an_export_stands_beside_its_checkpoint(checkpoint: str, tmp_path: Path) -> None:
     pytest.importorskip("openvino", reason="the extra `openvino` is not installed")
     from dear.export.openvino import export_openvino
-    from dear.models.loading import load_scoring_model
+    from dear.scoring.loading import load_scoring_model
 
     export_openvino(load_scoring_model(checkpoint, dtype="float32"), tmp_path / "e", "float32")
     found = bench(

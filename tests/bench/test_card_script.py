@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "scoring"))
 
 from published_folders import write_model
 from tiny_models import words
 
+from dear.checkpoints.registry import FAMILY
 from dear.data.collections import Collection
 from dear.data.formats import write_run
 from dear.evaluate.metrics import evaluate
-from dear.models.family import FAMILY
 from dear.rank.reranker import Reranker
 from dear.records import Ranking, gather
 

@@ -11,8 +11,8 @@ import pytest
 from dear.bench.machine import describe, matrix_rate
 from dear.bench.turns import System, in_turns, pairs_of, quality
 from dear.errors import BackendError
-from dear.models.encoding import Pair
 from dear.records import Candidates, Passage, Query
+from dear.scoring.encoding import Pair
 
 PAIRS = [("query", f"passage {i}") for i in range(100)]
 

@@ -11,7 +11,7 @@ import torch
 from command_line import write_animals, write_reranker
 
 # tiny models and lists
-for beside in ("models", "train"):
+for beside in ("scoring", "train"):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1] / beside))
 
 

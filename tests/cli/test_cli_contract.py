@@ -14,8 +14,8 @@ import pytest
 from command_line import dear, write_reranker
 
 from dear import Reranker
+from dear.checkpoints.contract import CARD, PLAIN
 from dear.cli.main import COMMANDS
-from dear.models.contract import CARD, PLAIN
 
 OPENS = ("rank", "rerank", "label", "check", "calibrate", "bench", "export", "reason")
 """Commands that open a model."""

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from command_line import CORPUS, QUERIES, good, read
 
-from dear.models.batching import token_batches
-from dear.models.opening import open_model
-from dear.models.scorer import Scorer
+from dear.scoring.batching import token_batches
+from dear.scoring.opening import open_model
+from dear.scoring.scorer import Scorer
 
 PAIRS = 8 * 24
 

@@ -14,9 +14,9 @@ import torch
 from command_line import dear, good, refused, start
 
 from dear import __version__
+from dear.checkpoints.registry import FAMILY
 from dear.cli.main import COMMANDS
 from dear.data.collections import COLLECTIONS
-from dear.models.family import FAMILY
 
 HEAVY = {
     *("torch", "transformers", "numpy", "pyarrow", "scipy", "bm25s", "ir_measures"),

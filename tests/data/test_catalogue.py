@@ -16,9 +16,9 @@ import pytest
 from dear.data import catalogue
 from dear.data.catalogue import COLLECTIONS, FAMILIES, CollectionEntry, Split, find_entry
 from dear.data.collections import open_collection
+from dear.data.folders import locate
 from dear.data.formats import write_beir
-from dear.data.formats.answers import read_answers, write_answers
-from dear.data.places import locate
+from dear.data.formats.beir import read_answers, write_answers
 from dear.errors import ConfigError, DataError, MissingExtra
 from dear.evaluate.answers import answer_cutoff
 from dear.evaluate.metrics import parse_measures

@@ -6,9 +6,9 @@ import json
 
 import pytest
 
+from dear.checkpoints.listwise_contract import LISTWISE_FILE, ListwiseContract
 from dear.data.formats import read_lists, write_lists
 from dear.errors import DataError
-from dear.models.listwise_contract import LISTWISE_FILE, ListwiseContract
 from dear.records import ListExample, Passage, Query
 
 PASSAGES = tuple(Passage(id=i, text=f"text {i}", title="T" * (i == "b")) for i in "abc")

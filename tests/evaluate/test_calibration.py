@@ -15,7 +15,19 @@ from scipy.optimize import isotonic_regression, minimize
 from scipy.special import expit
 
 from dear.errors import ConfigError, ContractMismatch, DataError
-from dear.evaluate.calibration import CALIBRATION_FILE, Calibration, calibrate, cross_fitted
+from dear.evaluate.calibration import (
+    CALIBRATION_FILE,
+    KINDS,
+    Calibration,
+    Isotonic,
+    Logistic,
+    calibrate,
+    cross_fitted,
+    fit_isotonic,
+    fit_platt,
+    fit_temperature,
+    pool_adjacent_violators,
+)
 from dear.evaluate.reliability import (
     JudgedScores,
     assess,
@@ -23,15 +35,6 @@ from dear.evaluate.reliability import (
     judged_scores,
     largest_error,
     reliability,
-)
-from dear.evaluate.score_maps import (
-    KINDS,
-    Isotonic,
-    Logistic,
-    fit_isotonic,
-    fit_platt,
-    fit_temperature,
-    pool_adjacent_violators,
 )
 from dear.records import Ranking
 

@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from dear.evaluate.plot import Bar, bars
+from dear.report.charts import Bar, bars
 
 SVG = "{http://www.w3.org/2000/svg}"
 

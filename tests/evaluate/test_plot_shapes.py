@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dear.evaluate.plot import (
+from dear.report.charts import (
     Canvas,
     Gain,
     Point,
@@ -19,10 +19,11 @@ from dear.evaluate.plot import (
     densities,
     differences,
     gains,
+    label,
     numbered,
     reliability,
+    ticks,
 )
-from dear.evaluate.plot.canvas import label, ticks
 
 VALUES = st.floats(-1, 1)
 SCORES = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=40)

@@ -10,8 +10,8 @@ from scipy.special import expit
 
 from dear.data.collections import open_collection
 from dear.errors import DataError
+from dear.evaluate.calibration import KINDS
 from dear.evaluate.reliability import JudgedScores, assess, judged_scores
-from dear.evaluate.score_maps import KINDS
 
 
 def pairs(shared_data: Path, name: str, split: str) -> JudgedScores:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from xml.etree import ElementTree
 
-from dear.evaluate.plot import Point, scatter
+from dear.report.charts import Point, scatter
 
 SVG = "{http://www.w3.org/2000/svg}"
 POINTS = [

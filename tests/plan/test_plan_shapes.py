@@ -9,12 +9,11 @@ import pytest
 import torch
 
 import tiny_training
+from dear.checkpoints.files import quiet
 from dear.errors import ConfigError
-from dear.models.files import quiet
-from dear.models.shapes import PUBLISHED, Shape, base_config, meta_model
+from dear.plan.shapes import PUBLISHED, Shape, base_config, meta_model
 from dear.recipes import parse_recipe
-from dear.train.list_start import start_list_model
-from dear.train.start import start_model
+from dear.train.start import start_list_model, start_model
 
 LORA = {"rank": 4, "targets": ["q_proj", "v_proj", "down_proj"]}
 

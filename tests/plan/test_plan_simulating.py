@@ -11,13 +11,11 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import tiny_training
-from dear.models.files import quiet
-from dear.models.heads import pooled_logits
-from dear.models.shapes import Shape, meta_model
-from dear.plan.setup import Setup
-from dear.plan.simulating import fused_attention, simulate
-from dear.plan.steps import training_pass
-from dear.plan.work import forward_flops, training_flops
+from dear.checkpoints.files import quiet
+from dear.checkpoints.heads import pooled_logits
+from dear.plan.shapes import Shape, meta_model
+from dear.plan.simulating import fused_attention, simulate, training_pass
+from dear.plan.work import Setup, forward_flops, training_flops
 from dear.recipes import parse_recipe
 from dear.train.start import start_model
 

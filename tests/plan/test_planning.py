@@ -16,8 +16,7 @@ from dear.plan.cards import CARDS, GIB, Card, find_card
 from dear.plan.memory import training_memory, weigh
 from dear.plan.planning import Assumed, plan
 from dear.plan.remedies import LORA, changes
-from dear.plan.setup import STRATEGIES, Setup
-from dear.plan.work import MS_MARCO_QUERIES, padded_width, steps_of
+from dear.plan.work import MS_MARCO_QUERIES, STRATEGIES, Setup, padded_width, steps_of
 from dear.recipes import Recipe, load_recipe, parse_recipe
 
 LLAMA_3B = "meta-llama/Llama-3.2-3B"

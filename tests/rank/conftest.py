@@ -1,8 +1,8 @@
-"""The small models of tests/models serve here, too."""
+"""The small models of tests/scoring serve here, too."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "models"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scoring"))

@@ -20,15 +20,15 @@ from tiny_models import make, save, tokenizer_for, words
 from dear import Reranker, open_ranker
 from dear.backends import Completion
 from dear.backends.local import open_local
+from dear.checkpoints.contract import DEAR
+from dear.checkpoints.files import quiet
+from dear.checkpoints.listwise_contract import ListwiseContract
 from dear.errors import Cancelled, ConfigError
-from dear.models.contract import DEAR
-from dear.models.files import quiet
-from dear.models.listwise_contract import ListwiseContract
+from dear.listwise.strategies import STRATEGIES, Sliding, open_strategy
 from dear.prompts.listwise import WindowPrompt
 from dear.rank.cascade import Cascade, deepest
 from dear.rank.listwise import ListwiseRanker
 from dear.rank.pointwise import PointwiseRanker
-from dear.rank.strategies import STRATEGIES, Sliding, open_strategy
 from dear.records import Candidates, Passage, Query, Ranking, Reasoning
 from listwise_calls import rank_listwise
 

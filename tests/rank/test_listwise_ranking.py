@@ -21,8 +21,8 @@ from dear.data.collections import open_collection
 from dear.data.formats import read_run, write_beir, write_run
 from dear.errors import BackendError, ConfigError
 from dear.evaluate.metrics import evaluate
+from dear.listwise.strategies import STRATEGIES, Full, Sliding, TopDown, open_strategy
 from dear.prompts.listwise import LISTWISE_PROMPTS, WindowPrompt
-from dear.rank.strategies import STRATEGIES, Full, Sliding, TopDown, open_strategy
 from dear.records import Candidates, Passage, Query, Ranking, gather
 from listwise_calls import rank_listwise
 

@@ -16,8 +16,8 @@ from tiny_models import checkpoint, words
 
 import dear.rank.pointwise as module
 from dear import Candidates, Passage, Query, Reranker
+from dear.checkpoints.contract import DEAR
 from dear.errors import BackendError, ConfigError, DataError
-from dear.models.contract import DEAR
 
 
 class Counting:

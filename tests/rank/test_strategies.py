@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dear.errors import ConfigError
-from dear.rank.strategies import (
+from dear.listwise.strategies import (
     STRATEGIES,
     Full,
     Setwise,

@@ -15,10 +15,10 @@ from reason_cases import TEXTS, Overlap, question
 from dear.errors import DataError
 from dear.prompts.listwise import LISTWISE_PROMPTS, clean
 from dear.reason import extractive
-from dear.reason.drafts import open_drafts
 from dear.reason.extractive import Evidence, draft, extract, needs, order_of, shown, with_scores
+from dear.reason.files import cot
+from dear.reason.generate import open_drafts
 from dear.reason.select import Threshold, select
-from dear.reason.writing import cot
 from dear.records import ListExample, Passage
 from kills import dies_at, in_a_process
 

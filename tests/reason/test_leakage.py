@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 from reason_cases import question
 
 from dear.data.collections import Collection
-from dear.reason.leakage import HeldOut, held_out
-from dear.reason.select import Answer, select_all
+from dear.reason.select import Answer, HeldOut, held_out, select_all
 from dear.records import ListExample, Passage, Query
 
 WORDS = st.lists(st.sampled_from(["otter", "panda", "fish"]), min_size=1, max_size=3).map(" ".join)

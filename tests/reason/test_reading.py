@@ -14,12 +14,10 @@ from reason_cases import TEXTS, Overlap, question
 from dear.data.formats import CotExample, text_id, write_chat, write_cot, write_lists
 from dear.errors import DataError
 from dear.prompts.listwise import LISTWISE_PROMPTS, clean
-from dear.reason.drafts import open_drafts
 from dear.reason.extractive import Evidence, extract
-from dear.reason.leakage import normalised
-from dear.reason.reading import read_answers
-from dear.reason.select import select, select_all
-from dear.reason.writing import chat, cot
+from dear.reason.files import chat, cot, read_answers
+from dear.reason.generate import open_drafts
+from dear.reason.select import normalised, select, select_all
 from dear.records import ListExample, Passage, Query
 
 WRITERS = {"cot": (write_cot, cot), "chat": (write_chat, chat)}

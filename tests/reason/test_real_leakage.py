@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from dear.data.collections import Collection
-from dear.reason.leakage import held_out, normalised
 from dear.reason.sample import SamplePlan, sample
+from dear.reason.select import held_out, normalised
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ import pytest
 from dear.data.collections import Collection
 from dear.data.labels import Labels
 from dear.errors import ConfigError, DataError
-from dear.reason.leakage import held_out, normalised
 from dear.reason.sample import Drawn, SamplePlan, parse_sizes, sample
+from dear.reason.select import held_out, normalised
 from dear.records import Passage, Query, Ranking
 
 CORPUS = {f"p{i}": Passage(id=f"p{i}", text=f"passage {i} says {i * i}") for i in range(200)}

@@ -14,14 +14,15 @@ from dear.errors import ConfigError
 from dear.evaluate.metrics import evaluate
 from dear.prompts.permutations import render_permutation
 from dear.prompts.reasoning import render_answer, split_answer
-from dear.reason.leakage import HeldOut, normalised
 from dear.reason.select import (
     REASONS,
     Answer,
+    HeldOut,
     Reason,
     Threshold,
     kendall_tau,
     ndcg,
+    normalised,
     select,
     select_all,
 )

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from reason_cases import TEXTS
 
-from dear.reason.sentences import quotable
+from dear.reason.extractive import quotable
 
 
 @given(TEXTS, st.integers(5, 40))

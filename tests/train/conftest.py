@@ -12,7 +12,7 @@ from dear.data.collections import Collection
 from tiny_training import collection, save_bert, save_llama, write_labels
 
 # the tiny models of the tests of models
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "models"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scoring"))
 
 
 @pytest.fixture(autouse=True)

@@ -11,14 +11,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dear.checkpoints.contract import DEAR
+from dear.checkpoints.heads import pooled_logits
+from dear.checkpoints.registry import locate
 from dear.data.groups import Group
 from dear.losses import LOSSES, Objective, Term
-from dear.models.contract import DEAR
-from dear.models.encoding import PairEncoder
-from dear.models.engines.one_position import reads_one
-from dear.models.family import locate
-from dear.models.heads import pooled_logits
-from dear.models.loading import load_weights
+from dear.scoring.encoding import PairEncoder
+from dear.scoring.engines.one_position import reads_one
+from dear.scoring.loading import load_weights
 from dear.train.batches import GroupCollator, flat_logits, group_losses, split_batch
 from dear.train.examples import Example
 from dear.train.trainer import Scoring

@@ -20,9 +20,9 @@ import dear.train.pointwise
 import dear.train.trainer
 from dear.errors import BackendError, ConfigError, DataError
 from dear.recipes import Recipe
+from dear.train.checkpoint_files import gigabytes, sizes, taken_bytes
 from dear.train.checkpoints import finish, last_whole, mark_whole, saving
 from dear.train.pointwise import Step, train
-from dear.train.room import gigabytes, sizes, taken_bytes
 from disks import PAGE, fill, small_disk
 from tiny_training import collection, recipe, same, weights
 

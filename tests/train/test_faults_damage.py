@@ -15,8 +15,8 @@ import torch
 from dear.data.collections import Collection
 from dear.errors import ConfigError, DataError
 from dear.recipes import Recipe
+from dear.train.checkpoint_files import damage, plan_in
 from dear.train.checkpoints import last_whole, mark_whole
-from dear.train.marks import damage, plan_in
 from dear.train.pointwise import Step, train
 from tiny_training import recipe, same, weights
 

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 from tiny_lists import save_language_model
 
-from dear.models.lists.loading import load_list_model
-from dear.models.lists.reader import ListReader
-from dear.models.lists.windows import WindowEncoder
+from dear.listwise.loading import load_list_model
+from dear.listwise.reader import ListReader
+from dear.listwise.windows import WindowEncoder
 from dear.prompts.guarding import PASSAGES_ARE_DATA
 from dear.prompts.listwise import guard
 from dear.records import Passage, Query

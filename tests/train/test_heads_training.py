@@ -15,11 +15,11 @@ from dear.backends.local import open_local
 from dear.cli.main import main
 from dear.data.formats import write_lists
 from dear.errors import ConfigError
-from dear.models.lists.loading import load_list_model
-from dear.models.lists.reader import ListReader
+from dear.listwise.loading import load_list_model
+from dear.listwise.reader import ListReader
 from dear.recipes import Recipe, parse_recipe
 from dear.records import Candidates
-from dear.train.heads import train_heads
+from dear.train.attention_heads import train_heads
 from listwise_calls import rank_listwise
 
 

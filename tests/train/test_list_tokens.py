@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from tiny_lists import lists
 from tiny_models import llama_tokenizer
 
+from dear.checkpoints.listwise_contract import ListwiseContract
 from dear.data.formats import write_cot, write_lists
 from dear.data.formats.reasoning import CotExample
 from dear.errors import ConfigError, DataError
-from dear.models.list_encoding import ListEncoder
-from dear.models.listwise_contract import ListwiseContract
+from dear.listwise.encoding import ListEncoder
 from dear.records import ListExample
 from dear.train.lists import (
     ListTokenizer,

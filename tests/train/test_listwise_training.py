@@ -15,19 +15,19 @@ from tiny_models import CONFIGS, llama_tokenizer, make, save
 from transformers import AutoModelForCausalLM
 
 import dear.train.checkpoints
+from dear.checkpoints.files import quiet
+from dear.checkpoints.listwise_contract import ListwiseContract
 from dear.data.formats import write_lists
 from dear.errors import BackendError, ConfigError, DataError
+from dear.listwise.encoding import ListEncoder
 from dear.losses import LOSSES
-from dear.models.files import quiet
-from dear.models.list_encoding import ListEncoder
-from dear.models.listwise_contract import ListwiseContract
 from dear.recipes import ModelRecipe, Recipe
 from dear.train import list_trainer
 from dear.train.checkpoints import TRAINING_FILE
-from dear.train.list_start import start_list_model
 from dear.train.list_trainer import ListTrainer, orders, read
 from dear.train.lists import ListTokenizer, ListTokens, row_of, tokenise
 from dear.train.listwise import list_quality, train_lists
+from dear.train.start import start_list_model
 from dear.train.trainer import Step
 from kills import die, dies_at, in_a_process
 from tiny_training import distance, same, weights

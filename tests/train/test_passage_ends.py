@@ -13,21 +13,21 @@ from tiny_lists import list_recipe, lists
 from tiny_models import llama_tokenizer, make, save
 from transformers import AutoModelForCausalLM
 
+from dear.checkpoints.contract import CONTRACTS
+from dear.checkpoints.listwise_contract import ListwiseContract
 from dear.errors import BackendError, ConfigError
-from dear.models.backbone import Backbone
-from dear.models.contract import CONTRACTS
-from dear.models.encoding import PairEncoder
-from dear.models.list_encoding import ListEncoder
-from dear.models.lists.loading import load_list_model
-from dear.models.lists.reader import ListReader
-from dear.models.listwise_contract import ListwiseContract
+from dear.listwise.backbone import Backbone
+from dear.listwise.encoding import ListEncoder
+from dear.listwise.loading import load_list_model
+from dear.listwise.reader import ListReader
 from dear.prompts.listwise import LISTWISE_PROMPTS, guard
 from dear.recipes import ModelRecipe
 from dear.records import Passage, Query
-from dear.train.list_start import start_list_model
+from dear.scoring.encoding import PairEncoder
 from dear.train.list_trainer import read
 from dear.train.lists import ListTokenizer, row_of, tokenise
 from dear.train.listwise import train_lists
+from dear.train.start import start_list_model
 from tiny_training import same, weights
 
 PAIRS = LISTWISE_PROMPTS["pairs"]
@@ -116,8 +116,8 @@ def test_passages_are_scored_where_they_end_alone_and_in_any_batch() -> None:
 
 def test_what_a_first_passage_scores_is_what_the_pointwise_model_says(pointwise: str) -> None:
     """The states are the scored ones: nothing is learnt anew where the adapter begins."""
-    from dear.models.lists.adapters import head_of, side_of
-    from dear.models.opening import open_model
+    from dear.listwise.adapters import head_of, side_of
+    from dear.scoring.opening import open_model
 
     model, tokenizer = start_list_model(ModelRecipe(base=pointwise))
     example = lists(1, 4)[0]

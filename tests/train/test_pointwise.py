@@ -16,17 +16,17 @@ from test_batches import example
 from transformers import Trainer, TrainingArguments
 from transformers.training_args import OptimizerNames
 
-import dear.models.opening
+import dear.scoring.opening
 import dear.train.pointwise
 import dear.train.start
 import dear.train.trainer
 from dear.data.collections import Collection
 from dear.errors import BackendError, ConfigError, DataError
 from dear.evaluate.metrics import evaluate
-from dear.models.loading import load_scoring_model
-from dear.models.scorer import Scorer
 from dear.recipes import Recipe
 from dear.records import Ranking
+from dear.scoring.loading import load_scoring_model
+from dear.scoring.scorer import Scorer
 from dear.train.pointwise import Step, Trained, train
 from dear.train.trainer import GroupTrainer
 from tiny_training import distance, pairs_of, recipe, same, weights, write_labels
@@ -91,7 +91,7 @@ def test_the_teacher_is_not_run_in_training(
     def refuse(*_args: Any, **_options: Any) -> None:
         raise AssertionError("a model was opened in training")
 
-    monkeypatch.setattr(dear.models.opening, "open_model", refuse)
+    monkeypatch.setattr(dear.scoring.opening, "open_model", refuse)
     loaded = []
     inner = dear.train.start.load_weights
 
@@ -311,7 +311,7 @@ def test_an_adapter_scores_as_the_model_in_training_did(
 
 
 def load_like(trainer: GroupTrainer) -> Scorer:
-    from dear.models.loading import ScoringModel
+    from dear.scoring.loading import ScoringModel
 
     return Scorer(
         ScoringModel(

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
+from dear.checkpoints.files import quiet
 from dear.errors import ConfigError
-from dear.models.files import quiet
 from dear.recipes import ModelRecipe, TrainRecipe
 from dear.recipes.training import LoraRecipe
 from dear.train import start

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from dear.errors import ConfigError
-from dear.models.biencoder import BiEncoder
 from dear.recipes import LossRecipe, Recipe
+from dear.scoring.biencoder import BiEncoder
 from dear.train.biencoder import SCALE, TextCollator, embed
 from dear.train.checkpoints import TRAINING_FILE
 from dear.train.examples import Example, load_examples

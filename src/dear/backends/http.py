@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from dear.backends import Completion, OnAnswer
-from dear.backends.limits import Pace
-from dear.backends.options import HttpOptions
+from dear.backends.options import HttpOptions, Pace
 from dear.backends.wire import (
     Fault,
     OfServer,

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from dear.backends import Completion, OnAnswer, Price
+from dear.checkpoints.contract import DType
 from dear.errors import ConfigError, nearest
-from dear.models.contract import DType
-from dear.models.lists.loading import load_list_model
-from dear.models.lists.reader import READINGS, ListAnswer, ListReader, Reading
+from dear.listwise.loading import load_list_model
+from dear.listwise.reader import READINGS, ListAnswer, ListReader, Reading
 from dear.prompts.listwise import ListwisePrompt, WindowPrompt
 
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from dear.models.contract import DType
-from dear.models.hardware import pick_device, processor_name
+from dear.checkpoints.contract import DType
+from dear.checkpoints.hardware import pick_device, processor_name
 
 SIDE, SMALL_SIDE, GPU_SIDE = 2048, 512, 8192
 """Of the square matrices whose product is timed."""

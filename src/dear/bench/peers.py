@@ -15,12 +15,12 @@ import numpy as np
 import torch
 
 from dear.bench.turns import Score, System
+from dear.checkpoints.contract import ScoringContract
+from dear.checkpoints.files import require_harmless
+from dear.checkpoints.registry import locate
 from dear.errors import ConfigError
-from dear.models.contract import ScoringContract
-from dear.models.encoding import Pair
-from dear.models.family import locate
-from dear.models.files import require_harmless
 from dear.prompts.pointwise import PAIR_PROMPTS
+from dear.scoring.encoding import Pair
 
 PUBLISHED_TOKENS, PUBLISHED_BATCH = 228, 64
 """32 query and 196 passage tokens, 64 pairs a batch."""

@@ -12,14 +12,14 @@ import numpy as np
 from dear.bench.machine import RATE_DTYPES, describe, matrix_rate
 from dear.bench.peers import as_system, installed
 from dear.bench.turns import Score, System, Timing, in_turns, pairs_of, quality
+from dear.checkpoints.contract import DType, ScoringContract
+from dear.checkpoints.hardware import pick_device, pick_dtype
 from dear.errors import ConfigError
-from dear.models.contract import DType, ScoringContract
-from dear.models.engines import EngineName
-from dear.models.exported import is_exported
-from dear.models.hardware import pick_device, pick_dtype
-from dear.models.opening import open_model
-from dear.models.scorer import Scorer
 from dear.records import Candidates, Judgements
+from dear.scoring.engines import EngineName
+from dear.scoring.exported import is_exported
+from dear.scoring.opening import open_model
+from dear.scoring.scorer import Scorer
 
 
 @dataclass(frozen=True, kw_only=True)

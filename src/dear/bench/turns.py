@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from dear.errors import BackendError
 from dear.evaluate.metrics import evaluate
-from dear.models.encoding import Pair
 from dear.records import Candidates, Judgements, Ranking
+from dear.scoring.encoding import Pair
 
 Score = Callable[[Sequence[Pair]], Any]
 """Pairs to one score each."""

@@ -21,11 +21,11 @@ from dear.cli.output import note, print_json, summary, table
 from dear.cli.progress import progress
 from dear.cli.runs import check_output, find_run
 from dear.cli.train import check_model
-from dear.data.bm25 import retrieve
 from dear.data.collections import open_collection
 from dear.data.formats import read_run
 from dear.errors import ConfigError
 from dear.records import every_nth, gather
+from dear.retrieve.bm25 import retrieve
 
 if TYPE_CHECKING:
     from dear.bench.run import BenchReport
@@ -168,7 +168,7 @@ def _show(found: BenchReport, collection: str) -> None:
 
 
 def _plot(found: BenchReport, collection: str) -> str:
-    from dear.evaluate.plot import Point, scatter
+    from dear.report.charts import Point, scatter
 
     return scatter(
         "Scoring speed and quality",

@@ -41,8 +41,8 @@ from dear.records import every_nth
 if TYPE_CHECKING:
     from dear.data.collections import Collection
     from dear.evaluate.calibration import Calibration
-    from dear.models.opening import PairModel
     from dear.records import Judgements, Run
+    from dear.scoring.opening import PairModel
 
 QUERIES = 200
 
@@ -94,8 +94,7 @@ def calibrate(
     options = opening_options(
         dtype, device, batch_tokens, contract, instruction, revision, max_passage_tokens
     )
-    from dear.evaluate.calibration import CALIBRATION_FILE
-    from dear.evaluate.score_maps import check_kind
+    from dear.evaluate.calibration import CALIBRATION_FILE, check_kind
 
     check_kind(probability)
     if split == "test" and not allow_test:
@@ -158,7 +157,7 @@ class _Asked:
 
     def inputs(self, model: str, kind: str) -> Inputs:
         from dear.data.inputs import judgements_input, pairs_input, run_input
-        from dear.models.revisions import revision_named
+        from dear.scoring.revisions import revision_named
 
         judged = {q: self.judgements[q] for q in self.first}
         return Inputs(
@@ -175,7 +174,7 @@ class _Asked:
 def _probabilities(model: str, kind: str, asked: _Asked, options: dict[str, Any]) -> Calibration:
     from dear.evaluate.calibration import calibrate as fit
     from dear.evaluate.reliability import judged_scores
-    from dear.models.opening import open_model
+    from dear.scoring.opening import open_model
 
     # before the model is read: what is relevant does not depend on its scores
     judged_scores(asked.first, asked.judgements, **asked.policy).require_both()
@@ -204,8 +203,8 @@ def _scored(scorer: PairModel, asked: _Asked) -> Run:
     """The run with the model's scores: its own, where the note beside it says that it ranked it,
     with these weights and over these texts."""
     from dear.data.inputs import pairs_input, texts_input
-    from dear.models.revisions import scoring_inputs
     from dear.rank.reranker import Reranker
+    from dear.scoring.revisions import scoring_inputs
 
     origin = read_origin(asked.path)
     # "early": of runs that older versions wrote

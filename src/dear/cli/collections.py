@@ -17,7 +17,7 @@ from dear.evaluate.published import NOT_MEASURED, published_rows
 
 if TYPE_CHECKING:
     from dear.data.catalogue import CollectionEntry
-    from dear.data.places import ListedCollection
+    from dear.data.folders import ListedCollection
     from dear.evaluate.published import PublishedRow
 
 NARROW = 110

@@ -10,8 +10,6 @@ import typer
 from dear.cli.output import count, duration, rate, summary
 from dear.cli.progress import progress
 from dear.cli.runs import TOP_K, check_output
-from dear.data.bm25 import options_for
-from dear.data.bm25 import retrieve as search
 from dear.data.collections import open_collection
 from dear.data.formats import write_run
 from dear.data.origins import write_origin
@@ -19,9 +17,11 @@ from dear.digests import Input, Inputs
 from dear.errors import DataError
 from dear.evaluate.cost import Meter, stage
 from dear.records import count_pairs
+from dear.retrieve.bm25 import options_for
+from dear.retrieve.bm25 import retrieve as search
 
 if TYPE_CHECKING:
-    from dear.data.bm25 import Bm25Options
+    from dear.retrieve.bm25 import Bm25Options
 
 
 def retrieve(

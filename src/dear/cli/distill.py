@@ -62,7 +62,7 @@ def distill(
 
 def _fitting() -> str:
     """The recipe that fits this machine, and a line that says which and why."""
-    from dear.models.hardware import cpu_has_bfloat16, pick_device, usable_cores
+    from dear.checkpoints.hardware import cpu_has_bfloat16, pick_device, usable_cores
     from dear.recipes import CORES_WITH, CORES_WITHOUT, LONG, SHORT, fitting_recipe
 
     cores, bfloat16 = usable_cores(), cpu_has_bfloat16()

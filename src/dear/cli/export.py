@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 import typer
 
 from dear.artifacts import read_json
+from dear.checkpoints.contract import read_contract
 from dear.cli.models import ContractOption, InstructionOption, RevisionOption
 from dear.cli.output import note, summary, table
 from dear.cli.progress import progress
@@ -15,14 +16,13 @@ from dear.cli.runs import RunOption, SplitOption, candidates_of, check_folder, t
 from dear.cli.train import check_model
 from dear.digests import Input, Inputs, lines_digest
 from dear.errors import ConfigError
-from dear.models.contract import read_contract
 from dear.records import every_nth
 
 if TYPE_CHECKING:
     from dear.bench.turns import Timing
     from dear.export.openvino import ExportDType
-    from dear.models.encoding import Pair
     from dear.records import Candidates, Judgements
+    from dear.scoring.encoding import Pair
 
 
 def export(
@@ -53,11 +53,11 @@ def export(
     revision: RevisionOption = None,
 ) -> None:
     """Write a one-logit model as an OpenVINO graph for CPUs, and show its gain and its loss."""
+    from dear.checkpoints.hardware import cpu_has_bfloat16
     from dear.export.openvino import export_openvino
-    from dear.models.engines.openvino import load_openvino
-    from dear.models.exported import EXPORT_FILE, is_exported
-    from dear.models.hardware import cpu_has_bfloat16
-    from dear.models.loading import load_scoring_model
+    from dear.scoring.engines.openvino import load_openvino
+    from dear.scoring.exported import EXPORT_FILE, is_exported
+    from dear.scoring.loading import load_scoring_model
 
     if dtype not in ("float32", "bfloat16", "int8"):
         raise ConfigError(f"--dtype {dtype}: an export is float32, bfloat16 or int8")
@@ -95,7 +95,7 @@ def export(
 
 
 def _inputs(model: str, dtype: str, calibration: list[Pair]) -> Inputs:
-    from dear.models.revisions import revision_named
+    from dear.scoring.revisions import revision_named
 
     found = {
         "model": Input(revision_named(model), model),
@@ -125,7 +125,7 @@ def _compare(
 ) -> None:
     """The checkpoint and its export in turns, on the same pairs."""
     from dear.bench.turns import Score, System, in_turns, pairs_of, quality
-    from dear.models.opening import open_model
+    from dear.scoring.opening import open_model
 
     candidates, judgements = texts
     picked = every_nth(candidates, queries)

@@ -56,7 +56,7 @@ GLOBAL_FLAGS = ("--debug", "--quiet")
 GOES_ON = ("label", "train", "distill", "reason")
 """Commands that continue where they were stopped."""
 
-NOTICES = "dear.models.notices"
+NOTICES = "dear.checkpoints.notices"
 """The logger of lines about a model that was opened."""
 
 LONGEST_LINE = 2000

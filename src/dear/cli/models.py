@@ -7,9 +7,9 @@ from typing import Annotated, Any, TypeAlias
 
 import typer
 
+from dear.checkpoints.contract import read_contract
+from dear.checkpoints.registry import FAMILY, place_of
 from dear.cli.output import note, print_json, table
-from dear.models.contract import read_contract
-from dear.models.family import FAMILY, place_of
 from dear.prompts.pointwise import ZERO_SHOT_PROMPTS
 
 DTypeOption: TypeAlias = Annotated[

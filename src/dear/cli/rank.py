@@ -43,8 +43,8 @@ from dear.records import limit_run
 
 if TYPE_CHECKING:
     from dear.evaluate.cost import Spent
-    from dear.models.opening import PairModel
     from dear.rank.opening import RankerSpec
+    from dear.scoring.opening import PairModel
 
 
 def rank(
@@ -226,7 +226,7 @@ def _came_to(
     one_backbone: bool,
 ) -> tuple[dict[str, Input], dict[str, Any], dict[str, Any]]:
     """(inputs, values and costs by stage) of a ranking, for the run's note."""
-    from dear.models.revisions import scoring_inputs
+    from dear.scoring.revisions import scoring_inputs
 
     inputs: dict[str, Input] = {}
     values: dict[str, Any] = {}
@@ -282,7 +282,7 @@ def _tokens(model: PairModel | None) -> dict[str, int]:
 
 def _cost(spent: list[Spent], device: str | None) -> dict[str, Any]:
     """device: None where nothing was computed here."""
-    from dear.models.hardware import device_name
+    from dear.checkpoints.hardware import device_name
 
     return {"device": device and device_name(device), **together(spent).to_dict()}
 

@@ -30,18 +30,17 @@ from dear.data.formats import read_run
 from dear.digests import Input, Inputs
 from dear.errors import ConfigError, DataError, nearest
 from dear.prompts.listwise import LISTWISE_PROMPTS
-from dear.reason.leakage import LEAK_PASSAGES, NOTHING, held_out
-from dear.reason.writing import write_set
+from dear.reason.files import write_set
+from dear.reason.select import LEAK_PASSAGES, NOTHING, held_out
 
 if TYPE_CHECKING:
     from dear.backends import Backend
     from dear.data.collections import Collection
-    from dear.models.opening import PairModel
     from dear.prompts.listwise import ListwisePrompt
-    from dear.reason.leakage import HeldOut
     from dear.reason.sample import Drawn
-    from dear.reason.select import Selected
+    from dear.reason.select import HeldOut, Selected
     from dear.records import Judgements, Ranking
+    from dear.scoring.opening import PairModel
 
 KEEP_TAU, KEEP_NDCG = 0.3, 0.5
 ANSWERS = "answers.jsonl"
@@ -280,7 +279,7 @@ def _check_sources(
 
 
 def _model(name: str, options: dict[str, Any]) -> PairModel:
-    from dear.models.opening import open_model
+    from dear.scoring.opening import open_model
 
     return open_model(name, **options)
 

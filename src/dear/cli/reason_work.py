@@ -13,19 +13,19 @@ from dear.backends import Keepable
 from dear.cli.output import count
 from dear.cli.progress import progress
 from dear.digests import Input, lines_digest
-from dear.reason.drafts import open_drafts
+from dear.reason.generate import open_drafts
 
 if TYPE_CHECKING:
     from dear.backends import Backend, Completion
     from dear.data.collections import Collection
     from dear.data.label_texts import LabelCheck
     from dear.data.labels import Labels
-    from dear.models.opening import PairModel
     from dear.prompts.listwise import ListwisePrompt
-    from dear.reason.drafts import Drafts
     from dear.reason.extractive import Evidence
+    from dear.reason.generate import Drafts
     from dear.reason.sample import Question
     from dear.reason.select import Answer
+    from dear.scoring.opening import PairModel
 
 DRAFTS = "drafts.jsonl"
 
@@ -118,7 +118,7 @@ class Work:
 
     def read(self, source: str, *, teacher: bool) -> list[Answer]:
         """What others wrote; the teacher, if any, is asked what it thinks."""
-        from dear.reason.reading import read_answers
+        from dear.reason.files import read_answers
 
         answers = list(read_answers(source))
         self.generator["kind"] = "read"
@@ -137,7 +137,7 @@ class Work:
     def _scoring(
         self, what: str
     ) -> Iterator[tuple[PairModel, Drafts, Callable[[int, int, int], None]]]:
-        from dear.models.revisions import scoring_inputs
+        from dear.scoring.revisions import scoring_inputs
 
         with open_drafts(self.folder / DRAFTS) as drafts, progress(what, "examples") as report:
             teacher, before = self.teacher(), len(drafts)

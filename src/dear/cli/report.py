@@ -23,7 +23,7 @@ from dear.data.collections import open_collection
 from dear.errors import ConfigError
 
 if TYPE_CHECKING:
-    from dear.evaluate.report.plan import ReportPlan
+    from dear.report.plan import ReportPlan
 
 
 def report(
@@ -68,9 +68,9 @@ def report(
     """Write one file that shows what runs are worth: tables, plots, queries to browse."""
     from dataclasses import replace
 
-    from dear.evaluate.report import write_report, writer_of
-    from dear.evaluate.report.gather import gather
-    from dear.evaluate.report.plan import read_plan
+    from dear.report import write_report, writer_of
+    from dear.report.gather import gather
+    from dear.report.plan import read_plan
 
     outputs = [output, *(also or [])]
     writers = [writer_of(path) for path in outputs]
@@ -129,7 +129,7 @@ def report(
 
 
 def _revision(model: Path) -> str:
-    from dear.models.revisions import revision_named
+    from dear.scoring.revisions import revision_named
 
     return revision_named(str(model))
 
@@ -142,7 +142,7 @@ def _plan(
     min_grade: int | None,
     first_stage: str | None,
 ) -> ReportPlan:
-    from dear.evaluate.report.plan import CollectionPlan, ReportPlan
+    from dear.report.plan import CollectionPlan, ReportPlan
 
     if not runs:
         raise ConfigError("no run to report on; name one with --run")

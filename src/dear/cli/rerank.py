@@ -128,7 +128,7 @@ def rerank(
 
 
 def _explained(reranker: Reranker, query: str, passage: str) -> dict[str, Any]:
-    from dear.models.scorer import Scorer
+    from dear.scoring.scorer import Scorer
 
     scorer = reranker.model
     if not isinstance(scorer, Scorer):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dear.checkpoints.registry import locate
 from dear.cli.launching import (
     GpusOption,
     MainAddressOption,
@@ -33,13 +34,12 @@ from dear.cli.runs import check_folder, read_runs
 from dear.cli.trained import told_fitted, told_learnt, told_trained
 from dear.data.collections import open_collection
 from dear.errors import ConfigError
-from dear.models.family import locate
 from dear.prompts.pointwise import ZERO_SHOT_PROMPTS
 
 if TYPE_CHECKING:
     from dear.label import FirstStage, Labelled
-    from dear.models.opening import PairModel
     from dear.recipes import Recipe
+    from dear.scoring.opening import PairModel
     from dear.train.pointwise import Step
 
 
@@ -88,7 +88,7 @@ def train(
         summary(told_learnt(learnt))
         return
     if wanted.kind == "heads":
-        from dear.train.heads import train_heads
+        from dear.train.attention_heads import train_heads
 
         with progress("reading", "lists") as report:
             fitted = train_heads(wanted, output, progress=report)
@@ -192,7 +192,7 @@ def label(
         return FirstStage(runs)
 
     def scoring(name: str) -> PairModel:
-        from dear.models.opening import open_model
+        from dear.scoring.opening import open_model
 
         return open_model(name, **options)
 

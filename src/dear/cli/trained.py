@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from dear.cli.output import count, duration, rate
 
 if TYPE_CHECKING:
-    from dear.train.heads import FittedHeads
+    from dear.train.attention_heads import FittedHeads
     from dear.train.listwise import TrainedLists
     from dear.train.pointwise import Trained
 

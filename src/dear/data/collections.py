@@ -10,23 +10,27 @@ from typing import TypeAlias
 
 from dear.data.catalogue import (
     COLLECTIONS,
+    DEFAULT_GRADE,
+    DEFAULT_MEASURE,
     FAMILIES,
     CollectionEntry,
     entry_of_irds,
     find_entry,
     known_names,
 )
-from dear.data.catalogue.entry import DEFAULT_GRADE, DEFAULT_MEASURE
-from dear.data.folders import answers_reader, corpus_files, corpus_reader, folder_queries
-from dear.data.formats import beir_files, read_qrels, read_run
-from dear.data.irds import open_irds, open_irds_splits
-from dear.data.places import (
+from dear.data.folders import (
     ListedCollection,
+    answers_reader,
+    corpus_files,
+    corpus_reader,
     data_folders,
     folder_of,
+    folder_queries,
     is_installed,
     list_collections,
 )
+from dear.data.formats import beir_files, read_qrels, read_run
+from dear.data.irds import open_irds, open_irds_splits
 from dear.data.pydocs import open_pydocs
 from dear.errors import ConfigError, DataError, MissingExtra, nearest
 from dear.records import Judgements, Passage, Query, Ranking

@@ -1,8 +1,9 @@
-"""Scores as probabilities: a map fitted on judged pairs, tested on others, kept with its model."""
+"""Scores to probabilities: temperature, Platt, isotonic maps; tested on queries left out, kept with
+their model."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,170 @@ from scipy.special import expit
 
 from dear.artifacts import read_json, versions, write_json
 from dear.digests import Inputs
-from dear.errors import ContractMismatch, DataError
+from dear.errors import ConfigError, ContractMismatch, DataError, nearest
 from dear.evaluate.reliability import Assessment, Floats, JudgedScores, assess
-from dear.evaluate.score_maps import KINDS, Map, check_kind, read_map
+
+STEPS = 100
+
+_NO_RISE = "the scores do not rise with relevance; no map to probabilities fits"
+
+
+@dataclass(frozen=True, slots=True)
+class Logistic:
+    """p = sigmoid(slope * score + bias), slope > 0."""
+
+    slope: float
+    bias: float = 0.0
+
+    def __call__(self, scores: Floats) -> Floats:
+        return np.asarray(expit(self.slope * scores + self.bias), dtype=np.float64)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"slope": self.slope, "bias": self.bias}
+
+
+@dataclass(frozen=True, slots=True)
+class Isotonic:
+    """Straight lines between knots, flat outside. scores rise, probabilities do not fall."""
+
+    scores: tuple[float, ...]
+    probabilities: tuple[float, ...]
+
+    def __call__(self, scores: Floats) -> Floats:
+        found = np.interp(scores, self.scores, self.probabilities)
+        return np.asarray(found, dtype=np.float64)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"scores": list(self.scores), "probabilities": list(self.probabilities)}
+
+
+Map = Logistic | Isotonic
+
+
+def fit_temperature(scores: Floats, relevant: ArrayLike) -> Logistic:
+    """The slope of greatest likelihood, without a bias."""
+    return Logistic(*_logistic(np.asarray(scores)[:, None], relevant))
+
+
+def fit_platt(scores: Floats, relevant: ArrayLike) -> Logistic:
+    """Slope and bias of greatest likelihood, with Platt's targets."""
+    design = np.column_stack([scores, np.ones(len(scores))])
+    return Logistic(*_logistic(design, relevant))
+
+
+def fit_isotonic(scores: Floats, relevant: ArrayLike) -> Isotonic:
+    """The rising curve of least squared error.
+
+    n pairs cannot vouch for more than 1 - 1 / (n + 2), nor for less than 1 / (n + 2): the curve
+    is cut there, so that no pair is ever certain.
+    """
+    places, owner = np.unique(scores, return_inverse=True)
+    counts = np.bincount(owner).astype(np.float64)
+    means = np.bincount(owner, weights=np.asarray(relevant, dtype=np.float64)) / counts
+    fitted = pool_adjacent_violators(means, counts)
+    # the ends of each level are enough: between them it is flat
+    end = np.ones(len(fitted), dtype=np.bool_)
+    end[1:-1] = (fitted[1:-1] != fitted[:-2]) | (fitted[1:-1] != fitted[2:])
+    least = 1 / (len(owner) + 2)
+    kept = np.clip(fitted[end], least, 1 - least)
+    if kept[0] == kept[-1]:
+        raise DataError(_NO_RISE)
+    return Isotonic(tuple(places[end].tolist()), tuple(kept.tolist()))
+
+
+KINDS: dict[str, Callable[[Floats, ArrayLike], Map]] = {
+    "temperature": fit_temperature,
+    "platt": fit_platt,
+    "isotonic": fit_isotonic,
+}
+
+
+def check_kind(kind: str) -> None:
+    """ConfigError: no such map."""
+    if kind not in KINDS:
+        raise ConfigError(f"no map to probabilities {kind!r}{nearest(kind, KINDS)}")
+
+
+def pool_adjacent_violators(values: ArrayLike, weights: ArrayLike) -> Floats:
+    """The sequence that never falls and is nearest to `values` in weighted least squares."""
+    means: list[float] = []
+    masses: list[float] = []
+    sizes: list[int] = []
+    for value, weight in zip(
+        np.asarray(values).tolist(), np.asarray(weights).tolist(), strict=True
+    ):
+        mean, mass, size = value, weight, 1
+        while means and means[-1] >= mean:
+            before = masses.pop()
+            mean = (means.pop() * before + mean * mass) / (before + mass)
+            mass, size = before + mass, size + sizes.pop()
+        means.append(mean)
+        masses.append(mass)
+        sizes.append(size)
+    return np.repeat(np.array(means, dtype=np.float64), sizes)
+
+
+def _logistic(design: Floats, relevant: ArrayLike) -> list[float]:
+    """Weights (d,) of logistic regression by Newton's method, the first of them above 0.
+
+    Targets are Platt's, (r + 1) / (r + 2) for the r relevant pairs and 1 / (n - r + 2) for the
+    others, which keeps the weights finite where a threshold parts the two.
+    """
+    y = np.asarray(relevant, dtype=np.bool_)
+    yes, no = int(y.sum()), int((~y).sum())
+    target = np.where(y, (yes + 1) / (yes + 2), 1 / (no + 2))
+    # columns of like size: the steps are the same, their rounding is not
+    scale = np.abs(design).max(axis=0)
+    scale[scale == 0] = 1.0
+    x = design / scale
+
+    def loss(weights: Floats) -> float:
+        z = x @ weights
+        return float((np.logaddexp(0, z) - target * z).sum())
+
+    weights = np.zeros(x.shape[1])
+    now = loss(weights)
+    for _ in range(STEPS):
+        p = expit(x @ weights)
+        gradient = x.T @ (p - target)
+        curvature = (x * (p * (1 - p))[:, None]).T @ x
+        step = np.linalg.lstsq(curvature, gradient, rcond=None)[0]
+        share = 1.0
+        while (following := loss(weights - share * step)) > now and share > 1e-9:
+            share /= 2
+        if following > now:
+            break
+        weights, before, now = weights - share * step, now, following
+        if before - now <= 1e-13 * abs(now):
+            break
+    found = weights / scale
+    if not found[0] > 0:
+        raise DataError(_NO_RISE)
+    return [float(w) for w in found]
+
+
+def read_map(values: Mapping[str, Any]) -> Map:
+    """What `to_dict` gave.
+
+    KeyError and TypeError for other keys and types, ValueError for what could reverse a ranking.
+    """
+    if values.keys() == {"slope", "bias"}:
+        slope, bias = float(values["slope"]), float(values["bias"])
+        if not (slope > 0 and np.isfinite([slope, bias]).all()):
+            raise ValueError(f"slope {slope}, bias {bias}")
+        return Logistic(slope, bias)
+    scores, probabilities = _floats(values["scores"]), _floats(values["probabilities"])
+    if not scores or len(scores) != len(probabilities):
+        raise ValueError(f"{len(scores)} scores, {len(probabilities)} probabilities")
+    rising = (np.diff(scores) > 0).all() and (np.diff(probabilities) >= 0).all()
+    if not rising or not 0 <= probabilities[0] <= probabilities[-1] <= 1:
+        raise ValueError("the curve falls, or leaves 0 to 1")
+    return Isotonic(scores, probabilities)
+
+
+def _floats(values: Sequence[Any]) -> tuple[float, ...]:
+    return tuple(float(value) for value in values)
+
 
 CALIBRATION_FILE = "calibration.json"
 FORMAT = "dear-calibration/1"

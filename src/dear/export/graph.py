@@ -10,17 +10,17 @@ import numpy as np
 import torch
 from torch import nn
 
+from dear.checkpoints.heads import read_positions
+from dear.checkpoints.threads import exclusive
 from dear.errors import BackendError, ConfigError
-from dear.models.attending import attending
-from dear.models.batching import collate
-from dear.models.encoding import Encoded
-from dear.models.engines.one_position import reading, reads_one
-from dear.models.engines.openvino import OpenVINOEngine
-from dear.models.engines.packed import REFUSED
-from dear.models.engines.padded import PaddedEngine
-from dear.models.heads import read_positions
-from dear.models.loading import ScoringModel
-from dear.models.threads import exclusive
+from dear.scoring.attention import attending
+from dear.scoring.batching import collate
+from dear.scoring.encoding import Encoded
+from dear.scoring.engines.one_position import reading, reads_one
+from dear.scoring.engines.openvino import OpenVINOEngine
+from dear.scoring.engines.packed import REFUSED
+from dear.scoring.engines.padded import PaddedEngine
+from dear.scoring.loading import ScoringModel
 
 FAR = -30_000.0
 """Added to the attention logits of what is not seen; a bfloat16 holds it, and half of it, too."""

@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from torch import nn
 
+from dear.checkpoints.heads import HEAD_PARTS
+from dear.checkpoints.layers import has_weights
+from dear.checkpoints.threads import exclusive
 from dear.errors import MissingExtra
-from dear.models.batching import collate
-from dear.models.encoding import Encoded, Pair, PairEncoder
-from dear.models.engines.openvino import load_openvino
-from dear.models.heads import HEAD_PARTS
-from dear.models.layers import has_weights
-from dear.models.loading import ScoringModel
-from dear.models.threads import exclusive
+from dear.scoring.batching import collate
+from dear.scoring.encoding import Encoded, Pair, PairEncoder
+from dear.scoring.engines.openvino import load_openvino
+from dear.scoring.loading import ScoringModel
 
 OUTLIER_PAIRS = 64
 """Pairs whose activations say which products stay out of int8."""

@@ -15,15 +15,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from dear.artifacts import whole_files, write_json
+from dear.checkpoints.hardware import cpu_has_bfloat16
 from dear.digests import Inputs
 from dear.errors import ConfigError
 from dear.export.graph import scoring_graph
 from dear.export.int8 import quantised
-from dear.models.encoding import Pair
-from dear.models.engines.openvino import GRAPH, WEIGHTS, load_openvino
-from dear.models.exported import EXPORT_FILE, graph_digest
-from dear.models.hardware import cpu_has_bfloat16
-from dear.models.loading import ScoringModel
+from dear.scoring.encoding import Pair
+from dear.scoring.engines.openvino import GRAPH, WEIGHTS, load_openvino
+from dear.scoring.exported import EXPORT_FILE, graph_digest
+from dear.scoring.loading import ScoringModel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -64,7 +64,7 @@ def _this_machine() -> Card:
     import os
 
     from dear.bench.machine import matrix_rate
-    from dear.models.hardware import cpu_has_bfloat16
+    from dear.checkpoints.hardware import cpu_has_bfloat16
 
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     rate = matrix_rate("bfloat16" if cpu_has_bfloat16() else "float32", "cpu", rounds=3)

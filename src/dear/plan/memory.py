@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, ClassVar
 
-from dear.models.shapes import Shape, meta_model
 from dear.plan.cards import GIB, Card
-from dear.plan.setup import Setup
-from dear.plan.steps import bare_recipe, scoring_pass, training_pass
+from dear.plan.shapes import Shape, meta_model
+from dear.plan.simulating import bare_recipe, scoring_pass, training_pass
+from dear.plan.work import Setup
 from dear.recipes import ModelRecipe
 
 NF4_BYTES = 0.5 + 4 / 64

@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from dear.errors import ConfigError
-from dear.models.shapes import Shape
 from dear.plan.cards import Card
 from dear.plan.memory import Memory, scoring_memory, training_memory, weigh
 from dear.plan.remedies import Remedy, remedies
-from dear.plan.setup import Setup
+from dear.plan.shapes import Shape
 from dear.plan.work import (
     ANSWER_TOKENS,
     CASCADE_DEPTH,
@@ -24,6 +23,7 @@ from dear.plan.work import (
     TRAINING_SHARE,
     WINDOW,
     Examples,
+    Setup,
     Stage,
     count_examples,
     forward_flops,
@@ -41,7 +41,7 @@ LABEL_DEPTH = 30
 """Passages of each training query that a teacher labels."""
 SCORED_AS = ("bfloat16", "int8", "int4")
 GPU_BATCH_TOKENS, CPU_BATCH_TOKENS = 32768, 2048
-"""Of one scoring pass; dear.models.batching has the same."""
+"""Of one scoring pass; dear.scoring.batching has the same."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from dear.errors import ConfigError
 from dear.plan.cards import Card
 from dear.plan.memory import Memory
-from dear.plan.setup import Setup
+from dear.plan.work import Setup
 from dear.recipes import LoraRecipe
 
 MOST_DEVICES = 64

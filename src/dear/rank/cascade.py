@@ -9,6 +9,7 @@ from copy import copy
 from dataclasses import replace
 
 from dear.errors import ConfigError
+from dear.listwise.strategies import Full, Strategy
 from dear.rank.listwise import ListwiseRanker
 from dear.rank.ranker import (
     Cancel,
@@ -18,7 +19,6 @@ from dear.rank.ranker import (
     as_candidates,
     check_top_k,
 )
-from dear.rank.strategies import Full, Strategy
 from dear.records import Candidates, Ranking, RankingCost
 
 logger = logging.getLogger(__name__)

@@ -14,6 +14,7 @@ import numpy as np
 from dear.backends import Backend, Batched, Completion, OnAnswer
 from dear.backends.batch import MOST_REQUESTS
 from dear.errors import BackendError, ConfigError, ParseError, nearest
+from dear.listwise.strategies import Sliding, Strategy, Window, drive
 from dear.prompts.listwise import LISTWISE_PROMPTS, ListwisePrompt
 from dear.prompts.listwise import guard as guarded
 from dear.prompts.permutations import parse_permutation
@@ -26,7 +27,6 @@ from dear.rank.ranker import (
     check_top_k,
     reordered,
 )
-from dear.rank.strategies import Sliding, Strategy, Window, drive
 from dear.records import Candidates, Ranking, RankingCost, Reasoning
 
 logger = logging.getLogger(__name__)

@@ -10,23 +10,23 @@ from typing import TYPE_CHECKING, Any
 
 from dear.backends import BACKENDS, Backend, check_backend, open_backend
 from dear.errors import ConfigError, DataError, nearest
+from dear.listwise.strategies import Strategy, open_strategy
 from dear.prompts.listwise import LISTWISE_PROMPTS
 from dear.rank.cascade import DEPTH, Cascade
 from dear.rank.fusion import FusedRanker, check_weight
 from dear.rank.listwise import ListwiseRanker
 from dear.rank.pointwise import PointwiseRanker
 from dear.rank.ranker import Ranker
-from dear.rank.strategies import Strategy, open_strategy
 
 if TYPE_CHECKING:
-    from dear.models.opening import PairModel
+    from dear.scoring.opening import PairModel
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RankerSpec:
     """What to rank with. It checks itself, before anything is opened.
 
-    model:    scores pairs: a folder, hub id, name or zero-shot reading (dear.models.opening).
+    model:    scores pairs: a folder, hub id, name or zero-shot reading (dear.scoring.opening).
     listwise: orders lists: `local:MODEL`, `http://HOST/v1`, `openai:MODEL`, … (dear.backends), or
               a folder of a listwise checkpoint. With a model, it reranks the model's best `depth`.
     prompt, strategy, window, step, depth, guard: of the listwise stage; see ListwiseRanker. depth:
@@ -119,7 +119,7 @@ def open_ranker(
         open_ranker({"model": "runs/student", "listwise": "local:runs/lists", "depth": 20})
 
     spec: see `RankerSpec.of`; what is open already, a model or a ranker, is passed through.
-    options: of `dear.models.opening.open_model`, for models in this process. With two of them that
+    options: of `dear.scoring.opening.open_model`, for models in this process. With two of them that
         sit on one base, the base is in memory once, if no option is for the pointwise one alone.
     """
     if hasattr(spec, "rank_candidates"):
@@ -159,7 +159,7 @@ def open_parts(
     spec: RankerSpec, options: Mapping[str, Any]
 ) -> tuple[PairModel | None, Backend | None, bool]:
     """(what scores pairs, what orders lists, whether both sit on one base that is read once)."""
-    from dear.models.opening import open_model
+    from dear.scoring.opening import open_model
 
     options = {key: value for key, value in options.items() if value is not None}
     shared = {k: v for k, v in options.items() if k in ("dtype", "device", "batch_tokens")}
@@ -170,7 +170,7 @@ def open_parts(
         points = None if spec.model is None else open_model(spec.model, **options)
         return points, open_backend(spec.listwise), False
     from dear.backends.local import Local, open_local, split_reading
-    from dear.models.backbone import Backbone, share_base
+    from dear.listwise.backbone import Backbone, share_base
 
     where = spec.listwise.partition(":")[2]
     if spec.model is None:

@@ -13,7 +13,7 @@ from dear.rank.ranker import Cancel, Limits, Progress, check_top_k, reordered
 from dear.records import Candidates, Ranking, RankingCost
 
 if TYPE_CHECKING:
-    from dear.models.opening import PairModel
+    from dear.scoring.opening import PairModel
 
 CHUNK_PAIRS = 65536
 """Pairs that are held at once while ranking a run; the scorer tokenises ahead inside them."""

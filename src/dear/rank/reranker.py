@@ -18,9 +18,9 @@ from dear.rank.ranker import Cancel, Progress, Ranker, rank_one
 from dear.records import Candidates, Ranking
 
 if TYPE_CHECKING:
+    from dear.checkpoints.contract import DType, ScoringContract
     from dear.evaluate.calibration import Calibration
-    from dear.models.contract import DType, ScoringContract
-    from dear.models.opening import PairModel
+    from dear.scoring.opening import PairModel
 
 _calibrating = threading.Lock()
 
@@ -32,7 +32,7 @@ class Reranker:
         reranker.rank("open a file", ["def open(...)", "def close(...)"], top_k=1)
 
     model: a folder, a hub id, a name of `dear models`, or a zero-shot reading of one such as
-        "biencoder:minilm-l6" or "upr:smollm2-135m" (dear.models.opening lists them); a listwise
+        "biencoder:minilm-l6" or "upr:smollm2-135m" (dear.scoring.opening lists them); a listwise
         backend such as "openai:gpt-5-mini"; a table of both, in TOML or as a dict
         (dear.rank.opening.RankerSpec); or a model or Ranker that is open already, to which the
         next seven arguments mean nothing.
@@ -117,7 +117,7 @@ class Reranker:
         """
         import torch
 
-        from dear.models.activations import activation_of
+        from dear.checkpoints.sentence_transformers_modules import activation_of
 
         one = isinstance(inputs, tuple | list) and len(inputs) == 2 and isinstance(inputs[0], str)
         logits = self.score([inputs] if one else inputs, progress=progress)  # type: ignore[list-item, arg-type]
@@ -189,7 +189,7 @@ class Reranker:
 def _loaded(model: PairModel, path: Path | None) -> Calibration:
     """From a file or folder; from beside the weights where None."""
     from dear.evaluate.calibration import CALIBRATION_FILE, Calibration
-    from dear.models.revisions import require_revision
+    from dear.scoring.revisions import require_revision
 
     if path is None:
         # a kind of reading, such as biencoder:NAME, is no place

@@ -62,7 +62,7 @@ class ModelRecipe:
 
 @dataclass(frozen=True, kw_only=True)
 class ContractRecipe:
-    """The scoring contract that the checkpoint will carry; see dear.models.contract."""
+    """The scoring contract that the checkpoint will carry; see dear.checkpoints.contract."""
 
     __pydantic_config__ = STRICT
     prompt: str = "dear"

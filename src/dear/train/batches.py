@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 
+from dear.checkpoints.heads import pooled_logits, read_positions
 from dear.losses import Objective
-from dear.models.batching import collate, token_batches
-from dear.models.encoding import PairEncoder
-from dear.models.engines.one_position import reading
-from dear.models.heads import pooled_logits, read_positions
+from dear.scoring.batching import collate, token_batches
+from dear.scoring.encoding import PairEncoder
+from dear.scoring.engines.one_position import reading
 from dear.train.examples import Example
 
 

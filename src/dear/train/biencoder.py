@@ -13,18 +13,18 @@ from typing import Any
 import torch
 
 from dear.artifacts import write_json
+from dear.checkpoints.pretrained import read_pretrained
+from dear.checkpoints.registry import locate
+from dear.checkpoints.threads import tokenize
 from dear.errors import ConfigError
 from dear.losses import Objective, Term
 from dear.losses.listwise import softmax_cross_entropy
-from dear.models.batching import collate, token_batches
-from dear.models.encoding import Encoded
-from dear.models.family import locate
-from dear.models.loading import load_tokenizer
-from dear.models.preparing import set_dropout
-from dear.models.pretrained import read_pretrained
-from dear.models.threads import tokenize
 from dear.recipes import Recipe
+from dear.scoring.batching import collate, token_batches
+from dear.scoring.encoding import Encoded
+from dear.scoring.loading import load_tokenizer
 from dear.train.examples import Example
+from dear.train.start import set_dropout
 from dear.train.trainer import GroupTrainer
 
 SCALE = 20.0

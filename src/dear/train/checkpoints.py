@@ -18,33 +18,31 @@ from typing import Any
 
 from dear import locks
 from dear.artifacts import read_json, versions, write_json
+from dear.checkpoints.contract import ScoringContract
+from dear.checkpoints.listwise_contract import ListwiseContract
 from dear.digests import Changes, Inputs
 from dear.errors import ConfigError, DataError
-from dear.models.contract import ScoringContract
-from dear.models.listwise_contract import ListwiseContract
-from dear.train.inputs import changes, plan_of, read_plan
-from dear.train.marks import (
+from dear.train.checkpoint_files import (
     PLAN,
     STEP,
     STEPS,
     WHOLE,
     damage,
+    free_bytes,
     is_marked,
+    is_of_writing,
     last_whole,
     mark_whole,
     plan_in,
-    to_disk,
-    torn,
-    whole,
-)
-from dear.train.room import (
-    free_bytes,
-    is_of_writing,
     saving,
     sizes,
     tells_full,
+    to_disk,
+    torn,
     unwritten,
+    whole,
 )
+from dear.train.inputs import changes, plan_of, read_plan
 
 __all__ = [
     "STEPS",

@@ -18,8 +18,8 @@ from dear.data.labels import labels_input
 from dear.data.passage_table import passages_digest
 from dear.data.training_rows import open_rows
 from dear.digests import Changes, Input, Inputs, file_digests, lines_digest
-from dear.models.revisions import base_inputs
 from dear.recipes import DataRecipe, Recipe
+from dear.scoring.revisions import base_inputs
 from dear.train.lists import list_file
 
 if TYPE_CHECKING:

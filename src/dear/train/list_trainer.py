@@ -1,4 +1,5 @@
-"""trl's SFTTrainer over lists: the loss on the answer, as text and as a ranking."""
+"""trl.SFTTrainer for lists: the loss on the answer alone, ranking losses beside it, nDCG and tau on
+held-out lists."""
 
 from __future__ import annotations
 
@@ -6,20 +7,62 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch.nn import functional as F
 from torch.utils.data import SequentialSampler
 from transformers import PrinterCallback, TrainerCallback
 from trl.trainer.sft_trainer import SFTTrainer
 
+from dear.checkpoints.heads import bare_model, takes
 from dear.losses.objective import find_loss
-from dear.models.batching import token_batches
-from dear.models.heads import bare_model, takes
 from dear.recipes import ListLossRecipe, TrainRecipe
-from dear.train.lists import ListTokens, row_of
+from dear.records import ListExample
+from dear.scoring.batching import token_batches
+from dear.train.lists import ListTokenizer, ListTokens, row_of, tokenise
 from dear.train.parallel import StepTrainer
 from dear.train.processes import of_the_first
 from dear.train.trainer import Flow, Step
+
+
+def list_quality(found: Sequence[int], best: Sequence[int]) -> tuple[float, float]:
+    """(nDCG, Kendall's tau) of an order against the one that it should be.
+
+    The gain of a passage is the number of those that should stand behind it.
+    """
+    from scipy.stats import kendalltau
+
+    count = len(best)
+    gains = {passage: count - 1 - rank for rank, passage in enumerate(best)}
+    discounts = 1 / np.log2(np.arange(2, count + 2))
+    ideal = float(np.arange(count)[::-1] @ discounts)
+    ndcg = float(np.array([gains[p] for p in found]) @ discounts) / ideal
+    ranks = {passage: rank for rank, passage in enumerate(found)}
+    tau = kendalltau([ranks[p] for p in best], range(count)).statistic
+    return ndcg, float(tau)
+
+
+def judge_of(
+    encode: ListTokenizer, held_out: Sequence[ListExample]
+) -> Callable[[Any], float] | None:
+    """Mean nDCG of single-pass orders on the held-out lists."""
+    if not held_out:
+        return None
+    in_order = ListTokenizer(encode.encoder, encode.contract, "order")
+    tokens, _ = tokenise(held_out, in_order, epochs=1, seed=None)
+
+    def judge(model: Any) -> float:
+
+        best = [_best(t) for t in tokens[0]]
+        found = orders(model, tokens[0])
+        return float(np.mean([list_quality(f, b)[0] for f, b in zip(found, best, strict=True)]))
+
+    return judge
+
+
+def _best(tokens: ListTokens) -> list[int]:
+    return sorted(range(len(tokens.targets)), key=lambda i: -tokens.targets[i])
+
 
 CPU_LIST_TOKENS = 2048
 """Padded tokens that go through the model at once on a CPU, and tokens of the lists whose

@@ -10,13 +10,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from dear.checkpoints.listwise_contract import ListwiseContract
 from dear.data.formats import read_lists
 from dear.data.formats.reasoning import list_line
 from dear.data.formats.rows import json_rows
 from dear.digests import Input
 from dear.errors import ConfigError, DataError
-from dear.models.list_encoding import ListEncoder
-from dear.models.listwise_contract import ListwiseContract
+from dear.listwise.encoding import ListEncoder
 from dear.prompts.permutations import renumber
 from dear.records import ListExample
 

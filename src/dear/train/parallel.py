@@ -19,9 +19,9 @@ from torch.utils.data import DataLoader
 from transformers import Trainer
 
 from dear.errors import BackendError
+from dear.train.deepspeed import Zero
+from dear.train.fsdp import Fsdp2
 from dear.train.processes import NOT_FINITE, summed
-from dear.train.sharding import Fsdp2
-from dear.train.zero import Zero
 
 Shards: TypeAlias = Fsdp2 | Zero
 
@@ -56,7 +56,7 @@ class StepTrainer(Trainer):
     """A Trainer whose step's loss is the mean over the step's groups, in any number of processes.
 
     A batch says its groups by `rows`. With one process this is transformers' Trainer as it is.
-    A model may lie over the processes (`dear.train.sharding`, `dear.train.zero`).
+    A model may lie over the processes (`dear.train.fsdp`, `dear.train.deepspeed`).
     """
 
     groups_in_step: int = 1

@@ -15,17 +15,17 @@ from typing import Any
 
 from transformers import set_seed
 
+from dear.checkpoints.contract import DEAR, ScoringContract
+from dear.checkpoints.files import quiet
+from dear.checkpoints.heads import pools_by_mask
 from dear.data.collections import Collection, open_collection
 from dear.digests import Input, Inputs
 from dear.errors import ConfigError, DataError
 from dear.losses import Objective, Term
-from dear.models.contract import DEAR, ScoringContract
-from dear.models.encoding import PairEncoder
-from dear.models.files import quiet
-from dear.models.heads import pools_by_mask
-from dear.models.loading import check_length, count_parameters
 from dear.recipes import DevRecipe, LossRecipe, Recipe
 from dear.records import every_nth, gather, limit_run
+from dear.scoring.encoding import PairEncoder
+from dear.scoring.loading import check_length, count_parameters
 from dear.train.batches import GroupCollator
 from dear.train.biencoder import (
     ContrastiveTrainer,

@@ -20,9 +20,9 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
+from dear.checkpoints.hardware import pick_device
 from dear.digests import Inputs
 from dear.errors import BackendError, ConfigError, DataError, DearError
-from dear.models.hardware import pick_device
 from dear.train.checkpoints import claimed
 from dear.train.launching import LAUNCHED
 

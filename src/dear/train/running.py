@@ -11,15 +11,15 @@ import torch
 from safetensors.torch import load_file
 from transformers import TrainerState
 
+from dear.checkpoints.hardware import has_bfloat16
 from dear.errors import ConfigError, DataError
-from dear.models.hardware import has_bfloat16
 from dear.recipes import Recipe
 from dear.train.checkpoints import STEPS, require_undamaged, saving
+from dear.train.deepspeed import Zero
+from dear.train.fsdp import Fsdp2, shard
 from dear.train.parallel import SHARDS, Shards
 from dear.train.processes import local_device, rank, world_size
-from dear.train.sharding import Fsdp2, shard
 from dear.train.trainer import best_step, is_out_of_patience
-from dear.train.zero import Zero
 
 
 def in_shards(recipe: Recipe) -> bool:

@@ -1,25 +1,77 @@
-"""What a training starts from: weights cut and wrapped as the recipe says, and its arguments."""
+"""A model ready for training: weights, cut and wrapped as the recipe says; Trainer's options."""
 
 from __future__ import annotations
 
 import dataclasses
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from torch import nn
 from transformers import TrainerCallback, TrainingArguments
 from transformers.integrations.integration_utils import get_reporting_integration_callbacks
 
+from dear.checkpoints.contract import DType
+from dear.checkpoints.files import model_json
+from dear.checkpoints.hardware import has_bfloat16, pick_device
+from dear.checkpoints.heads import HEAD_PARTS, HEADS
+from dear.checkpoints.listwise_contract import ListwiseContract
+from dear.checkpoints.registry import Source, locate
 from dear.errors import ConfigError, MissingExtra
-from dear.models.contract import DType
-from dear.models.family import locate
-from dear.models.hardware import has_bfloat16, pick_device
-from dear.models.heads import HEAD_PARTS, HEADS
-from dear.models.loading import load_weights, pick_layers
-from dear.models.preparing import add_lora, set_dropout
-from dear.recipes import ModelRecipe, Recipe, TrainRecipe
+from dear.recipes import LoraRecipe, ModelRecipe, Recipe, TrainRecipe
+from dear.scoring.loading import load_reader, load_weights, mend_padding, pick_layers
 from dear.train.checkpoints import STEPS
 from dear.train.processes import local_device, rank, world_size
+
+DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "attention_dropout")
+"""Keys of a configuration."""
+
+
+def set_dropout(model: Any, rate: float) -> None:
+    """One rate for every dropout of a model, in its modules and in its configuration."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = rate
+        elif isinstance(getattr(module, "attention_dropout", None), float):
+            module.attention_dropout = rate
+    for key in DROPOUTS:
+        if hasattr(model.config, key):
+            setattr(model.config, key, rate)
+
+
+def add_lora(model: Any, recipe: LoraRecipe, task: str, trained: Sequence[str] = ()) -> Any:
+    """The model with a new adapter, from torch's current seed.
+
+    task: as peft names it.  trained: modules that are trained whole and saved with the adapter.
+    """
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError:
+        raise MissingExtra.of("peft", "train") from None
+    names = {name.rsplit(".", 1)[-1] for name, _ in model.named_modules()}
+    unknown = sorted(set(recipe.targets) - names)
+    if unknown:
+        raise ConfigError(f"lora.targets: the model has no {', '.join(unknown)}")
+    last = None
+    if recipe.last_layers:
+        layers = range(model.config.get_text_config().num_hidden_layers)
+        if recipe.last_layers > len(layers):
+            raise ConfigError(
+                f"lora.last_layers: {recipe.last_layers}; the model has {len(layers)} layers"
+            )
+        last = list(layers[-recipe.last_layers :])
+    config = LoraConfig(
+        task_type=task,
+        r=recipe.rank,
+        lora_alpha=recipe.alpha,  # type: ignore[arg-type]  # a factor; fractions are fine
+        lora_dropout=recipe.dropout,
+        target_modules=list(recipe.targets),
+        modules_to_save=list(trained) or None,
+        layers_to_transform=last,
+    )
+    return get_peft_model(model, config)
+
 
 QUANTISED: dict[str, DType] = {"nf4": "int4", "int8": "int8"}
 """`model.quantise` → what the base is loaded as."""
@@ -155,3 +207,56 @@ def reporters(recipe: TrainRecipe, folder: Path, step: int) -> list[TrainerCallb
         raise MissingExtra.of("tensorboard", "train") from None
     writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step or None)
     return [TensorBoardCallback(writer)]  # type: ignore[no-untyped-call]
+
+
+def start_list_model(recipe: ModelRecipe, *, on_cpu: bool = False) -> tuple[Any, Any]:
+    """(causal model, tokenizer): the base's weights with its language head, cut and wrapped.
+
+    A pointwise checkpoint of full weights is as good a base where its embeddings are tied; of a
+    pointwise adapter's folder, the adapter's own base is taken. A new adapter comes from torch's
+    current seed. DataError: the checkpoint has no language head.
+    on_cpu: leave the weights there, for a model that no GPU holds alone.
+    """
+    from transformers import AutoModelForCausalLM
+
+    if recipe.layers and recipe.lora is not None and not recipe.lora.merge:
+        raise ConfigError(
+            "model.layers with an adapter that is not merged: the base would be loaded with all "
+            "its layers; set model.lora.merge=true"
+        )
+    require_adapter(recipe)
+    reader = load_reader(
+        _backbone(locate(recipe.base)),
+        AutoModelForCausalLM,
+        dtype=QUANTISED.get(recipe.quantise, recipe.dtype),
+        device="cpu" if on_cpu else str(local_device()),
+    )
+    model, tokenizer = reader.model, reader.tokenizer
+    # eager attention, faster for pairs, keeps some (tokens, tokens) tables of every head
+    model.set_attn_implementation("sdpa")
+    mend_padding(model, tokenizer)
+    if recipe.layers:
+        pick_layers(model, recipe.layers)
+    if recipe.dropout is not None:
+        set_dropout(model, recipe.dropout)
+    if recipe.lora is not None:
+        if recipe.quantise in QUANTISED:
+            model = ready_for_adapter(model)
+        model = add_lora(model, recipe.lora, "CAUSAL_LM")
+    return model, tokenizer
+
+
+def require_positions(model: Any, contract: ListwiseContract, name: str) -> None:
+    """ConfigError: the contract allows more tokens than the model has positions."""
+    text = model.config.get_text_config()
+    positions = getattr(text, "max_position_embeddings", None)
+    if positions is not None and contract.max_tokens > positions:
+        raise ConfigError(
+            f"{name}: listwise.max_tokens is {contract.max_tokens}, the model has {positions} "
+            "positions"
+        )
+
+
+def _backbone(source: Source) -> str:
+    adapter = {} if source.gguf_file else model_json(source, "adapter_config.json")
+    return str(adapter.get("base_model_name_or_path") or source.name)

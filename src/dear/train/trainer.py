@@ -11,16 +11,16 @@ from typing import Any
 import torch
 from transformers import PrinterCallback, TrainerCallback
 
+from dear.checkpoints.contract import ScoringContract
+from dear.checkpoints.heads import HEADS
 from dear.errors import BackendError
 from dear.evaluate.metrics import evaluate
 from dear.losses import Objective
-from dear.models.contract import ScoringContract
-from dear.models.engines.one_position import reads_one
-from dear.models.heads import HEADS
-from dear.models.loading import ScoringModel
-from dear.models.scorer import Scorer
 from dear.recipes import TrainRecipe
 from dear.records import Candidates, Judgements, Ranking
+from dear.scoring.engines.one_position import reads_one
+from dear.scoring.loading import ScoringModel
+from dear.scoring.scorer import Scorer
 from dear.train.batches import flat_logits, group_losses, split_batch
 from dear.train.checkpoints import keep_only, mark_whole
 from dear.train.parallel import StepTrainer

@@ -15,7 +15,6 @@ from dear.data.formats.beir import (
     write_corpus,
     write_queries,
 )
-from dear.data.formats.flag import read_flag, write_flag
 from dear.data.formats.lines import Source
 from dear.data.formats.plain import (
     read_corpus_tsv,
@@ -48,7 +47,14 @@ from dear.data.formats.tevatron import (
     write_tevatron_rerank,
     write_tevatron_scored,
 )
-from dear.data.formats.training import TrainingIds, TrainingRow, resolve, text_id
+from dear.data.formats.training import (
+    TrainingIds,
+    TrainingRow,
+    read_flag,
+    resolve,
+    text_id,
+    write_flag,
+)
 from dear.data.formats.trec import (
     read_qrels,
     read_run,

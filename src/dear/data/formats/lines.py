@@ -1,19 +1,47 @@
-"""Files ↔ numbered lines; every fault is named with its file and line."""
+"""Numbered lines of text files, and the header lines of tables."""
 
 from __future__ import annotations
 
 import contextlib
 import gzip
 import io
+import re
 import sys
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, TypeAlias
 
 from dear.artifacts import atomic_path, limit_of
 from dear.characters import harmful_in_id
 from dear.errors import DataError, excerpt
+
+_IDS = frozenset(
+    {
+        *("id", "queryid", "qid", "corpusid", "docid", "documentid", "docno", "did", "pid"),
+        *("passageid", "topic", "topicid", "questionid", "number", "qno", "query"),
+    }
+)
+_TEXTS = frozenset(
+    {
+        *("text", "contents", "content", "segment", "passage", "body", "documenttext", "query"),
+        *("querytext", "question", "title", "description", "passagetext", "doctext", "document"),
+    }
+)
+# of judgements, and what ends a line of a run
+_GRADES = frozenset(
+    {
+        *("score", "rel", "relevance", "grade", "label", "judgement", "judgment"),
+        *("qrel", "tag", "run", "runid", "runname"),
+    }
+)
+
+
+def is_header(cells: Sequence[str]) -> bool:
+    """Whether these are names of columns: an id first, a text, grade or tag last."""
+    names = [re.sub(r"[\W_]+", "", cell.lower()) for cell in (cells[0], cells[-1])]
+    return len(cells) > 1 and names[0] in _IDS and names[1] in _TEXTS | _GRADES
+
 
 Source: TypeAlias = Path | str | IO[str] | IO[bytes]
 """A path, `-` for standard input, or an open stream."""

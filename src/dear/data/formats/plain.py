@@ -13,8 +13,7 @@ from typing import Any
 from dear.artifacts import broken, read_text
 from dear.characters import percent_encoded
 from dear.data.formats.beir import passage_of
-from dear.data.formats.headers import is_header
-from dear.data.formats.lines import Source, check_id, numbered_lines, once, source_name
+from dear.data.formats.lines import Source, check_id, is_header, numbered_lines, once, source_name
 from dear.data.formats.rows import JSON_LINES, Row, row_of
 from dear.errors import DataError, excerpt
 from dear.records import Passage, Query

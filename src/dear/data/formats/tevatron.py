@@ -13,13 +13,13 @@ from dear.data.formats.beir import (
     passage_of,
 )
 from dear.data.formats.candidates import by_rank, scores_of
-from dear.data.formats.flag import flag_record
 from dear.data.formats.lines import Source, check_id, once, write_lines
 from dear.data.formats.rows import Row, json_line, json_rows
 from dear.data.formats.training import (
     QueryTexts,
     TrainingIds,
     TrainingRow,
+    flag_record,
     in_place,
     require_positive,
     text_id,

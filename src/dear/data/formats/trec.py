@@ -12,8 +12,14 @@ from operator import gt
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from dear.data.formats.headers import is_header
-from dear.data.formats.lines import Source, check_id, numbered_lines, source_name, write_lines
+from dear.data.formats.lines import (
+    Source,
+    check_id,
+    is_header,
+    numbered_lines,
+    source_name,
+    write_lines,
+)
 from dear.errors import DataError, excerpt
 from dear.records import Judgements, Ranking, Run
 

@@ -11,11 +11,25 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from dear.errors import ConfigError, DataError, nearest
-from dear.evaluate.robustness.orders import order
-from dear.evaluate.robustness.passages import extremes, injection, near_duplicates, truncation
-from dear.evaluate.robustness.queries import queries
-from dear.evaluate.robustness.report import LIMITS, VERDICTS, Limit, Line, RobustnessReport, Verdict
-from dear.evaluate.robustness.subject import NDCG, Rank, Subject
+from dear.evaluate.robustness.checks import (
+    extremes,
+    injection,
+    near_duplicates,
+    order,
+    queries,
+    truncation,
+)
+from dear.evaluate.robustness.subject import (
+    LIMITS,
+    NDCG,
+    VERDICTS,
+    Limit,
+    Line,
+    Rank,
+    RobustnessReport,
+    Subject,
+    Verdict,
+)
 from dear.records import Candidates, Judgements
 
 __all__ = [

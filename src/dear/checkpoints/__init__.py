@@ -1,0 +1,1 @@
+"""What lies on disk: contracts, weights, tokenizers, adapters, and the registry of named models."""

@@ -1,0 +1,1 @@
+"""Windows of passages → orders: strategies, decoding, and causal models that rerank lists."""

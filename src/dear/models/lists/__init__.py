@@ -1,1 +1,0 @@
-"""A causal language model that puts whole lists of passages in order."""

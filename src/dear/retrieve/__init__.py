@@ -1,0 +1,1 @@
+"""Queries → candidates: the first stage."""

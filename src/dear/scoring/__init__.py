@@ -1,0 +1,1 @@
+"""Pairs → scores: encoding, batching, engines, and everything that scores a pair."""

@@ -1,0 +1,222 @@
+"""Pairs to scores: each different pair once, in the caller's order."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dear.checkpoints.contract import ScoringContract, fingerprint_of
+from dear.checkpoints.hardware import trim_heap
+from dear.errors import ConfigError, nearest
+from dear.scoring.batching import (
+    Progress,
+    ahead,
+    chunk_pairs,
+    in_chunks,
+    pick_batch_tokens,
+    require_finite,
+)
+from dear.scoring.budget import load_batch_tokens, probe_batch_tokens, remember_batch_tokens
+from dear.scoring.encoding import Encoded, Pair, PairEncoder
+from dear.scoring.engines import ENGINES, FITS, Engine, EngineName
+from dear.scoring.explaining import Explanation, explain
+from dear.scoring.exported import ExportedModel
+from dear.scoring.loading import ScoringModel
+
+TRIM_PAIRS = 512
+"""Pairs after which freed memory is given back: takes milliseconds, and a chunk of 8,192 short
+pairs would leave 300 MiB of holes."""
+
+
+class Scorer:
+    """Scores pairs with a one-logit model.
+
+    A score is that of the pair alone: it depends on neither its neighbours, nor the order, nor
+    the padding, to the rounding of the dtype.
+
+    batch_tokens: padded tokens in a batch. None: what `tune` once found for this machine and
+        model, else a default for the device.
+    engine: one of ENGINES by name; "auto" is the one that suits model and device. ConfigError for
+        one that this model cannot go through.
+    tokens_scored: of all sequences that were scored so far, padding left out; by all threads.
+
+    Threads may share it (dear.checkpoints.threads).
+    """
+
+    def __init__(
+        self,
+        model: ScoringModel | ExportedModel,
+        *,
+        batch_tokens: int | None = None,
+        engine: EngineName = "auto",
+    ) -> None:
+        self.model = model
+        self.tokens_scored = 0
+        self._untrimmed = 0
+        self._counting = threading.Lock()
+        self._engine_name = self._pick_engine(engine)
+        self.encoder = PairEncoder(model.tokenizer, model.contract)
+        if batch_tokens is None:
+            batch_tokens = load_batch_tokens(model)
+        self.use_batch_tokens(pick_batch_tokens(batch_tokens, model.device))
+
+    def use_batch_tokens(self, batch_tokens: int) -> None:
+        self.batch_tokens = batch_tokens
+        self.engine: Engine = self.make_engine(batch_tokens)
+
+    def make_engine(self, batch_tokens: int) -> Engine:
+        """The engine that suits the model, with this budget."""
+        if isinstance(self.model, ExportedModel):
+            return self.model.engine(batch_tokens)
+        return ENGINES[self._engine_name](self.model, batch_tokens)
+
+    def _pick_engine(self, name: EngineName) -> str:
+        """Tried out on the loaded model, so that no engine changes its scores."""
+        if isinstance(self.model, ExportedModel):
+            if name != "auto":
+                raise ConfigError(f"{self.model.name}: an export has an engine of its own")
+            return "export"
+        if name == "auto":
+            # a decoder's shared queries save more than padding costs; unpadded batches were
+            # measured to be no faster on a CPU (benchmarks/inside.py)
+            on_gpu = self.model.device.type == "cuda"
+            wanted = ("prefix", "packed") if on_gpu else ("prefix",)
+            return next((n for n in wanted if FITS[n](self.model)), "padded")
+        if name not in ENGINES:
+            raise ConfigError(f"no engine {name!r}{nearest(name, ENGINES)}")
+        if not FITS[name](self.model):
+            raise ConfigError(f"{self.model.name}: the engine {name!r} would change its scores")
+        return name
+
+    def tune(self, *, limit_s: float = 20.0) -> int:
+        """Find the fastest token budget for this machine and model, use it and remember it.
+
+        It takes a few seconds for a small model and at most about `limit_s` for a large one; a
+        model too slow to compare budgets in that time keeps the one it has.
+        """
+        found = probe_batch_tokens(
+            self.make_engine,
+            len(self.model.tokenizer),
+            device=self.model.device,
+            longest=self.contract.longest,
+            limit_s=limit_s,
+        )
+        if found is not None:
+            remember_batch_tokens(self.model, found)
+            self.use_batch_tokens(found)
+        return self.batch_tokens
+
+    @property
+    def tokens_padded(self) -> int | None:
+        """The same with padding, by this engine; None for engines that do not count it."""
+        return getattr(self.engine, "tokens_padded", None)
+
+    @property
+    def name(self) -> str:
+        return self.model.name
+
+    @property
+    def revision(self) -> str:
+        return self.model.revision
+
+    @property
+    def contract(self) -> ScoringContract:
+        """With the dtype in force: an export says bfloat16, and a processor may have none."""
+        contract = self.model.contract
+        if contract.dtype == "bfloat16" and self.computing.get("precision", "bf16") != "bf16":
+            return contract.with_dtype("float32")
+        return contract
+
+    @property
+    def computing(self) -> dict[str, str]:
+        """What else of an export's computing its scores depend on; nothing for a checkpoint, whose
+        engines all give its scores."""
+        precision = getattr(self.engine, "precision", None)
+        return {} if precision is None else {"engine": "openvino", "precision": precision}
+
+    @property
+    def engine_name(self) -> str:
+        """A key of ENGINES, or "export"."""
+        return self._engine_name
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint_of({**self.contract.to_dict(), **self.computing})
+
+    @property
+    def parameters(self) -> int:
+        return self.model.parameters
+
+    def score(self, pairs: Sequence[Pair], progress: Progress | None = None) -> NDArray[np.float32]:
+        """float32 (len(pairs),) logits in the order given. BackendError for a score that is not
+        finite, with the pair that gave it."""
+        if not pairs:
+            return np.empty(0, dtype=np.float32)
+        unique, back = _distinct(pairs)
+        parts: list[NDArray[np.float32]] = []
+        done = 0
+
+        def report(now: int, _chunk: int) -> None:
+            if progress is not None:
+                progress((done + now) * len(pairs) // len(unique), len(pairs))
+
+        chunks = in_chunks(unique, chunk_pairs(self.batch_tokens))
+        with closing(ahead(chunks, self.encoder.encode)) as ready:
+            for chunk, encoded in ready:
+                parts.append(self._run(chunk, encoded, report))
+                done += len(chunk)
+        return np.concatenate(parts)[back]
+
+    def explain(self, query: str, passage: str) -> Explanation:
+        """How one pair's score comes about: tokens and what was cut, the position that is read,
+        contract, engine, logit, and the logit of the plain forward pass beside it."""
+        return explain(self, query, passage)
+
+    def stream(self, pairs: Iterable[Pair], *, chunk: int | None = None) -> Iterator[float]:
+        """Scores of any number of pairs, one by one and in order, two chunks held at once.
+
+        chunk: pairs that are sorted by length at once; 8,192, or more for large batches.
+        Two chunks are held: one in the model, and the next one, which is tokenised meanwhile.
+        Identical pairs in a chunk are scored once. An error of `pairs` itself is raised after the
+        scores of the whole chunks before it.
+        """
+        size = chunk_pairs(self.batch_tokens) if chunk is None else chunk
+        distinct = (_distinct(held) for held in in_chunks(pairs, size))
+        with closing(ahead(distinct, lambda one: self.encoder.encode(one[0]))) as ready:
+            for (unique, back), encoded in ready:
+                yield from self._run(unique, encoded)[back].tolist()
+                del unique, encoded
+
+    def _run(
+        self, pairs: Sequence[Pair], encoded: list[Encoded], progress: Progress | None = None
+    ) -> NDArray[np.float32]:
+        before = 0
+
+        def report(done: int, total: int) -> None:
+            nonlocal before
+            with self._counting:
+                self._untrimmed += done - before
+                full = self._untrimmed >= TRIM_PAIRS
+                self._untrimmed = 0 if full else self._untrimmed
+            before = done
+            if full:
+                trim_heap()
+            if progress is not None:
+                progress(done, total)
+
+        scores = self.engine.run(encoded, report)
+        with self._counting:
+            self.tokens_scored += sum(map(len, encoded))
+        require_finite(self.name, scores, pairs)
+        return scores
+
+
+def _distinct(pairs: Sequence[Pair]) -> tuple[list[Pair], list[int]]:
+    """The different pairs, and the place of each of `pairs` among them."""
+    slots: dict[Pair, int] = {}
+    back = [slots.setdefault(pair, len(slots)) for pair in pairs]
+    return list(slots), back
