@@ -12,6 +12,7 @@ import re
 import secrets
 import shutil
 import stat
+import tempfile
 import time
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -202,6 +203,31 @@ def whole_files(folder: Path, last: str) -> Iterator[Path]:
         finally:
             shutil.rmtree(building, ignore_errors=True)
     folder_to_disk(folder)
+
+
+def check_output(path: Path) -> None:
+    """DataError, before any work is done, where `path` could not be written at the end."""
+    if path.is_dir():
+        raise DataError.at(path, None, "is a folder, a file is to be written here")
+    if path.exists() and not path.is_file():
+        return
+    check_folder(Path(os.path.realpath(path)).parent, path)
+
+
+def check_folder(folder: Path, named: Path | None = None) -> None:
+    """DataError where no file can be made in `folder`; missing folders are made."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        place = error.filename or folder
+        reason = (
+            f"{place} is no folder"
+            if isinstance(error, FileExistsError | NotADirectoryError)
+            else error.strerror
+        )
+        raise DataError.at(named or folder, None, f"cannot be written: {reason}") from None
 
 
 def _share(lock: int) -> None:

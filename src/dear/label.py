@@ -18,6 +18,7 @@ from dear.digests import lines_digest
 from dear.errors import ConfigError, ContractMismatch, DataError
 from dear.evaluate.cost import Meter, stage
 from dear.records import Judgements, Ranking, Run
+from dear.scoring.opening import FIRST_STAGE
 
 if TYPE_CHECKING:
     from dear.data.collections import Collection
@@ -27,9 +28,6 @@ logger = logging.getLogger(__name__)
 
 SHARD_PAIRS = 4096
 """Pairs in one shard: what a killed job may have to score again."""
-
-FIRST_STAGE = "first-stage"
-"""The name of the teacher that is the run's own score."""
 
 Progress = Callable[[int, int], None]
 """Called with (pairs that have a label, pairs in all)."""

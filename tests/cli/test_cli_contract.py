@@ -43,7 +43,7 @@ def rerank(model: Path | str, passages: Path, *options: Any) -> tuple[list[float
 
 @pytest.mark.parametrize("command", OPENS)
 def test_every_command_that_opens_a_model_takes_them(command: str) -> None:
-    place, _, name = COMMANDS[command].partition(":")
+    place, _, name = COMMANDS[command][0].partition(":")
     function: Callable[..., Any] = getattr(import_module(place), name)
     names = inspect.signature(function).parameters
     assert {"contract", "instruction", "revision"} <= set(names)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import json
 import logging
 import os
@@ -31,6 +33,14 @@ def test_the_version_and_the_help_page() -> None:
     shown = page[page.index("Commands:") :]
     places = [shown.index(f"\n  {name} ") for name in COMMANDS]
     assert places == sorted(places)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_table_says_of_a_command_what_its_own_page_says(command: str) -> None:
+    place, what = COMMANDS[command]
+    module, _, name = place.partition(":")
+    function = getattr(importlib.import_module(module), name)
+    assert inspect.cleandoc(function.__doc__).splitlines()[0] == what
 
 
 @pytest.mark.parametrize("command", COMMANDS)

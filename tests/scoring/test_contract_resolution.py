@@ -46,7 +46,7 @@ from dear.scoring.scorer import Scorer
 
 Tiny = Callable[[str], Path]
 SOME = pairs(6, seed=5)
-NOTICES = "dear.checkpoints.notices"
+NOTICES = "dear.notices"
 
 
 def marked(tiny: Tiny, folder: Path, **config: Any) -> Path:

@@ -15,7 +15,6 @@ from dear.checkpoints.contract import (
 )
 from dear.checkpoints.files import model_file
 from dear.checkpoints.listwise_contract import LISTWISE_FILE, ListwiseContract
-from dear.checkpoints.notices import say, warn
 from dear.checkpoints.registry import Source, family_of, known_reranker
 from dear.checkpoints.sentence_transformers import (
     SETTINGS,
@@ -25,6 +24,7 @@ from dear.checkpoints.sentence_transformers import (
     modules_of,
 )
 from dear.errors import ConfigError, excerpt
+from dear.notices import say, warn
 from dear.prompts.pointwise import PAIR_PROMPTS
 
 LIST_CONTRACTS: dict[str, ListwiseContract] = {

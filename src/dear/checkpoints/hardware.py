@@ -15,8 +15,8 @@ import torch
 
 from dear.checkpoints.contract import DType
 from dear.checkpoints.heads import HEAD_PARTS, bare_model
-from dear.checkpoints.notices import warn
 from dear.errors import ConfigError, MissingExtra
+from dear.notices import warn
 
 SHARDED = "sharded"
 """The name of all GPUs together, for a model that one does not hold."""

@@ -11,10 +11,10 @@ from torch import nn
 
 from dear.checkpoints.contract import ScoringContract
 from dear.checkpoints.heads import first_position
-from dear.checkpoints.notices import warn
 from dear.checkpoints.registry import Source
 from dear.checkpoints.sentence_transformers import ModuleEntry, transformer_settings
 from dear.errors import ConfigError
+from dear.notices import warn
 
 
 def count_parameters(model: Any) -> int:

@@ -16,11 +16,11 @@ from torch import nn
 
 from dear.checkpoints.contract import ScoringContract
 from dear.checkpoints.files import model_file, model_json, reading
-from dear.checkpoints.notices import warn
 from dear.checkpoints.registry import Source
 from dear.checkpoints.sentence_transformers import ModuleEntry, modules_of
 from dear.checkpoints.weights import pickled
 from dear.errors import ConfigError, DataError
+from dear.notices import warn
 
 Module = TypeVar("Module", bound=nn.Module)
 

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dear.artifacts import atomic_path
-from dear.cli.data import bm25_options
+from dear.artifacts import atomic_path, check_output
 from dear.cli.models import (
     BatchOption,
     ContractOption,
@@ -19,13 +18,14 @@ from dear.cli.models import (
 )
 from dear.cli.output import note, print_json, summary, table
 from dear.cli.progress import progress
-from dear.cli.runs import check_output, find_run
-from dear.cli.train import check_model
 from dear.data.collections import open_collection
 from dear.data.formats import read_run
 from dear.errors import ConfigError
 from dear.records import every_nth, gather
 from dear.retrieve.bm25 import retrieve
+from dear.scoring.opening import check_model
+from dear.steps.inputs import find_run
+from dear.steps.retrieve import bm25_options
 
 if TYPE_CHECKING:
     from dear.bench.run import BenchReport
@@ -71,7 +71,7 @@ def bench(
     device: DeviceOption = "auto",
     batch_tokens: BatchOption = None,
 ) -> None:
-    """Measure scoring in turns: our engine, exports and every installed peer, on the same pairs."""
+    """Measure scoring in turns: our engines, exports and installed peers, on the same pairs."""
     from dear.bench.run import bench as measure
 
     for model in models:

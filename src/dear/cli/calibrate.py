@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dear.artifacts import check_folder
 from dear.cli.fuse import rank_all
 from dear.cli.models import (
     BatchOption,
@@ -20,23 +21,15 @@ from dear.cli.models import (
     opening_options,
 )
 from dear.cli.output import count, note, summary, table
-from dear.cli.runs import (
-    TOP_K,
-    MinGradeOption,
-    RunOption,
-    SplitOption,
-    check_folder,
-    find_run,
-    gathered,
-    there_already,
-)
-from dear.cli.train import check_model
+from dear.cli.runs import MinGradeOption, RunOption, SplitOption
 from dear.data.collections import open_collection
 from dear.data.formats import read_run
 from dear.data.origins import read_origin
 from dear.digests import Input, Inputs, file_digest
 from dear.errors import ConfigError
 from dear.records import every_nth
+from dear.scoring.opening import check_model
+from dear.steps.inputs import TOP_K, find_run, gathered, made_of_the_same
 
 if TYPE_CHECKING:
     from dear.data.collections import Collection
@@ -115,7 +108,7 @@ def calibrate(
     if there.exists():
         from dear.evaluate.calibration import Calibration
 
-        there_already(there, Calibration.load(there).inputs, asked.inputs(model, probability))
+        made_of_the_same(there, Calibration.load(there).inputs, asked.inputs(model, probability))
         return
     found = _probabilities(model, probability, asked, options)
     _show(found, found.save(folder), model if output is None else None)

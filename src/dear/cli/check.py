@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dear.artifacts import versions, write_json
+from dear.artifacts import check_output, versions, write_json
 from dear.backends import BACKENDS
 from dear.cli.fuse import rank_all
 from dear.cli.lists import listwise_options
@@ -24,12 +24,13 @@ from dear.cli.models import (
     opening_options,
 )
 from dear.cli.output import Align, count, duration, note, print_json, quiet, table
-from dear.cli.runs import MinGradeOption, RunOption, check_output, find_run, gathered
-from dear.cli.train import check_model
+from dear.cli.runs import MinGradeOption, RunOption
 from dear.data.collections import open_collection
 from dear.data.formats import read_run
 from dear.errors import ConfigError, DataError
 from dear.records import every_nth
+from dear.scoring.opening import check_model
+from dear.steps.inputs import find_run, gathered
 
 if TYPE_CHECKING:
     from dear.data.collections import Collection

@@ -12,11 +12,12 @@ import typer
 from dear.cli.compare_view import show
 from dear.cli.evaluate import run_names
 from dear.cli.output import note, print_json
-from dear.cli.runs import SplitOption, find_run
+from dear.cli.runs import SplitOption
 from dear.data.collections import open_collection
 from dear.data.formats import read_run
 from dear.errors import ConfigError, DataError
 from dear.evaluate.beside import beside, largest_changes, most_different
+from dear.steps.inputs import find_run
 
 if TYPE_CHECKING:
     from dear.data.collections import Collection

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dear.artifacts import check_folder
 from dear.cli.output import Align, count, duration, note, quiet, table
 from dear.cli.progress import progress
-from dear.cli.runs import check_folder
 from dear.data.collections import open_collection
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dear.artifacts import versions, write_json
+from dear.artifacts import check_output, versions, write_json
 from dear.cli.evaluate_tables import show
 from dear.cli.output import note, print_json
 from dear.cli.runs import (
@@ -18,14 +18,13 @@ from dear.cli.runs import (
     MeasureOption,
     MinGradeOption,
     PublishedOption,
-    check_output,
-    find_run,
 )
 from dear.data.collections import open_collection
 from dear.data.formats import read_run
 from dear.data.origins import first_stage_of, read_origin
 from dear.errors import ConfigError
 from dear.evaluate.published import published_rows
+from dear.steps.inputs import find_run
 
 if TYPE_CHECKING:
     from dear.data.collections import Collection

@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
-from dear.artifacts import read_json
+from dear.artifacts import check_folder, read_json
 from dear.checkpoints.contract import read_contract
 from dear.cli.models import ContractOption, InstructionOption, RevisionOption
 from dear.cli.output import note, summary, table
 from dear.cli.progress import progress
-from dear.cli.runs import RunOption, SplitOption, candidates_of, check_folder, there_already
-from dear.cli.train import check_model
+from dear.cli.runs import RunOption, SplitOption
 from dear.digests import Input, Inputs, lines_digest
 from dear.errors import ConfigError
 from dear.records import every_nth
+from dear.scoring.opening import check_model
+from dear.steps.inputs import judged_candidates, made_of_the_same
 
 if TYPE_CHECKING:
     from dear.bench.turns import Timing
@@ -74,12 +75,12 @@ def export(
     }
     if is_exported(model):
         raise ConfigError(f"{model}: is an export; name the checkpoint that it was made of")
-    texts = None if collection is None else candidates_of(collection, run, split)
+    texts = None if collection is None else judged_candidates(collection, run, split)
     calibration = [] if texts is None or dtype != "int8" else _spread(texts[0], pairs)
     inputs = _inputs(model, dtype, calibration)
     if is_exported(output):
         there = read_json(output / EXPORT_FILE).get("inputs")
-        there_already(output / EXPORT_FILE, Inputs.from_dict(there), inputs)
+        made_of_the_same(output / EXPORT_FILE, Inputs.from_dict(there), inputs)
         return
     check_folder(output)
     loaded = load_scoring_model(model, dtype="float32", device="cpu", **options)

@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from dear.cli.data import bm25_options
 from dear.cli.output import count, note
 from dear.cli.progress import progress
-from dear.cli.runs import TOP_K, find_run, gathered
 from dear.data.formats import read_run
 from dear.errors import ConfigError, DataError
 from dear.records import every_nth, limit_run
 from dear.retrieve.bm25 import retrieve
+from dear.steps.inputs import TOP_K, find_run, gathered
+from dear.steps.retrieve import bm25_options
 
 if TYPE_CHECKING:
     from dear.data.collections import Collection

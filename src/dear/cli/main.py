@@ -17,10 +17,11 @@ import threading
 import time
 import traceback
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
+import typer.core
 
 from dear import __version__
 from dear.artifacts import EXPANSION, LINE_MIB, is_full
@@ -29,26 +30,68 @@ from dear.cli.progress import lines
 from dear.digests import watch
 from dear.errors import DearError, nearest
 
-COMMANDS: dict[str, str] = {
-    "distill": "dear.cli.distill:distill",
-    "retrieve": "dear.cli.data:retrieve",
-    "plan": "dear.cli.plan:plan",
-    "train": "dear.cli.train:train",
-    "label": "dear.cli.train:label",
-    "reason": "dear.cli.reason:reason",
-    "rank": "dear.cli.rank:rank",
-    "evaluate": "dear.cli.evaluate:evaluate",
-    "report": "dear.cli.report:report",
-    "compare": "dear.cli.compare:compare",
-    "check": "dear.cli.check:check",
-    "rerank": "dear.cli.rerank:rerank",
-    "export": "dear.cli.export:export",
-    "calibrate": "dear.cli.calibrate:calibrate",
-    "bench": "dear.cli.bench:bench",
-    "collections": "dear.cli.collections:collections",
-    "models": "dear.cli.models:models",
+COMMANDS: dict[str, tuple[str, str]] = {
+    "distill": ("dear.cli.distill:distill", "The whole way: from a collection to a student."),
+    "retrieve": ("dear.cli.retrieve:retrieve", "Find candidates with BM25: a collection to a run."),
+    "plan": (
+        "dear.cli.plan:plan",
+        "Say what a training needs on given cards: memory, time, cost, and what would make it fit.",
+    ),
+    "train": (
+        "dear.cli.train:train",
+        "Train a teacher or a student: a recipe to a checkpoint. Goes on where it was stopped.",
+    ),
+    "label": (
+        "dear.cli.train:label",
+        "Write a teacher's soft labels: a run to a folder. Goes on where it was stopped.",
+    ),
+    "reason": (
+        "dear.cli.reason:reason",
+        "Write the reasoning set: lists with thought and order. Goes on where it was stopped.",
+    ),
+    "rank": (
+        "dear.cli.rank:rank",
+        "Rerank a run with a model, with a listwise backend, or with one behind the other.",
+    ),
+    "evaluate": (
+        "dear.cli.evaluate:evaluate",
+        "Measure runs against judgements, and compare them.",
+    ),
+    "report": (
+        "dear.cli.report:report",
+        "Write one file that shows what runs are worth: tables, plots, queries to browse.",
+    ),
+    "compare": (
+        "dear.cli.compare:compare",
+        "Show two runs side by side for one query, or for a few.",
+    ),
+    "check": (
+        "dear.cli.check:check",
+        "Check how a ranker stands orders, attacks, typos, cuts and strange passages.",
+    ),
+    "rerank": ("dear.cli.rerank:rerank", "Rank a file's passages for one query."),
+    "export": (
+        "dear.cli.export:export",
+        "Write a one-logit model as an OpenVINO graph for CPUs, and show its gain and its loss.",
+    ),
+    "calibrate": (
+        "dear.cli.calibrate:calibrate",
+        "Fit a map from scores to probabilities of relevance on judged queries.",
+    ),
+    "bench": (
+        "dear.cli.bench:bench",
+        "Measure scoring in turns: our engines, exports and installed peers, on the same pairs.",
+    ),
+    "collections": (
+        "dear.cli.collections:collections",
+        "List the collections known by name, or show one of them.",
+    ),
+    "models": (
+        "dear.cli.models:models",
+        "List the models known by name, and where their weights are on this machine.",
+    ),
 }
-"""Name of a command → module:function, in the order of the help page."""
+"""Name of a command → (module:function, what it does), in the order of the help page."""
 
 GLOBAL_FLAGS = ("--debug", "--quiet")
 """Understood before the command's name and behind it."""
@@ -56,7 +99,7 @@ GLOBAL_FLAGS = ("--debug", "--quiet")
 GOES_ON = ("label", "train", "distill", "reason")
 """Commands that continue where they were stopped."""
 
-NOTICES = "dear.checkpoints.notices"
+NOTICES = "dear.notices"
 """The logger of lines about a model that was opened."""
 
 LONGEST_LINE = 2000
@@ -72,8 +115,40 @@ CLEANING_S = 5.0
 
 _AGAIN_S = 0.05
 
+
+class _Commands(Mapping[str, Any]):
+    """COMMANDS as typer's: each is imported when it is looked up."""
+
+    def __getitem__(self, name: str) -> Any:
+        module, _, function = COMMANDS[name][0].partition(":")
+        alone = typer.Typer(add_completion=False, rich_markup_mode=None)
+        alone.command(name)(getattr(importlib.import_module(module), function))
+        command = typer.main.get_command(alone)
+        command.context_settings.update(app.info.context_settings or {})
+        return command
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(COMMANDS)
+
+    def __len__(self) -> int:
+        return len(COMMANDS)
+
+
+class _Group(typer.core.TyperGroup):
+    """The help page imports no command."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.commands: Any = _Commands()
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, what) for name, (_, what) in COMMANDS.items()])
+
+
 app = typer.Typer(
     name="dear",
+    cls=_Group,
     help="Turn a big, slow reranker into a small, fast one.",
     epilog="--quiet and --debug may also stand behind the command.",
     add_completion=False,
@@ -126,15 +201,6 @@ def _shared_options(
     for variable, value in (("DEAR_LINE_MIB", line_mib), ("DEAR_EXPANSION", expansion)):
         if value is not None:
             os.environ[variable] = str(value)
-
-
-def _register() -> None:
-    for name, place in COMMANDS.items():
-        module, _, function = place.partition(":")
-        app.command(name)(getattr(importlib.import_module(module), function))
-
-
-_register()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -60,7 +60,7 @@ def plan(
         typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe: train.accumulate=8."),
     ] = None,
 ) -> None:
-    """Say what a training needs: memory, time and cost on given cards, and what would make it fit.
+    """Say what a training needs on given cards: memory, time, cost, and what would make it fit.
 
     Nothing is loaded or trained, and no weights need to be there.
     """

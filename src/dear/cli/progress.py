@@ -6,10 +6,11 @@ import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from dear.characters import visible_line
 from dear.cli.output import below, duration, quiet, rate, visible_streams
+from dear.steps.progress import OnProgress, Silent
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -21,16 +22,6 @@ EVERY_S = 30.0
 """Seconds between plain lines."""
 
 
-class OnProgress(Protocol):
-    """Where work says how far it is."""
-
-    def __call__(self, done: int, total: int, /, *, before: int = 0, extra: str = "") -> None:
-        """before: what of `done` an earlier process did; it counts for no rate."""
-
-    def restart(self, what: str) -> None:
-        """The work that follows is another one."""
-
-
 @contextlib.contextmanager
 def progress(what: str, unit: str) -> Iterator[OnProgress]:
     """A report for one piece of work; it shows on standard error and ends with the block.
@@ -38,7 +29,7 @@ def progress(what: str, unit: str) -> Iterator[OnProgress]:
     what: such as `scoring`.  unit: such as `pairs`.
     """
     if quiet.get():
-        yield _Silent()
+        yield Silent()
     elif sys.stderr.isatty():
         # rich puts a stream of its own in front of ours while its bars are shown
         with _bars() as bars, visible_streams():
@@ -50,13 +41,7 @@ def progress(what: str, unit: str) -> Iterator[OnProgress]:
 @contextlib.contextmanager
 def lines(what: str, unit: str) -> Iterator[OnProgress]:
     """The same in plain lines, for work that may go on inside another's bar."""
-    yield _Silent() if quiet.get() else _PlainLines(what, unit)
-
-
-class _Silent:
-    def __call__(self, done: int, total: int, /, *, before: int = 0, extra: str = "") -> None: ...
-
-    def restart(self, what: str) -> None: ...
+    yield Silent() if quiet.get() else _PlainLines(what, unit)
 
 
 def _bars() -> Progress:

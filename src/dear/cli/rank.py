@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dear.artifacts import check_output
 from dear.cli.fuse import (
     FUSE_QUERIES,
     chosen_weight,
@@ -30,8 +31,6 @@ from dear.cli.models import (
     opening_options,
 )
 from dear.cli.output import count, duration, rate, summary
-from dear.cli.runs import check_output, find_run, gathered
-from dear.cli.train import check_model
 from dear.data.collections import open_collection
 from dear.data.formats import read_run, write_run
 from dear.data.origins import write_origin
@@ -40,6 +39,8 @@ from dear.errors import ConfigError
 from dear.evaluate.cost import Meter, stage, together
 from dear.rank.ranker import Totals
 from dear.records import limit_run
+from dear.scoring.opening import check_model
+from dear.steps.inputs import find_run, gathered
 
 if TYPE_CHECKING:
     from dear.evaluate.cost import Spent

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dear.artifacts import versions
+from dear.artifacts import check_folder, versions
 from dear.backends import open_backend
 from dear.cli.models import (
     BatchOption,
@@ -23,8 +23,6 @@ from dear.cli.models import (
 )
 from dear.cli.output import count, duration, rate, summary
 from dear.cli.reason_work import Work
-from dear.cli.runs import check_folder, find_run
-from dear.cli.train import check_model
 from dear.data.collections import list_collections, open_collection
 from dear.data.formats import read_run
 from dear.digests import Input, Inputs
@@ -32,6 +30,8 @@ from dear.errors import ConfigError, DataError, nearest
 from dear.prompts.listwise import LISTWISE_PROMPTS
 from dear.reason.files import write_set
 from dear.reason.select import LEAK_PASSAGES, NOTHING, held_out
+from dear.scoring.opening import check_model
+from dear.steps.inputs import find_run
 
 if TYPE_CHECKING:
     from dear.backends import Backend

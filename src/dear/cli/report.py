@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dear.artifacts import check_output
 from dear.cli.evaluate import run_names
 from dear.cli.output import count, note, summary
 from dear.cli.runs import (
@@ -16,11 +17,10 @@ from dear.cli.runs import (
     MeasureOption,
     MinGradeOption,
     PublishedOption,
-    check_output,
-    find_run,
 )
 from dear.data.collections import open_collection
 from dear.errors import ConfigError
+from dear.steps.inputs import find_run
 
 if TYPE_CHECKING:
     from dear.report.plan import ReportPlan

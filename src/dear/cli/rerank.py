@@ -18,9 +18,9 @@ from dear.cli.models import (
     opening_options,
 )
 from dear.cli.output import note, print_json, table
-from dear.cli.train import check_model
 from dear.data.formats import read_passages
 from dear.errors import ConfigError
+from dear.scoring.opening import check_model
 
 if TYPE_CHECKING:
     from dear.rank.reranker import Reranker

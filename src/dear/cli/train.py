@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dear.checkpoints.registry import locate
+from dear.artifacts import check_folder
 from dear.cli.launching import (
     GpusOption,
     MainAddressOption,
@@ -29,12 +29,13 @@ from dear.cli.models import (
     opening_options,
 )
 from dear.cli.output import count, duration, note, rate, summary
-from dear.cli.progress import OnProgress, progress
-from dear.cli.runs import check_folder, read_runs
+from dear.cli.progress import progress
 from dear.cli.trained import told_fitted, told_learnt, told_trained
 from dear.data.collections import open_collection
 from dear.errors import ConfigError
-from dear.prompts.pointwise import ZERO_SHOT_PROMPTS
+from dear.scoring.opening import check_model
+from dear.steps.inputs import read_runs
+from dear.steps.progress import OnProgress
 
 if TYPE_CHECKING:
     from dear.label import FirstStage, Labelled
@@ -251,20 +252,6 @@ class _Shown:
                 self.report.restart(self.teachers.current)
             self.shown, self.kept = self.teachers.current, done
         self.report(done, total, before=self.kept)
-
-
-def check_model(name: str) -> None:
-    """ConfigError, before hours of other work, for a name that can be no model."""
-    from dear.label import FIRST_STAGE
-
-    if name == FIRST_STAGE:
-        return
-    kind, colon, rest = name.partition(":")
-    known = kind == "biencoder" or kind in ZERO_SHOT_PROMPTS
-    if not colon or Path(name).exists():
-        locate(name)
-    elif known:
-        locate(rest)
 
 
 def _require_form(folder: Path, *, several: bool) -> None:

@@ -17,7 +17,6 @@ from dear.checkpoints.composite import encoder_class
 from dear.checkpoints.contract import DType, fingerprint_of
 from dear.checkpoints.files import model_json
 from dear.checkpoints.layers import own_length
-from dear.checkpoints.notices import say
 from dear.checkpoints.registry import Source, known_embedder, locate
 from dear.checkpoints.sentence_transformers import (
     ModuleEntry,
@@ -35,6 +34,7 @@ from dear.checkpoints.sentence_transformers_modules import (
 from dear.checkpoints.threads import exclusive, tokenize
 from dear.checkpoints.tokenizer import lower_cased
 from dear.errors import ConfigError, nearest
+from dear.notices import say
 from dear.scoring.batching import (
     ANY_SHAPE,
     ONE_LENGTH,

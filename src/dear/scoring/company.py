@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dear.checkpoints.contract import DType
-from dear.checkpoints.notices import warn
 from dear.errors import ConfigError
+from dear.notices import warn
 from dear.scoring.encoding import Encoded, Pair
 
 logger = logging.getLogger(__name__)

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from dear.checkpoints.notices import say
 from dear.checkpoints.registry import known_reranker, locate
 from dear.errors import ConfigError, nearest
+from dear.notices import say
 from dear.prompts.pointwise import ZERO_SHOT_PROMPTS
 from dear.scoring.encoding import Pair
 from dear.scoring.sentence_transformers_library import LibraryModel, library_kind
@@ -52,6 +52,22 @@ class PairModel(Protocol):
     def score(self, pairs: Sequence[Pair], progress: Progress | None = None) -> NDArray[np.float32]:
         """float32 (n,), in the order given."""
         ...
+
+
+FIRST_STAGE = "first-stage"
+"""A teacher that is no model: the score of the run itself."""
+
+
+def check_model(name: str) -> None:
+    """ConfigError, before hours of other work, for a name that can be no model."""
+    if name == FIRST_STAGE:
+        return
+    kind, colon, rest = name.partition(":")
+    known = kind == "biencoder" or kind in ZERO_SHOT_PROMPTS
+    if not colon or Path(name).exists():
+        locate(name)
+    elif known:
+        locate(rest)
 
 
 def open_model(

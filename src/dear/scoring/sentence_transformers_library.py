@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from dear.checkpoints.contract import DType, fingerprint_of
 from dear.checkpoints.files import quiet, reading, revision_of
 from dear.checkpoints.hardware import pick_device, pick_dtype
-from dear.checkpoints.notices import say
 from dear.checkpoints.registry import Source, locate
 from dear.checkpoints.screening import Held, within
 from dear.checkpoints.sentence_transformers import (
@@ -30,6 +29,7 @@ from dear.checkpoints.sentence_transformers import (
 from dear.checkpoints.sentence_transformers_modules import unread_modules
 from dear.checkpoints.weights import pickled
 from dear.errors import ConfigError, MissingExtra
+from dear.notices import say
 from dear.scoring.batching import Progress, require_finite
 from dear.scoring.encoding import Pair
 

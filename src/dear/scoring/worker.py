@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import dear.errors
-from dear.checkpoints.notices import collected
 from dear.errors import BackendError, DearError
+from dear.notices import collected
 
 if TYPE_CHECKING:
     # no torch before _load: it reads OMP_NUM_THREADS when it is imported

@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 
 from dear.checkpoints.contract import DType, ScoringContract
 from dear.checkpoints.hardware import pick_device
-from dear.checkpoints.notices import repeat
 from dear.checkpoints.threads import FairLock
 from dear.errors import BackendError, ConfigError, ContractMismatch, DearError
+from dear.notices import repeat
 from dear.scoring.batching import Progress
 from dear.scoring.encoding import Pair
 from dear.scoring.worker import ERROR, PROGRESS, as_error, as_request, work

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 
 from dear.checkpoints.contract import DType, fingerprint_of
 from dear.checkpoints.layers import NO_LIMIT, own_length
-from dear.checkpoints.notices import warn
 from dear.checkpoints.threads import exclusive, tokenize
 from dear.errors import ConfigError, nearest
+from dear.notices import warn
 from dear.prompts.pointwise import ZERO_SHOT_PROMPTS
 from dear.scoring.batching import Progress, collate, in_batches, pick_batch_tokens, require_finite
 from dear.scoring.encoding import Encoded, Pair
