@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dear.checkpoints.registry import FIRST_STAGE
 from dear.data.inputs import UNKNOWN, Keys, pair_digests, run_input, text_keys
 from dear.data.labels import PairId, Stamp, open_store, write_ensemble
 from dear.digests import lines_digest
 from dear.errors import ConfigError, ContractMismatch, DataError
 from dear.evaluate.cost import Meter, stage
 from dear.records import Judgements, Ranking, Run
-from dear.scoring.opening import FIRST_STAGE
 
 if TYPE_CHECKING:
     from dear.data.collections import Collection

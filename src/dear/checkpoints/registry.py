@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from dear.errors import ConfigError, nearest
+from dear.prompts.pointwise import ZERO_SHOT_PROMPTS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -400,3 +401,19 @@ def _find(table: tuple[Known, ...], source: Source) -> Known | None:
             ):
                 return known
     return None
+
+
+FIRST_STAGE = "first-stage"
+"""A teacher that is no model: the score of the run itself."""
+
+
+def check_model(name: str) -> None:
+    """ConfigError, before hours of other work, for a name that can be no model."""
+    if name == FIRST_STAGE:
+        return
+    kind, colon, rest = name.partition(":")
+    known = kind == "biencoder" or kind in ZERO_SHOT_PROMPTS
+    if not colon or Path(name).exists():
+        locate(name)
+    elif known:
+        locate(rest)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dear.artifacts import atomic_path, check_output
+from dear.checkpoints.registry import check_model
 from dear.cli.models import (
     BatchOption,
     ContractOption,
@@ -23,7 +24,6 @@ from dear.data.formats import read_run
 from dear.errors import ConfigError
 from dear.records import every_nth, gather
 from dear.retrieve.bm25 import retrieve
-from dear.scoring.opening import check_model
 from dear.steps.inputs import find_run
 from dear.steps.retrieve import bm25_options
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dear.artifacts import check_folder
+from dear.checkpoints.registry import check_model
 from dear.cli.fuse import rank_all
 from dear.cli.models import (
     BatchOption,
@@ -28,7 +29,6 @@ from dear.data.origins import read_origin
 from dear.digests import Input, Inputs, file_digest
 from dear.errors import ConfigError
 from dear.records import every_nth
-from dear.scoring.opening import check_model
 from dear.steps.inputs import TOP_K, find_run, gathered, made_of_the_same
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ import typer
 
 from dear.artifacts import check_output, versions, write_json
 from dear.backends import BACKENDS
+from dear.checkpoints.registry import check_model
 from dear.cli.fuse import rank_all
 from dear.cli.lists import listwise_options
 from dear.cli.models import (
@@ -29,7 +30,6 @@ from dear.data.collections import open_collection
 from dear.data.formats import read_run
 from dear.errors import ConfigError, DataError
 from dear.records import every_nth
-from dear.scoring.opening import check_model
 from dear.steps.inputs import find_run, gathered
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ import typer
 
 from dear.artifacts import check_folder, read_json
 from dear.checkpoints.contract import read_contract
+from dear.checkpoints.registry import check_model
 from dear.cli.models import ContractOption, InstructionOption, RevisionOption
 from dear.cli.output import note, summary, table
 from dear.cli.progress import progress
@@ -16,7 +17,6 @@ from dear.cli.runs import RunOption, SplitOption
 from dear.digests import Input, Inputs, lines_digest
 from dear.errors import ConfigError
 from dear.records import every_nth
-from dear.scoring.opening import check_model
 from dear.steps.inputs import judged_candidates, made_of_the_same
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dear.artifacts import check_output
+from dear.checkpoints.registry import check_model
 from dear.cli.fuse import (
     FUSE_QUERIES,
     chosen_weight,
@@ -39,7 +40,6 @@ from dear.errors import ConfigError
 from dear.evaluate.cost import Meter, stage, together
 from dear.rank.ranker import Totals
 from dear.records import limit_run
-from dear.scoring.opening import check_model
 from dear.steps.inputs import find_run, gathered
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ import typer
 
 from dear.artifacts import check_folder, versions
 from dear.backends import open_backend
+from dear.checkpoints.registry import check_model
 from dear.cli.models import (
     BatchOption,
     ContractOption,
@@ -30,7 +31,6 @@ from dear.errors import ConfigError, DataError, nearest
 from dear.prompts.listwise import LISTWISE_PROMPTS
 from dear.reason.files import write_set
 from dear.reason.select import LEAK_PASSAGES, NOTHING, held_out
-from dear.scoring.opening import check_model
 from dear.steps.inputs import find_run
 
 if TYPE_CHECKING:

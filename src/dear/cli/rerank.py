@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dear.checkpoints.registry import check_model
 from dear.cli.models import (
     BatchOption,
     ContractOption,
@@ -20,7 +21,6 @@ from dear.cli.models import (
 from dear.cli.output import note, print_json, table
 from dear.data.formats import read_passages
 from dear.errors import ConfigError
-from dear.scoring.opening import check_model
 
 if TYPE_CHECKING:
     from dear.rank.reranker import Reranker

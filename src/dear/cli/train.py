@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dear.artifacts import check_folder
+from dear.checkpoints.registry import check_model
 from dear.cli.launching import (
     GpusOption,
     MainAddressOption,
@@ -33,7 +34,6 @@ from dear.cli.progress import progress
 from dear.cli.trained import told_fitted, told_learnt, told_trained
 from dear.data.collections import open_collection
 from dear.errors import ConfigError
-from dear.scoring.opening import check_model
 from dear.steps.inputs import read_runs
 from dear.steps.progress import OnProgress
 

@@ -54,22 +54,6 @@ class PairModel(Protocol):
         ...
 
 
-FIRST_STAGE = "first-stage"
-"""A teacher that is no model: the score of the run itself."""
-
-
-def check_model(name: str) -> None:
-    """ConfigError, before hours of other work, for a name that can be no model."""
-    if name == FIRST_STAGE:
-        return
-    kind, colon, rest = name.partition(":")
-    known = kind == "biencoder" or kind in ZERO_SHOT_PROMPTS
-    if not colon or Path(name).exists():
-        locate(name)
-    elif known:
-        locate(rest)
-
-
 def open_model(
     spec: str | Path,
     *,
