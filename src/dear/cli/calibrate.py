@@ -29,7 +29,8 @@ from dear.data.origins import read_origin
 from dear.digests import Input, Inputs, file_digest
 from dear.errors import ConfigError
 from dear.records import every_nth
-from dear.steps.inputs import TOP_K, find_run, gathered, made_of_the_same
+from dear.steps.inputs import find_run, gathered, made_of_the_same
+from dear.steps.options import TOP_K
 
 if TYPE_CHECKING:
     from dear.data.collections import Collection

@@ -12,7 +12,8 @@ from dear.data.formats import read_run
 from dear.errors import ConfigError, DataError
 from dear.records import every_nth, limit_run
 from dear.retrieve.bm25 import retrieve
-from dear.steps.inputs import TOP_K, find_run, gathered
+from dear.steps.inputs import find_run, gathered
+from dear.steps.options import TOP_K
 from dear.steps.retrieve import bm25_options
 
 if TYPE_CHECKING:

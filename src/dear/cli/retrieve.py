@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from dear import steps
 from dear.cli.options import expanded
 from dear.cli.output import count, duration, rate, summary
 from dear.cli.progress import progress
 from dear.records import count_pairs
-from dear.steps.retrieve import RetrieveOptions
-from dear.steps.retrieve import retrieve as search
+from dear.steps.options import RetrieveOptions
 
 
 @expanded
 def retrieve(options: RetrieveOptions) -> None:
     """Find candidates with BM25: a collection to a run."""
-    found = search(options, watch=progress)
+    found = steps.retrieve.retrieve(options, watch=progress)
     seconds = found.spent.seconds
     summary(
         f"{options.output}: {count(len(found.run), 'query')}, "

@@ -1,1 +1,21 @@
-"""One function for each verb: options in, files and a result out; nothing is printed."""
+"""One function for each verb: options in, files and a result out; nothing is printed.
+
+The modules load on first use (`steps.rank.rank(…)`), so that their options (`dear.steps.options`)
+cost nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dear.steps import retrieve
+
+__all__ = ["retrieve"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return importlib.import_module(f"{__name__}.{name}")

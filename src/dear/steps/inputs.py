@@ -9,9 +9,7 @@ from dear.data.formats import read_run
 from dear.digests import Inputs
 from dear.errors import ConfigError, DataError
 from dear.records import Candidates, Judgements, Run, gather
-
-TOP_K = 100
-"""Candidates of a query, where nothing else is said."""
+from dear.steps.options import TOP_K
 
 
 def find_run(collection: Collection, run: str, split: str) -> Path:

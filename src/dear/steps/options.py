@@ -1,14 +1,18 @@
 """Options of steps: frozen dataclasses whose fields say what they mean, for notebooks and the
-command line alike."""
+command line alike. This module imports nothing heavy: help pages are made of it."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
 from dear.checkpoints.contract import read_contract
 
 Names: TypeAlias = tuple[str, ...]
+
+TOP_K = 100
+"""Candidates of a query, where nothing else is said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,3 +86,35 @@ class ModelOptions:
     def to_dict(self) -> dict[str, Any]:
         """Arguments of `open_model` and `Reranker`."""
         return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RetrieveOptions:
+    """What `retrieve` searches, and how; None: as the collection is usually searched."""
+
+    collection: CollectionName
+    output: Annotated[
+        Path, Option("The run to write (.gz packs it).", "RUN", flags=("--output", "-o"))
+    ]
+    split: Annotated[str, Option("Whose queries.", "SPLIT")] = "test"
+    top_k: Annotated[int, Option("Passages for each query.", "N")] = TOP_K
+    k1: Annotated[float | None, Option("How fast repeats saturate.", "X", shown="0.9")] = None
+    b: Annotated[float | None, Option("How much length counts.", "X", shown="0.4")] = None
+    stemmer: Annotated[str | None, Option("A language, or none.", "NAME", shown="english")] = None
+    stopwords: Annotated[str | None, Option("A language, or none.", "NAME", shown="english")] = None
+    split_identifiers: Annotated[
+        bool | None,
+        Option(
+            "Take readFile and read_file apart, too.",
+            flags=("--split-identifiers/--no-split-identifiers",),
+            shown="on for pydocs",
+        ),
+    ] = None
+    single_letters: Annotated[
+        bool | None,
+        Option(
+            'Count words of one letter, such as "C" and "R".',
+            flags=("--single-letters/--no-single-letters",),
+            shown="off",
+        ),
+    ] = None

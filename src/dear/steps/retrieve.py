@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from dear.artifacts import check_output
 from dear.data.collections import open_collection
@@ -17,41 +16,8 @@ from dear.evaluate.cost import Meter, Spent, stage
 from dear.records import Run, count_pairs
 from dear.retrieve.bm25 import Bm25Options, options_for
 from dear.retrieve.bm25 import retrieve as search
-from dear.steps.inputs import TOP_K
-from dear.steps.options import CollectionName, Option
+from dear.steps.options import RetrieveOptions
 from dear.steps.progress import Watch, unwatched
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RetrieveOptions:
-    """What `retrieve` searches, and how; None: as the collection is usually searched."""
-
-    collection: CollectionName
-    output: Annotated[
-        Path, Option("The run to write (.gz packs it).", "RUN", flags=("--output", "-o"))
-    ]
-    split: Annotated[str, Option("Whose queries.", "SPLIT")] = "test"
-    top_k: Annotated[int, Option("Passages for each query.", "N")] = TOP_K
-    k1: Annotated[float | None, Option("How fast repeats saturate.", "X", shown="0.9")] = None
-    b: Annotated[float | None, Option("How much length counts.", "X", shown="0.4")] = None
-    stemmer: Annotated[str | None, Option("A language, or none.", "NAME", shown="english")] = None
-    stopwords: Annotated[str | None, Option("A language, or none.", "NAME", shown="english")] = None
-    split_identifiers: Annotated[
-        bool | None,
-        Option(
-            "Take readFile and read_file apart, too.",
-            flags=("--split-identifiers/--no-split-identifiers",),
-            shown="on for pydocs",
-        ),
-    ] = None
-    single_letters: Annotated[
-        bool | None,
-        Option(
-            'Count words of one letter, such as "C" and "R".',
-            flags=("--single-letters/--no-single-letters",),
-            shown="off",
-        ),
-    ] = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
