@@ -358,3 +358,14 @@ def test_the_layout_names_no_file_that_is_gone() -> None:
     layout = next(block for _, block in FENCE.findall(page) if "src/dear/" in block)
     there = {path.name for path in (ROOT / "src" / "dear").rglob("*.py")}
     assert set(re.findall(r"\b[\w]+\.py\b", layout)) <= there
+
+
+def test_the_glossary_holds_thirty_terms_in_order_that_the_documents_use() -> None:
+    glossary = ROOT / "docs" / "glossary.md"
+    terms = re.findall(r"^- \*\*(.+?)\*\*: ", glossary.read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(terms) == 30
+    assert terms == sorted(set(terms), key=str.lower)
+    pages = {ROOT / "README.md", *(ROOT / "docs").glob("*.md")} - {glossary, ROOT / "docs/LOG.md"}
+    text = "\n".join(page.read_text(encoding="utf-8") for page in sorted(pages))
+    met = {term for term in terms if re.search(rf"(?i)\b{re.escape(term)}s?\b", text)}
+    assert set(terms) - met == set()

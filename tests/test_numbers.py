@@ -40,23 +40,9 @@ ELSEWHERE = {
     "evaluation.md 0.6846": "published, src/dear/evaluate/published.toml",
     "gpu.md 72.5": "published, the model's card",
     "listwise.md 0.6682": "tests/evaluate/test_real_runs.py asserts it",
-    "listwise.md 1.07": "a development run, and the ratio of two figures of backbone_memory.json",
-    "listwise.md 1.12": "a development run",
-    "listwise.md 1.27": "a development run",
-    "listwise.md 1.39": "a development run",
-    "listwise.md 1.84": "the ratio of two figures of backbone_memory.json",
     "models.md 0.757": "published, Tevatron",
     "msmarco.md 2407.15831": "arXiv's number of a paper",
-    "results.md 857.3": "1,714.5 processor seconds of demo.json for each of two threads",
-    "results.md 0.445": "a development run",
-    "results.md 1.61": "the ratio of two rates of scoring.json",
-    "results.md 10.3": "the ratio of two rates of scoring_amx.json",
-    "results.md 15.4": "the ratio of two rates of scoring_amx.json",
-    "results.md 16.9": "the ratio of two rates of scoring_amx.json",
-    "results.md 10.4": "the ratio of two rates of lists.json",
-    "results.md 1.17": "a development run",
     "scale.md 0.5625": "4 bits and a shared scale, by definition",
-    "scale.md 1.06": "a development run",
 }
 """Numbers that no results file holds, with where they come from."""
 
