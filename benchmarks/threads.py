@@ -1,6 +1,6 @@
 """What threads that share a model get, and what it costs them.
 
-    python benchmarks/threads.py [--only bits,turns,speed,company] [--calls 1000] [--groups A,B]
+    python benchmarks/threads.py [--only bits,turns,speed,queue,company] [--calls 1000] [--groups A,B]
 
 bits:    eight threads begin at once and make `--calls` calls each of every engine and every
          listwise reading, in an order of their own, on the tiny models of
@@ -10,6 +10,8 @@ bits:    eight threads begin at once and make `--calls` calls each of every engi
 turns:   passes of three busy threads before a fourth gets its turn: our lock and Python's.
 speed:   MiniLM in float32, 20 pairs a request: one thread after the other against eight at once,
          and a request of 10 pairs, alone and beside one of 300.
+queue:   MiniLM in float32, requests of 1, 4 and 16 pairs by 1, 8 and 32 threads: pairs a second of
+         the scorer itself and of the queue that Rankers use, in turns, medians of five.
 company: the same pairs of pydocs alone and among others, one-logit models on MiniLM and
          SmolLM2-135M with a random head, scaled so that scores have a standard deviation of 1,
          and readings that need no head.
@@ -29,6 +31,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -50,6 +53,7 @@ from dear.scoring.biencoder import BiEncoder
 from dear.scoring.encoding import Pair
 from dear.scoring.engines import EngineName
 from dear.scoring.loading import load_scoring_model, load_weights
+from dear.scoring.queue import PairQueue
 from dear.scoring.scorer import Scorer
 from dear.scoring.zero_shot import ZeroShot
 
@@ -177,6 +181,47 @@ def beside_a_large_one(scorer: Scorer, some: Sequence[Pair]) -> dict[str, Any]:
     }
 
 
+def queue(options: argparse.Namespace, _before: dict[str, Any]) -> dict[str, Any]:
+    """Small requests of several threads, computed each by itself and in shared batches."""
+    some = pydocs_pairs(queries=20, each=20)
+    with tempfile.TemporaryDirectory() as folder:
+        scorer = Scorer(load_scoring_model(one_logit("minilm-l6", folder, some), dtype="float32"))
+        rows = []
+        for threads in (1, 8, 32):
+            for size in (1, 4, 16):
+                requests = [some[at : at + size] for at in range(0, 192, size)]
+                shared = PairQueue(scorer)
+                rates = [
+                    [
+                        pairs_per_s(score, requests, threads)
+                        for score in (scorer.score, shared.score)
+                    ]
+                    for _ in range(5)
+                ]
+                alone, together = (statistics.median(column) for column in zip(*rates, strict=True))
+                rows.append(
+                    {
+                        "threads": threads,
+                        "pairs": size,
+                        "alone_pairs_per_s": round(alone, 1),
+                        "queue_pairs_per_s": round(together, 1),
+                        "ratio": round(statistics.median(b / a for a, b in rates), 2),
+                        "shared": round(shared.shared / (5 * len(requests)), 2),
+                    }
+                )
+                say("queue", rows[-1])
+    return {"rows": rows}
+
+
+def pairs_per_s(
+    score: Callable[[Sequence[Pair]], Any], requests: Sequence[Sequence[Pair]], threads: int
+) -> float:
+    with ThreadPoolExecutor(threads) as pool:
+        started = time.perf_counter()
+        list(pool.map(score, requests))
+        return sum(map(len, requests)) / (time.perf_counter() - started)
+
+
 def company(options: argparse.Namespace, _before: dict[str, Any]) -> dict[str, Any]:
     some = pydocs_pairs(*options.pairs)
     found: dict[str, Any] = {"pairs": len(some), "budgets": list(BUDGETS)}
@@ -289,6 +334,7 @@ PARTS: dict[str, Callable[[argparse.Namespace, dict[str, Any]], dict[str, Any]]]
     "bits": bits,
     "turns": turns,
     "speed": speed,
+    "queue": queue,
     "company": company,
 }
 

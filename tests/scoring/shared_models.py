@@ -34,7 +34,7 @@ from dear.prompts.listwise import LISTWISE_PROMPTS, WindowPrompt
 from dear.rank.cascade import Cascade
 from dear.rank.listwise import ListwiseRanker
 from dear.rank.pointwise import PointwiseRanker
-from dear.records import Candidates, Passage, Query
+from dear.records import Candidates, Passage, Query, Ranking
 from dear.scoring.biencoder import BiEncoder
 from dear.scoring.loading import load_scoring_model
 from dear.scoring.scorer import Scorer
@@ -44,7 +44,7 @@ from dear.scoring.zero_shot import ZeroShot
 T = TypeVar("T")
 
 Call = Callable[[], Any]
-"""Gives something that `==` compares to the last bit."""
+"""Gives something that `==` compares: scores to the last bit, rankings as `Rankings` says."""
 
 Calls = list[Call]
 Group = dict[str, Calls]
@@ -97,14 +97,33 @@ def reading(reader: ListReader) -> Calls:
     return [lambda some=windows(v): reader.read(some) for v in range(VARIANTS)]
 
 
+class Rankings(list[Ranking]):
+    """The same where the order is, and the scores are to 1e-5: small requests share batches."""
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, Rankings)
+            and [one.passage_ids for one in self] == [one.passage_ids for one in other]
+            and all(
+                np.allclose(a.scores, b.scores, rtol=0, atol=1e-5)
+                for a, b in zip(self, other, strict=True)
+            )
+        )
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    __hash__ = None  # type: ignore[assignment]
+
+
 def ranking(reranker: Reranker) -> Calls:
     """A ranking of one query, and of all together."""
     alone = [
-        lambda one=candidates(v): reranker.rank(one.query.text, one.passages)
+        lambda one=candidates(v): Rankings([reranker.rank(one.query.text, one.passages)])
         for v in range(VARIANTS - 1)
     ]
     everything = [candidates(v) for v in range(VARIANTS)]
-    return [*alone, lambda: list(reranker.rank_candidates(everything))]
+    return [*alone, lambda: Rankings(reranker.rank_candidates(everything))]
 
 
 def lora(model: Any, folder: Path, *, seed: int, **options: Any) -> Path:

@@ -18,6 +18,7 @@ import transformers as hf
 from shared_models import (
     CONTRACT,
     GROUPS,
+    Rankings,
     at_once,
     candidates,
     in_threads,
@@ -187,7 +188,7 @@ def test_a_reranker_of_an_event_loop(bert: ScoringModel) -> None:
         calls = (asyncio.to_thread(reranker.rank, c.query.text, c.passages) for c in given)
         return await asyncio.gather(*calls)
 
-    assert asyncio.run(all_at_once()) == expected
+    assert Rankings(asyncio.run(all_at_once())) == Rankings(expected)
 
 
 def test_both_sides_of_a_backbone_from_a_callback(tmp_path: Path) -> None:

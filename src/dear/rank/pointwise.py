@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from dear.rank.ranker import Cancel, Limits, Progress, check_top_k, reordered
 from dear.records import Candidates, Ranking, RankingCost
+from dear.scoring.queue import queue_of
 
 if TYPE_CHECKING:
     from dear.scoring.opening import PairModel
@@ -30,6 +31,7 @@ class PointwiseRanker:
 
     def __init__(self, model: PairModel) -> None:
         self.model = model
+        self._queue = queue_of(model)
 
     @property
     def name(self) -> str:
@@ -62,7 +64,7 @@ class PointwiseRanker:
                 if progress is not None:
                     progress(base + now, total)
 
-            scores = self.model.score(pairs, report)
+            scores = self._queue.score(pairs, report)
             done += len(pairs)
             seconds = (time.perf_counter() - started) / len(chunk)
             first = 0
@@ -84,7 +86,7 @@ class PointwiseRanker:
                 break
             piece = places[i : i + LIMITED_PAIRS]
             pairs = [(many[q].query.text, many[q].passages[at].full_text) for q, at in piece]
-            for (q, _), score in zip(piece, self.model.score(pairs).tolist(), strict=True):
+            for (q, _), score in zip(piece, self._queue.score(pairs).tolist(), strict=True):
                 scores[q].append(score)
             if progress is not None:
                 progress(i + len(piece), len(places))

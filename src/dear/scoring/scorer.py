@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,22 @@ from dear.scoring.loading import ScoringModel
 TRIM_PAIRS = 512
 """Pairs after which freed memory is given back: takes milliseconds, and a chunk of 8,192 short
 pairs would leave 300 MiB of holes."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prepared:
+    """A request for scores, encoded.
+
+    pairs: the different ones.  back: the place of each pair that was asked for among them.
+    """
+
+    pairs: Sequence[Pair]
+    back: Sequence[int]
+    encoded: list[Encoded]
+
+    @property
+    def tokens(self) -> int:
+        return sum(map(len, self.encoded))
 
 
 class Scorer:
@@ -170,6 +187,22 @@ class Scorer:
                 parts.append(self._run(chunk, encoded, report))
                 done += len(chunk)
         return np.concatenate(parts)[back]
+
+    def prepare(self, pairs: Sequence[Pair]) -> Prepared:
+        """The pairs, encoded, for `score_prepared`."""
+        unique, back = _distinct(pairs)
+        return Prepared(pairs=unique, back=back, encoded=self.encoder.encode(unique))
+
+    def score_prepared(
+        self, requests: Sequence[Prepared], progress: Progress | None = None
+    ) -> list[NDArray[np.float32]]:
+        """Scores of each request's pairs, computed together."""
+        pairs = [pair for request in requests for pair in request.pairs]
+        encoded = [one for request in requests for one in request.encoded]
+        scores = self._run(pairs, encoded, progress)
+        ends = np.cumsum([len(request.pairs) for request in requests])
+        parts = np.split(scores, ends[:-1])
+        return [part[request.back] for part, request in zip(parts, requests, strict=True)]
 
     def explain(self, query: str, passage: str) -> Explanation:
         """How one pair's score comes about: tokens and what was cut, the position that is read,
