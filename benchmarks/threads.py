@@ -1,6 +1,6 @@
 """What threads that share a model get, and what it costs them.
 
-    python benchmarks/threads.py [--only bits,turns,speed,queue,company] [--calls 1000] [--groups A,B]
+    python benchmarks/threads.py [--only bits,turns,…] [--calls 1000] [--groups A,B]
 
 bits:    eight threads begin at once and make `--calls` calls each of every engine and every
          listwise reading, in an order of their own, on the tiny models of
@@ -191,6 +191,7 @@ def queue(options: argparse.Namespace, _before: dict[str, Any]) -> dict[str, Any
             for size in (1, 4, 16):
                 requests = [some[at : at + size] for at in range(0, 192, size)]
                 shared = PairQueue(scorer)
+                ways = (scorer.score, shared.score)
                 rates = [
                     [
                         pairs_per_s(score, requests, threads)
