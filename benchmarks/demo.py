@@ -174,7 +174,7 @@ def describe() -> dict[str, Any]:
 
 def show(entry: dict[str, Any]) -> None:
     from dear.cli.distill import labels_worth, show_rows
-    from dear.distill import LabelsWorth, SystemRow
+    from dear.steps.distilled import LabelsWorth, SystemRow
 
     for rows in (entry["untrained"]["rows"], entry["rows"]):
         print()

@@ -193,11 +193,7 @@ def queue(options: argparse.Namespace, _before: dict[str, Any]) -> dict[str, Any
                 shared = PairQueue(scorer)
                 ways = (scorer.score, shared.score)
                 rates = [
-                    [
-                        pairs_per_s(score, requests, threads)
-                        for score in (scorer.score, shared.score)
-                    ]
-                    for _ in range(5)
+                    [pairs_per_s(score, requests, threads) for score in ways] for _ in range(5)
                 ]
                 alone, together = (statistics.median(column) for column in zip(*rates, strict=True))
                 rows.append(

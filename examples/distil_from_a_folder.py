@@ -8,8 +8,8 @@ import tempfile
 from pathlib import Path
 
 from dear import Reranker, open_collection
-from dear.distill import distill
 from dear.recipes import load_distill_recipe
+from dear.steps.distill import distill
 
 ANIMALS = {"otter": "fish", "panda": "bamboo", "owl": "mice", "bee": "nectar", "cow": "grass"}
 FACTS = ("The {} eats {}.", "A {} was seen near {}.", "Every {} sleeps after {}.")

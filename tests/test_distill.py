@@ -23,7 +23,15 @@ from dear.data.collections import Collection
 from dear.data.example_table import Example
 from dear.data.formats import read_run
 from dear.data.labels import read_labels, z_scores
-from dear.distill import (
+from dear.errors import ConfigError, DataError
+from dear.evaluate.metrics import evaluate
+from dear.evaluate.paired import holm, paired_randomisation
+from dear.rank.fusion import fuse_runs
+from dear.rank.reranker import Reranker
+from dear.recipes import DistillRecipe, LossRecipe, Recipe, load_distill_recipe
+from dear.records import Passage, Query, Ranking, Run
+from dear.steps.distill import distill
+from dear.steps.distilled import (
     CONTROL,
     FIRST,
     NO_LABELS,
@@ -33,17 +41,9 @@ from dear.distill import (
     ZERO_SHOT_FUSED,
     Distilled,
     Untrained,
-    _glimpse,
     agreement,
-    distill,
+    example_query,
 )
-from dear.errors import ConfigError, DataError
-from dear.evaluate.metrics import evaluate
-from dear.evaluate.paired import holm, paired_randomisation
-from dear.rank.fusion import fuse_runs
-from dear.rank.reranker import Reranker
-from dear.recipes import DistillRecipe, LossRecipe, Recipe, load_distill_recipe
-from dear.records import Passage, Query, Ranking, Run
 from dear.train.pointwise import Trained
 from tiny_training import save_bert
 
@@ -161,7 +161,7 @@ def test_the_example_shows_what_its_collection_calls_relevant() -> None:
         (COLLECTIONS["dl19"], (True, False, False)),
     ):
         made = Collection("tiny", corpus=lambda: texts, queries=lambda: queries, entry=entry)
-        found = _glimpse(made, grades, {FIRST: first, STUDENT: student})
+        found = example_query(made, grades, {FIRST: first, STUDENT: student})
         assert found is not None
         # the query that gained
         assert found.query == queries["a"].text
@@ -406,7 +406,7 @@ import torch
 torch.set_num_threads(1)
 from pathlib import Path
 from test_distill import collection, tiny
-from dear.distill import distill
+from dear.steps.distill import distill
 def note(text):
     print(text, flush=True)
 distill(collection(), tiny({base!r}), Path({folder!r}), note=note)

@@ -16,9 +16,10 @@ from dear.artifacts import read_json, write_json
 from dear.data.collections import Collection
 from dear.data.formats import read_run
 from dear.data.labels import read_labels
-from dear.distill import Distilled, distill
 from dear.recipes import DistillRecipe
 from dear.records import Passage, Query
+from dear.steps.distill import distill
+from dear.steps.distilled import Distilled
 from test_distill import collection, tiny
 from tiny_training import save_bert
 

@@ -9,7 +9,7 @@ import pytest
 from command_line import dear, good
 
 from dear.cli.distill import labels_worth
-from dear.distill import LabelsWorth
+from dear.steps.distilled import LabelsWorth
 
 
 def words(animals: Path, model: Path, folder: Path) -> list[object]:

@@ -2,82 +2,31 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import typer
-
-from dear.artifacts import check_folder
-from dear.cli.output import Align, count, duration, note, quiet, table
+from dear import steps
+from dear.cli.options import expanded
+from dear.cli.output import Align, duration, note, quiet, table
 from dear.cli.progress import progress
-from dear.data.collections import open_collection
+from dear.steps.options import DistillOptions
 
 if TYPE_CHECKING:
-    from dear.distill import Distilled, Glimpse, LabelsWorth, Report, SystemRow, Untrained
+    from dear.steps.distilled import Distilled, ExampleQuery, LabelsWorth, SystemRow, Untrained
 
-AUTO = "auto"
-"""In place of a recipe's name: the one that fits this machine."""
 SIGNIFICANT = 0.05
 
 
-def distill(
-    collection: Annotated[str, typer.Argument(metavar="COLLECTION", help="A name or a folder.")],
-    recipe: Annotated[
-        str,
-        typer.Option(
-            "--recipe",
-            metavar="NAME",
-            help="A shipped recipe, a TOML file, or auto: laptop where the processor is up to it, "
-            "quick elsewhere.",
-        ),
-    ] = "laptop",
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", metavar="DIR", help="Default: runs/COLLECTION."),
-    ] = None,
-    changes: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe: student.queries=500."),
-    ] = None,
-) -> None:
+@expanded
+def distill(options: DistillOptions) -> None:
     """The whole way: from a collection to a student.
 
     A first table shows what needs no training, the last one what the training was worth, and what
     the teacher's labels alone. Goes on where it was stopped.
     """
-    from dear.distill import distill as run
-    from dear.recipes import load_distill_recipe
-
-    wanted = load_distill_recipe(_fitting() if recipe == AUTO else recipe, changes or ())
-    opened = open_collection(collection)
-    folder = output or Path("runs") / opened.name
-    check_folder(folder)
-    note(f"{opened.name} → {folder}")
-    found = run(opened, wanted, folder, watch=_watch, note=note, first=_show_untrained)
+    found = steps.distill.distill_with(options, watch=progress, note=note, first=_show_untrained)
     _show(found)
-
-
-def _fitting() -> str:
-    """The recipe that fits this machine, and a line that says which and why."""
-    from dear.checkpoints.hardware import cpu_has_bfloat16, pick_device, usable_cores
-    from dear.recipes import CORES_WITH, CORES_WITHOUT, LONG, SHORT, fitting_recipe
-
-    cores, bfloat16 = usable_cores(), cpu_has_bfloat16()
-    gpu = pick_device("auto").type != "cpu"
-    name = fitting_recipe(cores, bfloat16=bfloat16, gpu=gpu)
-    has = "a GPU" if gpu else f"{count(cores, 'core')} {'with' if bfloat16 else 'without'} bfloat16"
-    rule = f"{LONG} is for a GPU, or {CORES_WITH} cores with bfloat16, or {CORES_WITHOUT} without"
-    note(f"recipe {name}: this machine has {has} ({rule}; else {SHORT})")
-    return name
-
-
-@contextlib.contextmanager
-def _watch(what: str, unit: str) -> Iterator[Report]:
-    with progress(what, unit) as report:
-        yield lambda done, total: report(done, total)
 
 
 def _show_untrained(found: Untrained) -> None:
@@ -103,7 +52,7 @@ def _show(found: Distilled) -> None:
         print(labels_worth(found.labels_worth, found.queries))
     print(f"All stages: {duration(sum(found.stage_seconds.values()))}.")
     if found.glimpse is not None:
-        _show_glimpse(found.glimpse)
+        _show_example(found.glimpse)
     print(f"\nThe student is in {found.folder / 'student'}:")
     print(f'  dear rerank "your query" passages.txt --model {found.folder / "student"}')
 
@@ -159,7 +108,7 @@ def _p(p: float) -> str:
     return "< 0.0001" if p < 0.0001 else f"{p:.2g}"
 
 
-def _show_glimpse(glimpse: Glimpse) -> None:
+def _show_example(glimpse: ExampleQuery) -> None:
     print(f'\n"{glimpse.query}"')
     for title, texts, relevant in (
         ("  before:", glimpse.before, glimpse.relevant_before),

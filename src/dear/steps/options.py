@@ -118,3 +118,25 @@ class RetrieveOptions:
             shown="off",
         ),
     ] = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DistillOptions:
+    """What `distill_with` distils, and by which recipe."""
+
+    collection: CollectionName
+    recipe: Annotated[
+        str,
+        Option(
+            "A shipped recipe, a TOML file, or auto: laptop where the processor is up to it, "
+            "quick elsewhere.",
+            "NAME",
+        ),
+    ] = "laptop"
+    output: Annotated[
+        Path | None, Option("Default: runs/COLLECTION.", "DIR", flags=("--output", "-o"))
+    ] = None
+    changes: Annotated[
+        tuple[str, ...],
+        Option("Change the recipe: student.queries=500.", "KEY=VALUE", flags=("--set",)),
+    ] = ()

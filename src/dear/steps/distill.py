@@ -7,144 +7,73 @@ unchanged, and does it again otherwise.
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from dear.artifacts import atomic_path, read_json, versions, write_json
-from dear.data.collections import Collection
+from dear.artifacts import atomic_path, check_folder, read_json, versions, write_json
+from dear.checkpoints.hardware import cpu_has_bfloat16, pick_device, usable_cores
+from dear.data.collections import Collection, open_collection
 from dear.data.formats import read_run, write_run
 from dear.data.inputs import corpus_input, judgements_input, queries_input, run_input
 from dear.data.label_texts import LabelCheck
 from dear.data.labels import MANIFEST, labels_input, read_labels, read_stamp
-from dear.digests import Input, Inputs, file_input, value_differences
-from dear.errors import ConfigError, DataError
-from dear.evaluate.compare import compare_all
-from dear.evaluate.metrics import evaluate
-from dear.evaluate.paired import bootstrap_interval
+from dear.digests import Input, Inputs
+from dear.errors import DataError
 from dear.label import FirstStage, label_with_all, stamp_of
 from dear.rank.fusion import fuse_runs
 from dear.rank.reranker import Reranker
-from dear.recipes import DataRecipe, DistillRecipe, LossRecipe, Recipe
-from dear.records import Judgements, Query, Ranking, Run, gather
-from dear.report.charts import Bar, bars
+from dear.recipes import (
+    CORES_WITH,
+    CORES_WITHOUT,
+    LONG,
+    SHORT,
+    DataRecipe,
+    DistillRecipe,
+    LossRecipe,
+    Recipe,
+    fitting_recipe,
+    load_distill_recipe,
+)
+from dear.records import Judgements, Query, Run, gather
 from dear.retrieve.bm25 import options_for, retrieve
+from dear.scoring.opening import PairModel, open_model
+from dear.scoring.revisions import base_inputs, checkpoint_digest, revision_named
+from dear.steps.distilled import (
+    CONTROL,
+    FIRST,
+    MEASURE,
+    NO_LABELS,
+    PLOT,
+    RESULTS,
+    STAGE_OF,
+    STUDENT,
+    TEACHER,
+    ZERO_SHOT,
+    ZERO_SHOT_FUSED,
+    Distilled,
+    Untrained,
+    agreement_rows,
+    example_query,
+    judged_rows,
+    plot,
+    stable_hash,
+)
+from dear.steps.options import DistillOptions
+from dear.steps.progress import Watch, unwatched
+from dear.steps.stages import Stages, file_digest_of
+from dear.train.checkpoints import TRAINING_FILE, forget_others, is_finished
 from dear.train.examples import draw_groups, examples_of
+from dear.train.inputs import inputs_of
+from dear.train.pointwise import exact_inputs, train
 
-if TYPE_CHECKING:
-    from dear.scoring.opening import PairModel
-
-MEASURE = "nDCG@10"
-FIRST, TEACHER, STUDENT, CONTROL = "first stage", "teacher", "student", "student, no labels"
-ZERO_SHOT, ZERO_SHOT_FUSED = "zero-shot", "zero-shot + first stage"
-NO_LABELS = "student-no-labels"
-"""The control's checkpoint, run and stages. It is not called `control`, as older ones were that
-started from other weights than the student: those must not be taken for this one."""
-_STAGE_OF = {
-    ZERO_SHOT: "zero-shot",
-    ZERO_SHOT_FUSED: "zero-shot",
-    TEACHER: "teacher",
-    STUDENT: "student",
-    CONTROL: NO_LABELS,
-}
-PLAN = "distillation.json"
-RESULTS = "results.json"
-PLOT = "results.svg"
-
-Report = Callable[[int, int], None]
-"""Called with (done, in all)."""
-
-Watch = Callable[[str, str], AbstractContextManager[Report]]
-"""(what is done, what is counted) → where its progress goes."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SystemRow:
-    """One system of a table.
-
-    score: mean nDCG@10, or, where nothing is judged, agreement with the teacher (mean Kendall's
-        tau).  difference, p: against the first stage; p is of the paired randomisation test,
-        Holm-corrected over all pairs of the table's systems; None where there is none.
-    pairs_per_s: while ranking the test queries, reading of texts included.
-    seconds: that its training took.
-    """
-
-    system: str
-    score: float
-    interval: tuple[float, float] | None
-    difference: float | None
-    p: float | None
-    parameters: int | None
-    pairs_per_s: float | None
-    seconds: float | None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Glimpse:
-    """The three best passages of one query, before and after. relevant: which are judged so."""
-
-    query: str
-    before: tuple[str, ...]
-    after: tuple[str, ...]
-    relevant_before: tuple[bool, ...]
-    relevant_after: tuple[bool, ...]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Untrained:
-    """The first table: what the test queries get without any training.
-
-    zero_shot: the model that ranks as it comes, as `dear rank --model` names it.
-    """
-
-    collection: str
-    queries: int
-    top_k: int
-    measure: str
-    zero_shot: str
-    rows: tuple[SystemRow, ...]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LabelsWorth:
-    """Student minus control, which differ in the teacher's labels alone.
-
-    difference: in the table's measure, with the bootstrap's 95 % interval.  p: of the paired
-        randomisation test, Holm-corrected over all pairs of the final table's systems.
-    start: the weights that both started from, TEACHER or the name of a base.
-    """
-
-    difference: float
-    interval: tuple[float, float]
-    p: float
-    start: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Distilled:
-    """What `distill` found out.
-
-    untrained: None where no test query is judged.  labels_worth: None without a control.
-    """
-
-    folder: Path
-    collection: str
-    queries: int
-    top_k: int
-    measure: str
-    untrained: Untrained | None
-    rows: tuple[SystemRow, ...]
-    labels_worth: LabelsWorth | None
-    glimpse: Glimpse | None
-    stage_seconds: Mapping[str, float]
+AUTO = "auto"
+"""In place of a recipe's name: the one that fits this machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,12 +86,41 @@ class _Split:
     test_judgements: Judgements | None
 
 
+def distill_with(
+    options: DistillOptions,
+    *,
+    watch: Watch = unwatched,
+    note: Callable[[str], None] | None = None,
+    first: Callable[[Untrained], None] | None = None,
+) -> Distilled:
+    """`distill` for a collection and a recipe that are named."""
+    say = note or _silent
+    name = _recipe_for_this_machine(say) if options.recipe == AUTO else options.recipe
+    recipe = load_distill_recipe(name, options.changes)
+    collection = open_collection(options.collection)
+    folder = options.output or Path("runs") / collection.name
+    check_folder(folder)
+    say(f"{collection.name} → {folder}")
+    return distill(collection, recipe, folder, watch=watch, note=note, first=first)
+
+
+def _recipe_for_this_machine(note: Callable[[str], None]) -> str:
+    cores, bfloat16 = usable_cores(), cpu_has_bfloat16()
+    gpu = pick_device("auto").type != "cpu"
+    name = fitting_recipe(cores, bfloat16=bfloat16, gpu=gpu)
+    number = "1 core" if cores == 1 else f"{cores} cores"
+    has = "a GPU" if gpu else f"{number} {'with' if bfloat16 else 'without'} bfloat16"
+    rule = f"{LONG} is for a GPU, or {CORES_WITH} cores with bfloat16, or {CORES_WITHOUT} without"
+    note(f"recipe {name}: this machine has {has} ({rule}; else {SHORT})")
+    return name
+
+
 def distill(
     collection: Collection,
     recipe: DistillRecipe,
     folder: Path,
     *,
-    watch: Watch | None = None,
+    watch: Watch = unwatched,
     note: Callable[[str], None] | None = None,
     first: Callable[[Untrained], None] | None = None,
 ) -> Distilled:
@@ -175,13 +133,8 @@ def distill(
 
     first: called with the first table before anything is trained, where test queries are judged.
     """
-    made = _Distillation(collection, recipe, folder, watch or _unwatched, note or _silent)
+    made = _Distillation(collection, recipe, folder, watch, note or _silent)
     return made.run(first or _silent)
-
-
-@contextlib.contextmanager
-def _unwatched(_what: str, _unit: str) -> Iterator[Report]:
-    yield lambda _done, _total: None
 
 
 def _silent(_found: object) -> None:
@@ -202,12 +155,11 @@ class _Distillation:
         self.folder = folder
         self.watch = watch
         self.note = note
-        self.seconds: dict[str, float] = {}
+        self.stages = Stages(folder, note)
         self._corpus: Input | None = None
-        self._done_now = False
 
     def run(self, first: Callable[[Untrained], None]) -> Distilled:
-        self._claim()
+        self.stages.claim({"collection": self.collection.name, "recipe": self.recipe.to_dict()})
         split = _split(self.collection, self.recipe.test.queries)
         self.note(
             f"{len(split.train):,} training queries "
@@ -265,7 +217,7 @@ class _Distillation:
         if path.is_file() and not set(read_run(path)) <= set(queries):
             self.note(f"retrieve {part}: other queries are asked now")
             path.unlink()
-        self._stage(f"retrieve {part}", inputs, work, path, _file_digest)
+        self.stages.run(f"retrieve {part}", inputs, work, path, file_digest_of)
         return read_run(path)
 
     def _teacher(self, split: _Split) -> str:
@@ -286,8 +238,6 @@ class _Distillation:
         return f"biencoder:{self.folder / 'teacher'}"
 
     def _labels(self, split: _Split, run: Run, teacher: str) -> Path:
-        from dear.scoring.opening import open_model
-        from dear.scoring.revisions import revision_named
 
         path = self.folder / "labels"
         weight = self.recipe.teacher.first_stage
@@ -321,7 +271,7 @@ class _Distillation:
                 )
             return {"pairs": done[0].scored + done[0].kept}
 
-        self._stage("label", inputs, work, path, lambda p: labels_input(p).digest)
+        self.stages.run("label", inputs, work, path, lambda p: labels_input(p).digest)
         return path
 
     def _drop_labels_of_others(
@@ -371,7 +321,6 @@ class _Distillation:
         queries_limit: int | None,
         labels: Path | None,
     ) -> None:
-        from dear.scoring.revisions import base_inputs, checkpoint_digest
 
         path = self.folder / name
         data = {
@@ -390,9 +339,6 @@ class _Distillation:
         inputs = {"recipe": Input.of_values(values), **base, **data}
 
         def work() -> dict[str, Any]:
-            from dear.train.checkpoints import TRAINING_FILE, forget_others, is_finished
-            from dear.train.inputs import inputs_of
-            from dear.train.pointwise import exact_inputs, train
 
             run = read_run(self._run_path("train"))
             queries, corpus = self.collection.queries(), self.collection.corpus
@@ -431,14 +377,14 @@ class _Distillation:
                 )
             return _trained(asdict(trained))
 
-        self._stage(f"train {name}", inputs, work, path, checkpoint_digest)
+        self.stages.run(f"train {name}", inputs, work, path, checkpoint_digest)
 
     def _rank_zero_shot(self, run: Run, *, is_teacher: bool) -> dict[str, Run]:
         """The zero-shot model's runs over `run`: alone, and with the first stage's score.
 
         is_teacher: none is trained, so that the last of them is the teacher's.
         """
-        name = "teacher" if is_teacher else _STAGE_OF[ZERO_SHOT]
+        name = "teacher" if is_teacher else STAGE_OF[ZERO_SHOT]
         found = {ZERO_SHOT: self._rank(name, run, self.recipe.teacher.zero_shot)}
         if self.recipe.teacher.first_stage:
             found[ZERO_SHOT_FUSED] = self._with_first_stage(found[ZERO_SHOT], run)
@@ -453,7 +399,6 @@ class _Distillation:
         return fuse_runs(ranked, run, weight) if weight else ranked
 
     def _rank(self, name: str, run: Run, model: str | None = None) -> Run:
-        from dear.scoring.revisions import checkpoint_digest, revision_named
 
         path = self.folder / "ranked" / f"{name}.trec"
         queries = self.collection.queries()
@@ -481,13 +426,13 @@ class _Distillation:
                 "parameters": reranker.model.parameters,
             }
 
-        self._stage(f"rank {name}", inputs, work, path, _file_digest)
+        self.stages.run(f"rank {name}", inputs, work, path, file_digest_of)
         return read_run(path)
 
     # -- the end ---------------------------------------------------------------------------
 
     def _untrained(self, judgements: Judgements, runs: Mapping[str, Run]) -> Untrained:
-        rows, _ = self._judged(judgements, runs)
+        rows, _ = judged_rows(judgements, runs, self.stages, self._start())
         return Untrained(
             collection=self.collection.name,
             queries=len(runs[FIRST]),
@@ -501,11 +446,11 @@ class _Distillation:
         self, split: _Split, untrained: Untrained | None, runs: Mapping[str, Run]
     ) -> Distilled:
         if split.test_judgements is not None:
-            rows, worth = self._judged(split.test_judgements, runs)
-            glimpse = _glimpse(self.collection, split.test_judgements, runs)
+            rows, worth = judged_rows(split.test_judgements, runs, self.stages, self._start())
+            example = example_query(self.collection, split.test_judgements, runs)
             measure = MEASURE
         else:
-            rows, worth, glimpse = self._agreement(runs), None, None
+            rows, worth, example = agreement_rows(runs, self.stages), None, None
             measure = "agreement with the teacher (Kendall's tau)"
         found = Distilled(
             folder=self.folder,
@@ -516,8 +461,8 @@ class _Distillation:
             untrained=untrained,
             rows=tuple(rows),
             labels_worth=worth,
-            glimpse=glimpse,
-            stage_seconds=dict(self.seconds),
+            glimpse=example,
+            stage_seconds=dict(self.stages.seconds),
         )
         values = asdict(found) | {
             "folder": self.folder.name,
@@ -528,84 +473,14 @@ class _Distillation:
         write_json(self.folder / RESULTS, json.loads(json.dumps(values)))
         if split.test_judgements is not None:
             with atomic_path(self.folder / PLOT) as path:
-                path.write_text(_plot(found), encoding="utf-8")
+                path.write_text(plot(found), encoding="utf-8")
         return found
 
-    def _judged(
-        self, judgements: Judgements, runs: Mapping[str, Run]
-    ) -> tuple[list[SystemRow], LabelsWorth | None]:
-
-        found = {name: evaluate(run, judgements, (MEASURE,)) for name, run in runs.items()}
-        pairs = {(c.a, c.b): c for c in compare_all(found, MEASURE)}
-        rows = [
-            self._row(
-                name,
-                evaluation.means[MEASURE],
-                bootstrap_interval(list(evaluation.per_query[MEASURE].values())),
-                evaluation.means[MEASURE] - found[FIRST].means[MEASURE],
-                None if name == FIRST else pairs[FIRST, name].holm_randomisation,
-            )
-            for name, evaluation in found.items()
-        ]
-        if CONTROL not in found:
-            return rows, None
-        compared = pairs[STUDENT, CONTROL]
-        return rows, LabelsWorth(
-            difference=compared.comparison.difference,
-            interval=compared.comparison.interval,
-            p=compared.holm_randomisation,
-            start=TEACHER if self._starts_from_teacher() else self.recipe.student.model.base,
-        )
-
-    def _agreement(self, runs: Mapping[str, Run]) -> list[SystemRow]:
-        return [
-            self._row(name, agreement(run, runs[TEACHER]), None, None, None)
-            for name, run in runs.items()
-            if name != TEACHER
-        ]
-
-    def _row(
-        self,
-        system: str,
-        score: float,
-        interval: tuple[float, float] | None,
-        difference: float | None,
-        p: float | None,
-    ) -> SystemRow:
-        name = _STAGE_OF.get(system)
-        ranked = self._note_of(f"rank {name}") if name else {}
-        if system == ZERO_SHOT and not ranked:  # it is the teacher
-            ranked = self._note_of("rank teacher")
-        trained = self._note_of(f"train {name}") if name else {}
-        return SystemRow(
-            system=system,
-            score=score,
-            interval=interval,
-            difference=None if system == FIRST else difference,
-            p=p,
-            parameters=ranked.get("parameters"),
-            pairs_per_s=ranked.get("pairs_per_s"),
-            seconds=trained.get("seconds"),
-        )
+    def _start(self) -> str:
+        """The weights that student and control start from."""
+        return TEACHER if self._starts_from_teacher() else self.recipe.student.model.base
 
     # -- bookkeeping -----------------------------------------------------------------------
-
-    def _claim(self) -> None:
-        """The folder is for this distillation, or ConfigError."""
-        plan = {
-            "collection": self.collection.name,
-            "recipe": json.loads(json.dumps(self.recipe.to_dict())),
-        }
-        path = self.folder / PLAN
-        if path.is_file():
-            there = read_json(path)
-            if found := value_differences({key: there.get(key) for key in plan}, plan):
-                raise ConfigError(
-                    f"{self.folder} holds another distillation ({'; '.join(found[:3])}); choose "
-                    "another --output, or remove it"
-                )
-        else:
-            write_json(path, plan)
 
     def _texts(self, queries: Mapping[str, Query]) -> dict[str, Input]:
         if self._corpus is None:
@@ -632,63 +507,6 @@ class _Distillation:
         """Without the folder of this distillation, which may be moved."""
         return model.replace(f"{self.folder}{os.sep}", "")
 
-    def _stage(
-        self,
-        name: str,
-        inputs: Mapping[str, Input],
-        work: Callable[[], dict[str, Any]],
-        made: Path,
-        digest: Callable[[Path], str],
-    ) -> None:
-        """Do `work` unless its note says that it is done, from the same inputs, and what it made
-        is unchanged."""
-        path = self._note_path(name)
-        there = read_json(path) if path.is_file() and made.exists() else None
-        why = ""
-        if there is not None and "inputs" not in there:  # an earlier version's
-            why = "a stage before it is another now" if self._done_now else ""
-        elif there is not None:
-            why = _why_again(there, Inputs(inputs), made, digest)
-        if there is not None and not why:
-            self.seconds[name] = there["stage_seconds"]
-            unverified = "" if "inputs" in there else ", unverified: it does not say what it is of"
-            self.note(f"{name}: done before, kept{unverified}")
-            return
-        if why:
-            self.note(f"{name}: done again, {why}")
-        started = time.perf_counter()
-        result = work()
-        seconds = round(time.perf_counter() - started, 1)
-        about = {"inputs": Inputs(inputs).to_dict(), "made": digest(made)}
-        write_json(path, {**result, "stage_seconds": seconds, **about})
-        self.seconds[name] = seconds
-        self._done_now = True
-        self.note(f"{name}: {seconds:.0f} s")
-
-    def _note_path(self, name: str) -> Path:
-        return self.folder / "stages" / f"{name.replace(' ', '-')}.json"
-
-    def _note_of(self, name: str) -> dict[str, Any]:
-        path = self._note_path(name)
-        return read_json(path) if path.is_file() else {}
-
-
-def agreement(run: Run, teacher: Run) -> float:
-    """Mean Kendall's tau-b over the queries of `teacher`; a query that `run` lacks counts 0."""
-    from scipy.stats import kendalltau
-
-    total = 0.0
-    for query_id, reference in teacher.items():
-        ranking = run.get(query_id)
-        if ranking is None or len(reference) < 2:
-            continue
-        mine = {p: -i for i, p in enumerate(ranking.passage_ids)}
-        shared = [p for p in reference.passage_ids if p in mine]
-        if len(shared) > 1:
-            tau = kendalltau([mine[p] for p in shared], range(len(shared), 0, -1)).statistic
-            total += float(tau)
-    return total / len(teacher)
-
 
 def _split(collection: Collection, test_queries: int | None) -> _Split:
     """train and test as the collection has them; else its queries, split by a hash of their ids."""
@@ -697,14 +515,14 @@ def _split(collection: Collection, test_queries: int | None) -> _Split:
     train_judgements = collection.judgements("train") if "train" in judged else None
     test_split = next((s for s in ("test", "dev") if s in judged), None)
     test_judgements = collection.judgements(test_split) if test_split else None
-    test_ids = list(test_judgements or (q for q in everything if _hash(q) % 10 < 3))
+    test_ids = list(test_judgements or (q for q in everything if stable_hash(q) % 10 < 3))
     train_ids = list(train_judgements or ())
     if not train_ids:
         taken = set(test_ids)
         train_ids = [q for q in everything if q not in taken]
     if not train_ids:  # every query is a judged test query: some of them teach, unjudged
-        train_ids = [q for q in test_ids if _hash(q) % 10 >= 3]
-        test_ids = [q for q in test_ids if _hash(q) % 10 < 3]
+        train_ids = [q for q in test_ids if stable_hash(q) % 10 >= 3]
+        test_ids = [q for q in test_ids if stable_hash(q) % 10 < 3]
     lost = [q for q in (*train_ids, *test_ids) if q not in everything]
     if lost:
         raise DataError(f"{collection.name}: query {lost[0]!r} is judged, but has no text")
@@ -724,65 +542,8 @@ def _split(collection: Collection, test_queries: int | None) -> _Split:
 
 def _sample(ids: Mapping[str, Any], count: int | None) -> list[str]:
     """`count` of the ids, the same ones every time, in the order of their hashes."""
-    return sorted(ids, key=lambda q: (_hash(q), q))[:count]
-
-
-def _hash(text: str) -> int:
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
-
-
-def _glimpse(
-    collection: Collection, judgements: Judgements, runs: Mapping[str, Run]
-) -> Glimpse | None:
-    """The query whose best three gained most, of those with a readable length."""
-
-    before = evaluate(runs[FIRST], judgements, ("nDCG@3",)).per_query["nDCG@3"]
-    after = evaluate(runs[STUDENT], judgements, ("nDCG@3",)).per_query["nDCG@3"]
-    queries, corpus = collection.queries(), collection.corpus
-    usable = [q for q in runs[STUDENT] if 20 <= len(queries[q].text) <= 90] or list(runs[STUDENT])
-    if not usable:
-        return None
-    best = max(usable, key=lambda q: (after[q] - before[q], -_hash(q)))
-
-    def show(ranking: Ranking) -> tuple[tuple[str, ...], tuple[bool, ...]]:
-        ids = ranking.passage_ids[:3]
-        return (
-            tuple(corpus[p].full_text for p in ids),
-            tuple(judgements[best].get(p, 0) >= collection.min_grade for p in ids),
-        )
-
-    texts_before, relevant_before = show(runs[FIRST][best])
-    texts_after, relevant_after = show(runs[STUDENT][best])
-    return Glimpse(
-        query=queries[best].text,
-        before=texts_before,
-        after=texts_after,
-        relevant_before=relevant_before,
-        relevant_after=relevant_after,
-    )
-
-
-def _plot(found: Distilled) -> str:
-
-    return bars(
-        f"{found.collection}: {found.measure}",
-        f"{found.queries:,} test queries, best {found.top_k} of BM25 reranked, 95 % intervals",
-        [Bar(r.system, r.score, r.interval, strong=r.system == STUDENT) for r in found.rows],
-    )
+    return sorted(ids, key=lambda q: (stable_hash(q), q))[:count]
 
 
 def _trained(metrics: Mapping[str, Any]) -> dict[str, Any]:
     return {key: metrics[key] for key in ("pairs", "seconds")}
-
-
-def _why_again(
-    there: Mapping[str, Any], inputs: Inputs, made: Path, digest: Callable[[Path], str]
-) -> str:
-    """Why a stage with this note is to be done again; "" where it is not."""
-    if found := Inputs.from_dict(there["inputs"]).changes(inputs):
-        return f"its inputs differ ({found})"
-    return "" if there.get("made") == digest(made) else f"{made.name} is not as it was made"
-
-
-def _file_digest(path: Path) -> str:
-    return file_input(path).digest
