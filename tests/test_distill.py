@@ -16,7 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import dear.train.pointwise
+import dear.steps.distill
 from dear.artifacts import read_json
 from dear.data.catalogue import COLLECTIONS
 from dear.data.collections import Collection
@@ -338,13 +338,13 @@ def test_the_student_learns_the_teachers_scores_times_the_scale(
     """z-scores alone would be flat logits; the first stage is in them with its weight, as it is in
     the order that the student is compared with."""
     taught: dict[str, tuple[Recipe, Sequence[Example]]] = {}
-    inner = dear.train.pointwise.train
+    inner = dear.steps.distill.train
 
     def watched(made: Recipe, folder: Path, *, examples: Sequence[Example], **rest: Any) -> Trained:
         taught[folder.name] = made, examples
         return inner(made, folder, examples=examples, **rest)
 
-    monkeypatch.setattr(dear.train.pointwise, "train", watched)
+    monkeypatch.setattr(dear.steps.distill, "train", watched)
     recipe = tiny(
         base, "teacher.scale=7.5", "teacher.first_stage=0.5", "student.loss.temperature=1.5"
     )

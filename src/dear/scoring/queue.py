@@ -30,7 +30,7 @@ SMALL_PAIRS = 256
 
 
 @runtime_checkable
-class Batched(Protocol):
+class SharesBatches(Protocol):
     """A model that computes several requests in the same batches: a `Scorer`."""
 
     batch_tokens: int
@@ -78,7 +78,7 @@ class PairQueue:
         the dtype where a small request shares a batch."""
         model = self.model
         small = self.share and 0 < len(pairs) <= SMALL_PAIRS
-        if not small or not isinstance(model, Batched):
+        if not small or not isinstance(model, SharesBatches):
             return model.score(pairs, progress)
         prepared = model.prepare(pairs)
         tokens = prepared.tokens
@@ -93,7 +93,7 @@ class PairQueue:
         assert request.scores is not None
         return request.scores
 
-    def _serve(self, request: _Request, model: Batched) -> None:
+    def _serve(self, request: _Request, model: SharesBatches) -> None:
         """Returns when the request is done, by this thread or by another."""
         with self._changed:
             self._waiting.append(request)
@@ -137,7 +137,7 @@ class PairQueue:
             self._changed.notify_all()
 
 
-def _compute(group: Sequence[_Request], model: Batched) -> None:
+def _compute(group: Sequence[_Request], model: SharesBatches) -> None:
     """An error of one request is that request's alone."""
     try:
         found = model.score_prepared([request.prepared for request in group])
