@@ -8,7 +8,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dear.data.collections import Collection
+from dear.data.collection import Collection
 from dear.data.formats.beir import QUERY_ID, QUERY_TEXT, passage_of
 from dear.data.formats.lines import once
 from dear.data.formats.rows import Row

@@ -18,7 +18,7 @@ from dear.digests import Input, file_input, lines_digest, remembered
 from dear.records import Candidates, Judgements, Passage, Query, Run
 
 if TYPE_CHECKING:
-    from dear.data.collections import Collection
+    from dear.data.collection import Collection
 
 Keys = NDArray[np.uint64]
 

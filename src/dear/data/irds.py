@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from dear.data.collection import Collection
 from dear.errors import ConfigError, DataError, DearError, MissingExtra, excerpt
 from dear.records import Passage, Query
 
 if TYPE_CHECKING:
     from dear.data.catalogue import CollectionEntry
-    from dear.data.collections import Collection
 
 _TEXTS = ("text", "body", "abstract", "contents", "passage", "segment")
 _QUERY_TEXTS = ("text", "query", "title", "description")
@@ -37,7 +37,6 @@ def open_irds_splits(entry: CollectionEntry) -> Collection:
 
 def _open(name: str, ids: Mapping[str, str], entry: CollectionEntry | None) -> Collection:
     """ids: split → id, one at least."""
-    from dear.data.collections import Collection
 
     by_split = {split: load(dataset_id) for split, dataset_id in ids.items()}
     first = next(iter(by_split.values()))

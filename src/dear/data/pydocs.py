@@ -20,13 +20,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import dropwhile
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
+from dear.data.collection import Collection
 from dear.errors import DataError
 from dear.records import Judgements, Passage, Query
-
-if TYPE_CHECKING:
-    from dear.data.collections import Collection
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +71,6 @@ class DocumentedFunction:
 
 def open_pydocs() -> Collection:
     """The pydocs collection, all splits. DataError where the library comes without source."""
-    from dear.data.collections import Collection
 
     parts = build_pydocs()
     return Collection.from_parts(NAME, parts.corpus, parts.queries, parts.judgements)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 
-from dear.data.collections import Collection, Grades
+from dear.data.collection import Collection, Grades
 from dear.data.formats.tevatron import training_record
 from dear.data.formats.training import QueryTexts, TrainingIds
 from dear.data.passage_table import SMALL_BYTES, in_memory, in_table, open_passages

@@ -2,32 +2,15 @@
 
 from __future__ import annotations
 
-import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from dear.errors import ConfigError, excerpt, nearest
-
-
-@dataclass(frozen=True, slots=True)
-class Loss:
-    """One entry of `LOSSES`: the function, the targets it reads, and where it comes from."""
-
-    name: str
-    function: Callable[..., Tensor]
-    targets: Literal["judgements", "teacher"]
-    paper: str
-
-    @property
-    def options(self) -> tuple[str, ...]:
-        """The names of its keyword options."""
-        parameters = inspect.signature(self.function).parameters.values()
-        return tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)
+from dear.losses.table import find_loss
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,15 +108,6 @@ class Objective:
     @property
     def _active(self) -> tuple[Term, ...]:
         return tuple(term for term in self.terms if term.weight > 0)
-
-
-def find_loss(name: str) -> Loss:
-    """The entry of `LOSSES`; ConfigError with the nearest name where there is none."""
-    from dear.losses import LOSSES  # here, because the package imports this module first
-
-    if name not in LOSSES:
-        raise ConfigError(f"unknown loss {excerpt(name)}{nearest(name, LOSSES)}")
-    return LOSSES[name]
 
 
 _BOTH = torch.ones(1, 2, dtype=torch.bool)

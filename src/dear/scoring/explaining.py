@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from dear.checkpoints.heads import pools_by_mask
 from dear.scoring.encoding import Pair, PairEncoder
+from dear.scoring.engines.one_position import reads_one
+from dear.scoring.engines.padded import PaddedEngine
+from dear.scoring.loading import ScoringModel
 
 if TYPE_CHECKING:
     from dear.scoring.scorer import Scorer
@@ -62,11 +65,6 @@ class Explanation:
 
 def explain(scorer: Scorer, query: str, passage: str) -> Explanation:
     """How `scorer` scores one pair. Raises what `score` raises."""
-    # here, since the engines import what this module's user does
-    from dear.scoring.engines.one_position import reads_one
-    from dear.scoring.engines.padded import PaddedEngine
-    from dear.scoring.loading import ScoringModel
-
     pair = (query, passage)
     (encoded,) = scorer.encoder.encode([pair])
     position = plain = None

@@ -42,6 +42,7 @@ from dear.train.checkpoint_files import (
     unwritten,
     whole,
 )
+from dear.train.history import best_step
 from dear.train.inputs import changes, plan_of, read_plan
 
 __all__ = [
@@ -155,8 +156,6 @@ def _last_sound(steps: Path) -> Path:
 
 def _best_before(checkpoint: Path) -> Path:
     """The checkpoint that a training which ended here would read its weights from."""
-    from dear.train.trainer import best_step  # it imports this module
-
     state = checkpoint / "trainer_state.json"
     step = best_step(read_json(state).get("log_history", [])) if state.is_file() else None
     return checkpoint if step is None else checkpoint.with_name(f"checkpoint-{step}")

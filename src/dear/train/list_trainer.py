@@ -15,7 +15,7 @@ from transformers import PrinterCallback, TrainerCallback
 from trl.trainer.sft_trainer import SFTTrainer
 
 from dear.checkpoints.heads import bare_model, takes
-from dear.losses.objective import find_loss
+from dear.losses.table import find_loss
 from dear.recipes import ListLossRecipe, TrainRecipe
 from dear.records import ListExample
 from dear.scoring.batching import token_batches

@@ -21,11 +21,12 @@ from dear.checkpoints.listwise_contract import ListwiseContract
 from dear.errors import ConfigError, DataError, MissingExtra
 from dear.listwise.adapters import head_of, side_of
 from dear.listwise.encoding import ListEncoder
-from dear.losses.objective import find_loss
+from dear.losses.table import find_loss
 from dear.recipes import ListLossRecipe, Recipe
 from dear.records import ListExample
 from dear.scoring.loading import count_parameters
 from dear.train.checkpoints import finish
+from dear.train.history import best_step, dev_curve, loss_curve, mean_loss
 from dear.train.inputs import data_inputs, inputs_of
 from dear.train.list_trainer import judge_of, list_quality
 from dear.train.lists import (
@@ -47,7 +48,7 @@ from dear.train.processes import (
 )
 from dear.train.running import in_shards, laid_out, run_to_end, step_of
 from dear.train.start import reporters, require_positions, start_list_model, training_arguments
-from dear.train.trainer import Step, best_step, dev_curve, loss_curve, mean_loss
+from dear.train.trainer import Step
 
 __all__ = ["TrainedLists", "list_contract_of", "list_quality", "train_lists"]
 

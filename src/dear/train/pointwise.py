@@ -36,6 +36,7 @@ from dear.train.biencoder import (
 )
 from dear.train.checkpoints import finish
 from dear.train.examples import Example, fingerprint, load_examples, open_run, totals_of
+from dear.train.history import best_step, dev_curve, loss_curve, mean_loss
 from dear.train.inputs import data_inputs, dev_input, inputs_of, opened_collections
 from dear.train.processes import (
     claimed_together,
@@ -46,16 +47,7 @@ from dear.train.processes import (
 )
 from dear.train.running import laid_out, run_to_end, step_of
 from dear.train.start import reporters, start_model, training_arguments
-from dear.train.trainer import (
-    Dev,
-    GroupTrainer,
-    Scoring,
-    Step,
-    best_step,
-    dev_curve,
-    loss_curve,
-    mean_loss,
-)
+from dear.train.trainer import Dev, GroupTrainer, Scoring, Step
 
 __all__ = ["Step", "Trained", "contract_of", "objective_of", "train"]
 

@@ -17,9 +17,9 @@ from dear.recipes import Recipe
 from dear.train.checkpoints import STEPS, require_undamaged, saving
 from dear.train.deepspeed import Zero
 from dear.train.fsdp import Fsdp2, shard
+from dear.train.history import best_step, is_out_of_patience
 from dear.train.parallel import SHARDS, Shards
 from dear.train.processes import local_device, rank, world_size
-from dear.train.trainer import best_step, is_out_of_patience
 
 
 def in_shards(recipe: Recipe) -> bool:

@@ -23,6 +23,7 @@ from dear.scoring.loading import ScoringModel
 from dear.scoring.scorer import Scorer
 from dear.train.batches import flat_logits, group_losses, split_batch
 from dear.train.checkpoints import keep_only, mark_whole
+from dear.train.history import best_step, dev_curve, is_out_of_patience, loss_curve
 from dear.train.parallel import StepTrainer
 from dear.train.processes import NOT_FINITE, scored_together
 from dear.train.processes import rank as process_rank
@@ -233,42 +234,6 @@ class Flow(TrainerCallback):
         steps = Path(args.output_dir)
         mark_whole(steps / f"checkpoint-{state.global_step}")
         keep_only(steps, {state.global_step, best_step(state.log_history)})
-
-
-def loss_curve(history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """What was logged of the loss: each entry's is the mean of the steps since the one before.
-
-    Keys in one order, whether or not an entry has been through a checkpoint.
-    """
-    return [dict(sorted(entry.items())) for entry in history if "loss" in entry]
-
-
-def dev_curve(history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """What was measured on dev."""
-    return [dict(sorted(entry.items())) for entry in history if "eval_ndcg" in entry]
-
-
-def mean_loss(history: Sequence[Mapping[str, Any]]) -> float:
-    """The mean over all steps, out of the logged means; NaN where nothing was logged."""
-    total, last = 0.0, 0
-    for entry in loss_curve(history):
-        total += entry["loss"] * (entry["step"] - last)
-        last = entry["step"]
-    return total / last if last else math.nan
-
-
-def best_step(history: Sequence[Mapping[str, Any]]) -> int | None:
-    """The step with the highest nDCG@10 on dev, the first of equals; None without dev."""
-    curve = dev_curve(history)
-    return max(curve, key=lambda entry: entry["eval_ndcg"])["step"] if curve else None
-
-
-def is_out_of_patience(history: Sequence[Mapping[str, Any]], patience: int) -> bool:
-    """True if the last `patience` evaluations were no better than one before them."""
-    values = [entry["eval_ndcg"] for entry in dev_curve(history)]
-    if not patience or not values:
-        return False
-    return len(values) - 1 - values.index(max(values)) >= patience
 
 
 def _due(step: int, every: int, otherwise: bool) -> bool:
