@@ -21,7 +21,9 @@ FEW_RELEVANT = 50
 def calibrate(options: CalibrateOptions) -> None:
     """Fit a map from scores to probabilities of relevance on judged queries."""
     found = steps.calibrate.calibrate(options, watch=progress)
-    if found is not None:
+    if found.unchanged:
+        summary(f"{found.path}: made from the same inputs; nothing was done")
+    else:
         _show(found, elsewhere=options.output is not None)
 
 

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 def export(options: ExportOptions) -> None:
     """Write a one-logit model as an OpenVINO graph for CPUs, and show its gain and its loss."""
     found = steps.export.export(options, watch=progress)
-    if found is None:
+    if found.unchanged:
+        summary(f"{found.path}: made from the same inputs; nothing was done")
         return
     summary(
         f"{options.output}: {options.dtype} for OpenVINO; use the folder wherever a model is named"

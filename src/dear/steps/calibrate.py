@@ -28,16 +28,17 @@ from dear.steps.progress import Watch, rank_watched, unwatched
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CalibratedModel:
-    """path: the map's file."""
+    """path: the map's file.  unchanged: it was there, made from the same inputs."""
 
     calibration: Calibration
     path: Path
+    unchanged: bool = False
 
 
-def calibrate(options: CalibrateOptions, *, watch: Watch = unwatched) -> CalibratedModel | None:
-    """Fit a map on judged queries and write it; None where it is there, made from the same.
+def calibrate(options: CalibrateOptions, *, watch: Watch = unwatched) -> CalibratedModel:
+    """Fit a map on judged queries and write it; one that is there, made from the same, is kept.
 
-    ConfigError: a map that is there was made from other inputs.
+    ConfigError: the map that is there was made from other inputs.
     """
     check_model(options.model)
     check_kind(options.probability)
@@ -46,8 +47,9 @@ def calibrate(options: CalibrateOptions, *, watch: Watch = unwatched) -> Calibra
     inputs = data.inputs(options)
     path = options.folder / CALIBRATION_FILE
     if path.exists():
-        made_of_the_same(path, Calibration.load(path).inputs, inputs)
-        return None
+        calibration = Calibration.load(path)
+        made_of_the_same(path, calibration.inputs, inputs)
+        return CalibratedModel(calibration=calibration, path=path, unchanged=True)
     # before the model is read: what is relevant does not depend on its scores
     judged_scores(data.first, data.judgements, **data.policy).require_both()
     model = open_model(options.model, **options.model_options.to_dict())

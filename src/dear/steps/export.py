@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, cast
 
 from dear.artifacts import check_folder, read_json
@@ -45,13 +46,16 @@ class ExportComparison:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExportedModel:
-    """comparison: None where none was asked for."""
+    """path: the file that describes the export.  comparison: None where none was asked for.
+    unchanged: the export was there, made from the same inputs."""
 
-    comparison: ExportComparison | None
+    path: Path
+    comparison: ExportComparison | None = None
+    unchanged: bool = False
 
 
-def export(options: ExportOptions, *, watch: Watch = unwatched) -> ExportedModel | None:
-    """Write the export and compare it; None where it is there, made from the same.
+def export(options: ExportOptions, *, watch: Watch = unwatched) -> ExportedModel:
+    """Write the export and compare it; one that is there, made from the same, is kept.
 
     ConfigError: a model that is no one-logit checkpoint, an export from other inputs.
     """
@@ -66,10 +70,10 @@ def export(options: ExportOptions, *, watch: Watch = unwatched) -> ExportedModel
     if texts is not None and options.dtype == "int8":
         calibration = _spread(texts[0], options.pairs)
     inputs = _inputs(options, calibration)
+    path = options.output / EXPORT_FILE
     if is_exported(options.output):
-        path = options.output / EXPORT_FILE
         made_of_the_same(path, Inputs.from_dict(read_json(path).get("inputs")), inputs)
-        return None
+        return ExportedModel(path=path, unchanged=True)
     check_folder(options.output)
     model = load_scoring_model(options.model, dtype="float32", device="cpu", **_opening(options))
     pairs = f", {len(calibration)} pairs" if calibration else ""
@@ -86,7 +90,7 @@ def export(options: ExportOptions, *, watch: Watch = unwatched) -> ExportedModel
     comparison = None
     if texts is not None and options.check_queries:
         comparison = _compared(options, *texts, watch)
-    return ExportedModel(comparison=comparison)
+    return ExportedModel(path=path, comparison=comparison)
 
 
 def _opening(options: ExportOptions) -> dict[str, Any]:
