@@ -34,7 +34,7 @@ def prompt_key(identity: Mapping[str, Any], prompt: WindowPrompt) -> str:
 
 
 @dataclass(slots=True)
-class OpenBatch:
+class _OpenBatch:
     """A batch that was begun and not collected. id: None where its creation was not confirmed."""
 
     keys: tuple[str, ...]
@@ -53,7 +53,7 @@ class LedgerFile:
     def __init__(self, path: Path | str, *, sync: bool = True) -> None:
         self.path = Path(path)
         self.answers: dict[str, Completion] = {}
-        self.batches: dict[str, OpenBatch] = {}
+        self.batches: dict[str, _OpenBatch] = {}
         self._sync = sync
         self._closed = False
         try:
@@ -106,7 +106,7 @@ class LedgerFile:
     def begin_batch(self, nonce: str, keys: Sequence[str]) -> None:
         """Before a batch is created."""
         self._append({"batch": nonce, "keys": list(keys)})
-        self.batches[nonce] = OpenBatch(tuple(keys))
+        self.batches[nonce] = _OpenBatch(tuple(keys))
 
     def name_batch(self, nonce: str, name: str) -> None:
         """When it has an id."""
@@ -173,7 +173,7 @@ class LedgerFile:
         else:
             if not isinstance(row["keys"], list):
                 raise ValueError
-            self.batches[nonce] = OpenBatch(tuple(map(_text, row["keys"])))
+            self.batches[nonce] = _OpenBatch(tuple(map(_text, row["keys"])))
 
     def _append(self, row: Mapping[str, Any]) -> None:
         # ASCII: an answer may hold half a surrogate pair

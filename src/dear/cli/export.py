@@ -11,7 +11,7 @@ from dear.cli.progress import progress
 from dear.steps.options import ExportOptions
 
 if TYPE_CHECKING:
-    from dear.steps.export import ExportComparison
+    from dear.steps.export import ExportResult
 
 
 @expanded
@@ -24,11 +24,11 @@ def export(options: ExportOptions) -> None:
     summary(
         f"{options.output}: {options.dtype} for OpenVINO; use the folder wherever a model is named"
     )
-    if found.comparison is not None:
-        _show(found.comparison)
+    if found.queries:
+        _show(found)
 
 
-def _show(found: ExportComparison) -> None:
+def _show(found: ExportResult) -> None:
     for name, reason in found.failed.items():
         note(f"{name}: not measured: {reason}")
     table(

@@ -213,7 +213,7 @@ class _OfQuery:
         self.windows += 1
         self.prompt_tokens += completion.prompt_tokens or 0
         self.completion_tokens += completion.completion_tokens or 0
-        text = completion.reasoning or reasoning_of(completion.text)
+        text = completion.reasoning or _reasoning_of(completion.text)
         if text:
             shown = tuple(candidates.passages[i].id for i in window)
             self.reasoning.append(Reasoning(shown, text))
@@ -285,7 +285,7 @@ def _check_order(completion: Completion, count: int) -> None:
         raise BackendError(f"an order or scores that are not those of {count} passages")
 
 
-def reasoning_of(text: str) -> str:
+def _reasoning_of(text: str) -> str:
     """What stands before the last `</think>`; "" where nothing does."""
     before, ended, _ = text.rpartition("</think>")
     return before.replace("<think>", "").strip() if ended else ""

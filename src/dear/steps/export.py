@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -36,25 +37,22 @@ class ComparedSystem:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ExportComparison:
-    """failed: name → why a system could not be measured."""
+class ExportResult:
+    """What `export` wrote.
 
-    queries: int
-    systems: tuple[ComparedSystem, ...]
-    failed: dict[str, str]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ExportedModel:
-    """path: the file that describes the export.  comparison: None where none was asked for.
-    unchanged: the export was there, made from the same inputs."""
+    path: the file that describes the export.  unchanged: it was there, made from the same inputs.
+    queries: on which the checkpoint and the export were compared; 0 where they were not.
+    failed: name → why one of them could not be measured.
+    """
 
     path: Path
-    comparison: ExportComparison | None = None
     unchanged: bool = False
+    queries: int = 0
+    systems: tuple[ComparedSystem, ...] = ()
+    failed: Mapping[str, str] = field(default_factory=dict)
 
 
-def export(options: ExportOptions, *, watch: Watch = unwatched) -> ExportedModel:
+def export(options: ExportOptions, *, watch: Watch = unwatched) -> ExportResult:
     """Write the export and compare it; one that is there, made from the same, is kept.
 
     ConfigError: a model that is no one-logit checkpoint, an export from other inputs.
@@ -73,7 +71,7 @@ def export(options: ExportOptions, *, watch: Watch = unwatched) -> ExportedModel
     path = options.output / EXPORT_FILE
     if is_exported(options.output):
         made_of_the_same(path, Inputs.from_dict(read_json(path).get("inputs")), inputs)
-        return ExportedModel(path=path, unchanged=True)
+        return ExportResult(path=path, unchanged=True)
     check_folder(options.output)
     model = load_scoring_model(options.model, dtype="float32", device="cpu", **_opening(options))
     pairs = f", {len(calibration)} pairs" if calibration else ""
@@ -87,10 +85,11 @@ def export(options: ExportOptions, *, watch: Watch = unwatched) -> ExportedModel
     )
     if options.dtype == "bfloat16" and not cpu_has_bfloat16():
         say("this processor has no bfloat16: here the export computes in float32, and says so")
-    comparison = None
-    if texts is not None and options.check_queries:
-        comparison = _compared(options, *texts, watch)
-    return ExportedModel(path=path, comparison=comparison)
+    if texts is None or not options.check_queries:
+        return ExportResult(path=path)
+    picked = every_nth(texts[0], options.check_queries)
+    systems, failed = _compared(options, picked, texts[1], watch)
+    return ExportResult(path=path, queries=len(picked), systems=systems, failed=failed)
 
 
 def _opening(options: ExportOptions) -> dict[str, Any]:
@@ -124,9 +123,8 @@ def _compared(
     candidates: list[Candidates],
     judgements: Judgements | None,
     watch: Watch,
-) -> ExportComparison:
+) -> tuple[tuple[ComparedSystem, ...], dict[str, str]]:
     """The checkpoint and its export in turns, on the same pairs."""
-    picked = every_nth(candidates, options.check_queries)
 
     def system(name: str, where: str, dtype: Literal["auto", "float32"], **how: Any) -> System:
         def load() -> Score:
@@ -140,16 +138,12 @@ def _compared(
         system("export", str(options.output), "auto"),
     ]
     with watch("comparing", "turns") as report:
-        timings, failed = in_turns(systems, pairs_of(picked), rounds=2, progress=report)
-    return ExportComparison(
-        queries=len(picked),
-        systems=tuple(
-            ComparedSystem(
-                name=t.name,
-                pairs_per_s=t.pairs_per_s,
-                ndcg=None if judgements is None else quality(t.scores, picked, judgements),
-            )
-            for t in timings
-        ),
-        failed=failed,
-    )
+        timings, failed = in_turns(systems, pairs_of(candidates), rounds=2, progress=report)
+    return tuple(
+        ComparedSystem(
+            name=t.name,
+            pairs_per_s=t.pairs_per_s,
+            ndcg=None if judgements is None else quality(t.scores, candidates, judgements),
+        )
+        for t in timings
+    ), failed

@@ -39,7 +39,7 @@ class FuseWeight:
 
 
 @dataclass(frozen=True, slots=True)
-class DevQueries:
+class _DevQueries:
     """Judged queries with their candidates, on which the weight is chosen."""
 
     run: Run
@@ -49,7 +49,7 @@ class DevQueries:
 
 def dev_queries(
     collection: Collection, options: RankOptions, first: Run, watch: Watch
-) -> DevQueries:
+) -> _DevQueries:
     """The dev run's judged queries.
 
     DataError: none is judged. ConfigError: one of them is in `first`, the run to be reranked.
@@ -68,7 +68,7 @@ def dev_queries(
         )
     picked = every_nth(judged, options.fuse_queries)
     run = limit_run({q: judged[q] for q in picked}, top_k=options.top_k)
-    return DevQueries(run, gathered(collection, run), {q: judgements[q] for q in run})
+    return _DevQueries(run, gathered(collection, run), {q: judgements[q] for q in run})
 
 
 def _dev_run(collection: Collection, options: RankOptions, watch: Watch) -> Run:
@@ -85,7 +85,7 @@ def _dev_run(collection: Collection, options: RankOptions, watch: Watch) -> Run:
         return search_bm25(collection, split, top_k=options.top_k or TOP_K, progress=report)
 
 
-def choose_weight(ranker: Ranker, dev: DevQueries, split: str, watch: Watch) -> FuseWeight:
+def choose_weight(ranker: Ranker, dev: _DevQueries, split: str, watch: Watch) -> FuseWeight:
     """The weight with the best nDCG@10 on the dev queries."""
     reranked = rank_watched(ranker, dev.candidates, watch, "ranking dev")
     weight, means = best_weight(reranked, dev.run, dev.judgements)

@@ -34,7 +34,7 @@ def retrieve(options: RetrieveOptions, *, watch: Watch = unwatched) -> Retrieved
     check_output(options.output)
     collection = open_collection(options.collection)
     queries = collection.queries(options.split)
-    bm25 = bm25_options(
+    bm25 = _bm25_options(
         collection.name,
         k1=options.k1,
         b=options.b,
@@ -86,12 +86,12 @@ def search_bm25(
         collection.corpus,
         collection.queries(split),
         top_k=top_k,
-        options=bm25_options(collection.name),
+        options=_bm25_options(collection.name),
         progress=progress,
     )
 
 
-def bm25_options(collection: str, **given: Any) -> Bm25Options:
+def _bm25_options(collection: str, **given: Any) -> Bm25Options:
     """The collection's options, except for what is given; `none` is None."""
     chosen: dict[str, Any] = {
         k: None if v == "none" else v for k, v in given.items() if v is not None

@@ -131,7 +131,7 @@ class RobustnessReport:
             for line in self.lines
             if line.verdict is not None and check in (None, line.check)
         ]
-        return worst(found)
+        return _worst(found)
 
     @property
     def checks(self) -> tuple[str, ...]:
@@ -160,7 +160,7 @@ class RobustnessReport:
         }
 
 
-def worst(verdicts: Sequence[Verdict]) -> Verdict | None:
+def _worst(verdicts: Sequence[Verdict]) -> Verdict | None:
     return max(verdicts, key=VERDICTS.index, default=None)
 
 
