@@ -1,4 +1,4 @@
-"""What a person should know of a model that was opened, in one line each.
+"""What a person should know of a model that was opened or of a step's work, in one line each.
 
 `say` is for what is as it should be (logged as INFO, shown by the command line), `warn` for what
 was guessed, cut or slowed down (WARNING).

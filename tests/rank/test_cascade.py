@@ -338,7 +338,9 @@ def test_two_adapters_of_a_base_are_one_backbone(checkpoints: tuple[Path, Path])
     backend = open_local(f"{lists}#first", **how)
     apart = Cascade(Reranker(points, **how), ListwiseRanker(backend, depth=8))
     assert not apart.one_backbone
-    assert Reranker(apart).rank("river bank", passages) == found
+    other = Reranker(apart).rank("river bank", passages)
+    assert other.passage_ids == found.passage_ids
+    assert other.scores == pytest.approx(found.scores, abs=1e-4)
     assert set(found.passage_ids[:8]) == set(first.passage_ids[:8])
     assert found.passage_ids[8:] == first.passage_ids[8:]
     only = Candidates(

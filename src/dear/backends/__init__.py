@@ -22,6 +22,10 @@ class Completion:
     prompt_tokens, completion_tokens: None where they are not known, or can not be true.
     reasoning: the thought, where a server returns it apart from the text.
     cached: nothing was asked for it, a ledger had it.
+    order: positions of the window, best first, where the backend decided on them itself: the text
+        need not be parsed.
+    scores: of each passage in the window's order, where the backend computed any; comparable
+        within the window.
     """
 
     text: str
@@ -30,6 +34,8 @@ class Completion:
     completion_tokens: int | None = None
     reasoning: str = ""
     cached: bool = False
+    order: tuple[int, ...] | None = None
+    scores: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         for name in ("text", "finish", "reasoning"):

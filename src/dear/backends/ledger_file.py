@@ -11,13 +11,15 @@ import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from dear import locks
 from dear.artifacts import folder_to_disk
 from dear.backends import Completion
 from dear.errors import DataError, excerpt
 from dear.prompts.listwise import WindowPrompt
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +34,7 @@ def prompt_key(identity: Mapping[str, Any], prompt: WindowPrompt) -> str:
 
 
 @dataclass(slots=True)
-class OpenBatch:
+class _OpenBatch:
     """A batch that was begun and not collected. id: None where its creation was not confirmed."""
 
     keys: tuple[str, ...]
@@ -51,7 +53,7 @@ class LedgerFile:
     def __init__(self, path: Path | str, *, sync: bool = True) -> None:
         self.path = Path(path)
         self.answers: dict[str, Completion] = {}
-        self.batches: dict[str, OpenBatch] = {}
+        self.batches: dict[str, _OpenBatch] = {}
         self._sync = sync
         self._closed = False
         try:
@@ -83,6 +85,9 @@ class LedgerFile:
         }
         if completion.reasoning:
             row["reasoning"] = completion.reasoning
+        for name in ("order", "scores"):
+            if (values := getattr(completion, name)) is not None:
+                row[name] = list(values)
         self._append(row)
         self.answers[key] = completion
 
@@ -101,7 +106,7 @@ class LedgerFile:
     def begin_batch(self, nonce: str, keys: Sequence[str]) -> None:
         """Before a batch is created."""
         self._append({"batch": nonce, "keys": list(keys)})
-        self.batches[nonce] = OpenBatch(tuple(keys))
+        self.batches[nonce] = _OpenBatch(tuple(keys))
 
     def name_batch(self, nonce: str, name: str) -> None:
         """When it has an id."""
@@ -168,7 +173,7 @@ class LedgerFile:
         else:
             if not isinstance(row["keys"], list):
                 raise ValueError
-            self.batches[nonce] = OpenBatch(tuple(map(_text, row["keys"])))
+            self.batches[nonce] = _OpenBatch(tuple(map(_text, row["keys"])))
 
     def _append(self, row: Mapping[str, Any]) -> None:
         # ASCII: an answer may hold half a surrogate pair
@@ -203,6 +208,8 @@ def _completion(row: Mapping[str, Any]) -> Completion:
         prompt_tokens=_count(row["prompt_tokens"]),
         completion_tokens=_count(row["completion_tokens"]),
         reasoning=_text(row.get("reasoning", "")),
+        order=_tuple(row.get("order"), int),
+        scores=_tuple(row.get("scores"), float),
     )
 
 
@@ -210,6 +217,14 @@ def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise ValueError
     return value
+
+
+def _tuple(value: Any, kind: type[T]) -> tuple[T, ...] | None:
+    if value is None:
+        return None
+    if not isinstance(value, list) or any(type(item) is not kind for item in value):
+        raise ValueError
+    return tuple(value)
 
 
 def _count(value: Any) -> int | None:

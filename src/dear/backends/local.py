@@ -106,4 +106,6 @@ def _completion(answer: ListAnswer) -> Completion:
         finish="length" if answer.cut else "stop",
         prompt_tokens=answer.prompt_tokens,
         completion_tokens=answer.completion_tokens,
+        order=answer.order,
+        scores=answer.scores,
     )

@@ -29,10 +29,10 @@ def open_http(kind: str, where: str) -> Keepable:
         options = read_options(where)
     else:
         options = HttpOptions(kind=cast(Kind, kind), model=where)
-    return open_options(options)
+    return _open_options(options)
 
 
-def open_options(options: HttpOptions) -> Keepable:
+def _open_options(options: HttpOptions) -> Keepable:
     """A backend for these options; errors as `open_http`."""
 
     reachable()

@@ -27,7 +27,7 @@ PUBLISHED_TOKENS, PUBLISHED_BATCH = 228, 64
 
 
 @dataclass(frozen=True, kw_only=True)
-class Peer:
+class _Peer:
     """package: what must be installed.  build: (folder, tokens at most, device) → score."""
 
     package: str
@@ -121,18 +121,18 @@ def _rerankers(folder: str, tokens: int, device: str) -> Score:
     return score
 
 
-PEERS: dict[str, Peer] = {
-    "published DeAR way (float32, 228 tokens)": Peer(package="transformers", build=_published),
-    "sentence-transformers": Peer(package="sentence_transformers", build=_cross_encoder(None)),
-    "sentence-transformers, bfloat16": Peer(
+PEERS: dict[str, _Peer] = {
+    "published DeAR way (float32, 228 tokens)": _Peer(package="transformers", build=_published),
+    "sentence-transformers": _Peer(package="sentence_transformers", build=_cross_encoder(None)),
+    "sentence-transformers, bfloat16": _Peer(
         package="sentence_transformers", build=_cross_encoder("bfloat16")
     ),
-    "FlagEmbedding": Peer(package="FlagEmbedding", build=_flag_embedding),
-    "rerankers": Peer(package="rerankers", build=_rerankers),
+    "FlagEmbedding": _Peer(package="FlagEmbedding", build=_flag_embedding),
+    "rerankers": _Peer(package="rerankers", build=_rerankers),
 }
 
 
-def require_no_own_code(folder: Path) -> None:
+def _require_no_own_code(folder: Path) -> None:
     """ConfigError for a folder with code of its own: not every package asks before it runs it."""
     source = locate(folder)
     require_harmless(source)
@@ -141,17 +141,19 @@ def require_no_own_code(folder: Path) -> None:
         raise ConfigError(f"{folder}: it brings code of its own, which no peer is to run")
 
 
-def installed() -> dict[str, Peer]:
+def installed() -> dict[str, _Peer]:
     """The peers whose package is there."""
     return {n: p for n, p in PEERS.items() if importlib.util.find_spec(p.package) is not None}
 
 
-def as_system(name: str, peer: Peer, folder: str, contract: ScoringContract, device: str) -> System:
+def as_system(
+    name: str, peer: _Peer, folder: str, contract: ScoringContract, device: str
+) -> System:
     """A peer on a checkpoint of ours."""
     prompt = PAIR_PROMPTS[contract.prompt]
 
     def load() -> Score:
-        require_no_own_code(Path(folder))
+        _require_no_own_code(Path(folder))
         score = peer.build(folder, contract.longest, device)
         prefix = contract.query_prefix
         return lambda pairs: score([prompt.render(prefix + q, p) for q, p in pairs])

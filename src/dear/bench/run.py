@@ -23,7 +23,7 @@ from dear.scoring.scorer import Scorer
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchRow:
+class _BenchRow:
     """One system. ndcg: None where nothing is judged.  load_s: until it was ready.
     share: of the machine's bfloat16 matrix rate, or float32 where it has no bfloat16."""
 
@@ -48,7 +48,7 @@ class BenchReport:
     queries: int
     mean_tokens: float
     longest_tokens: int
-    rows: tuple[BenchRow, ...]
+    rows: tuple[_BenchRow, ...]
     failed: dict[str, str]
 
     def to_dict(self) -> dict[str, Any]:
@@ -125,9 +125,9 @@ def _row(
     candidates: Sequence[Candidates],
     judgements: Judgements | None,
     ideal_s: float,
-) -> BenchRow:
+) -> _BenchRow:
     judged = judgements is not None and any(c.query.id in judgements for c in candidates)
-    return BenchRow(
+    return _BenchRow(
         name=timing.name,
         pairs_per_s=round(timing.pairs_per_s, 2),
         ndcg=quality(timing.scores, candidates, judgements or {}) if judged else None,

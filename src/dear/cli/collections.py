@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -35,7 +36,6 @@ def collections(
     as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,
 ) -> None:
     """List the collections known by name, or show one of them."""
-
     listed = list_collections()
     if name is not None:
         listed = _named(name, listed)
@@ -61,7 +61,6 @@ def collections(
 
 def _named(name: str, listed: Sequence[ListedCollection]) -> list[ListedCollection]:
     """The one of that name or alias, or the members of a family."""
-
     entry = find_entry(name)
     wanted = (entry.name,) if entry is not None else FAMILIES.get(name.lower(), ())
     if not wanted:
@@ -142,7 +141,6 @@ def _show_table(rows: Sequence[Sequence[str]]) -> None:
 
 
 def _show_one(item: ListedCollection) -> None:
-
     entry = item.entry
     print(f"{entry.name}: {entry.description}")
     for label, text in _facts(item):
@@ -199,7 +197,6 @@ def _facts(item: ListedCollection) -> Iterator[tuple[str, str]]:
 
 
 def _runs(item: ListedCollection) -> Iterator[tuple[str, str]]:
-
     if item.folder is None:
         return
     collection = Collection.from_folder(item.folder, item.entry.name)
@@ -224,11 +221,8 @@ def _ways(item: ListedCollection) -> Iterator[str]:
 
 
 def _as_dict(item: ListedCollection) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    values = asdict(item.entry)
     return {
-        **values,
+        **asdict(item.entry),
         "present": item.present,
         "where": item.source,
         "folder": None if item.folder is None else str(item.folder),

@@ -100,7 +100,7 @@ GOES_ON = ("label", "train", "distill", "reason")
 """Commands that continue where they were stopped."""
 
 NOTICES = "dear.notices"
-"""The logger of lines about a model that was opened."""
+"""The logger of lines about models that were opened and what steps do."""
 
 LONGEST_LINE = 2000
 """Characters of an error or a warning on standard error."""

@@ -76,7 +76,12 @@ def _typer(name: str, option: Option) -> Any:
     if option.argument:
         return typer.Argument(metavar=option.metavar, help=option.help, **shown)
     return typer.Option(
-        *option.flags, metavar=option.metavar, help=option.help, min=option.least, **shown
+        *option.flags,
+        metavar=option.metavar,
+        help=option.help,
+        min=option.least,
+        max=option.most,
+        **shown,
     )
 
 

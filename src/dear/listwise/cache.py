@@ -23,7 +23,7 @@ class Room:
     stop: int
 
 
-class RoomyLayer(DynamicLayer):  # type: ignore[no-untyped-call]
+class _RoomyLayer(DynamicLayer):  # type: ignore[no-untyped-call]
     """Written in place: a step does not copy what was there before it."""
 
     def __init__(self, room: Room) -> None:
@@ -72,7 +72,7 @@ class WindowCache:
 
     def __init__(self, layers: int, count: int, width: int, device: torch.device) -> None:
         self.room = Room(count, width + ROOM, slice(0, count), 0, 0)
-        self.layers = [RoomyLayer(self.room) for _ in range(layers)]
+        self.layers = [_RoomyLayer(self.room) for _ in range(layers)]
         self.cache = Cache(layers=list(self.layers))
         self.mask = torch.zeros(count, self.room.columns, dtype=torch.int64, device=device)
         """1 where a column of a row holds a token that is still meant."""

@@ -183,10 +183,10 @@ class Decoder:
         tokens = list(dict.fromkeys(t for i in narrow for t in rows[i].ask.among or ()))
         places = {token: place for place, token in enumerate(tokens)}
         wide = [i for i, row in enumerate(rows) if row.ask.among is None]
-        logits = vocabulary_logits(self.model, hidden[narrow], tokens)
+        logits = _vocabulary_logits(self.model, hidden[narrow], tokens)
         found = dict(zip(narrow, logits, strict=True))
         if wide:
-            found |= zip(wide, vocabulary_logits(self.model, hidden[wide]), strict=True)
+            found |= zip(wide, _vocabulary_logits(self.model, hidden[wide]), strict=True)
         asked = (row.ask.among for row in rows)
         return [
             found[i] if among is None else found[i][[places[t] for t in among]]
@@ -226,7 +226,7 @@ def _send(
     return [row.send(mine, finish) for row, mine in zip(rows, logits, strict=True)]
 
 
-def vocabulary_logits(
+def _vocabulary_logits(
     model: Any, hidden: torch.Tensor, tokens: Sequence[int] | None = None
 ) -> torch.Tensor:
     """float32 (n, tokens) logits on the CPU of hidden states (n, H).

@@ -32,7 +32,6 @@ __all__ = [
     "is_heads",
     "load_causal",
     "load_list_model",
-    "require_known",
 ]
 
 PLAIN = ListwiseContract(max_window=1000, max_tokens=8192, learnt="text")
@@ -93,7 +92,7 @@ def load_list_model(
     adapter = adapter_config(source)
     if adapter is not None:
         base_of(source, adapter)
-        require_known(source, adapter)
+        _require_known(source, adapter)
     base = source if adapter is None else base_name(source, adapter)
     reader = load_causal(base, dtype, device)
     model, tokenizer, stamp = reader.model, reader.tokenizer, reader.revision
@@ -165,7 +164,7 @@ def is_heads(adapter: dict[str, Any]) -> bool:
     return adapter.get("peft_type") == PEFT_TYPE
 
 
-def require_known(source: Source, adapter: dict[str, Any]) -> None:
+def _require_known(source: Source, adapter: dict[str, Any]) -> None:
     """ConfigError for adapters of another kind, and of one-logit models."""
     kind = adapter.get("peft_type")
     if kind not in ("LORA", PEFT_TYPE):

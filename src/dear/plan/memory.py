@@ -73,6 +73,15 @@ class Memory:
     def fits(self, card: Card) -> bool:
         return self.total <= card.memory
 
+    def to_dict(self) -> dict[str, int]:
+        """Bytes, for a JSON file."""
+        return {
+            **self.parts(),
+            "overlapping": self.overlapping,
+            "total": self.total,
+            "host": self.host,
+        }
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Weighed:

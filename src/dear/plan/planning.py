@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from dear.errors import ConfigError
 from dear.plan.cards import Card
@@ -74,6 +75,46 @@ class Plan:
     @property
     def seconds(self) -> float:
         return sum(stage.seconds for stage in self.stages)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Bytes, seconds and counts, for a JSON file."""
+        return {
+            "recipe": self.name,
+            "card": self.card.name,
+            "card_bytes": self.card.memory,
+            "devices": self.devices,
+            "strategy": self.setup.strategy,
+            "parameters": self.shape.parameters,
+            "trained": self.shape.trainable,
+            "examples": self.examples.count,
+            "examples_from": self.examples.source,
+            "steps": self.steps,
+            "fits": self.fits,
+            "training_bytes": self.memory.to_dict(),
+            "scoring_bytes": {dtype: m.to_dict() for dtype, m in self.scoring.items()},
+            "stages": [
+                {
+                    "name": s.name,
+                    "what": s.what,
+                    "items": s.items,
+                    "flops": s.flops,
+                    "seconds": s.seconds,
+                }
+                for s in self.stages
+            ],
+            "price": self.price,
+            "remedies": [
+                {
+                    "what": r.what,
+                    "options": r.options,
+                    "bytes": r.memory.total,
+                    "fits": r.fits,
+                    "same_model": r.same_model,
+                }
+                for r in self.remedies
+            ],
+            "assumptions": list(self.assumptions),
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -111,7 +111,7 @@ def changes(setup: Setup) -> Iterator[Change]:
         )
 
 
-def more_devices(setup: Setup, card: Card, measure: Measure) -> Remedy | None:
+def _more_devices(setup: Setup, card: Card, measure: Measure) -> Remedy | None:
     """The fewest devices, doubled from those there are, on which it fits when it is spread."""
     wider = replace(setup, strategy=setup.strategy if setup.sharded else "fsdp2")
     devices = setup.devices * 2
@@ -166,6 +166,6 @@ def _together(setup: Setup, card: Card, measure: Measure) -> list[Remedy]:
                 )
             )
     if not done and not setup.on_cpu:
-        wider = more_devices(setup, card, measure) or more_devices(now, card, measure)
+        wider = _more_devices(setup, card, measure) or _more_devices(now, card, measure)
         found += [wider] if wider else []
     return found

@@ -26,7 +26,7 @@ FUSED = "dear_fused"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SimulatedStep:
+class _SimulatedStep:
     """Bytes of one forward and backward pass beyond weights and their gradients.
 
     saved: what the forward leaves for the backward.  peak: at the highest moment, whatever is
@@ -44,7 +44,7 @@ def simulate(
     autocast: bool = False,
     checkpointing: bool = False,
     keep_gradients: bool = False,
-) -> SimulatedStep:
+) -> _SimulatedStep:
     """One step of `model`, which lies on the meta device and is of no use afterwards.
 
     forward: from the model to a loss; tensors that it makes are fake.
@@ -71,10 +71,10 @@ def simulate(
             loss = forward(model)
         saved = live.now
         loss.backward()  # type: ignore[no-untyped-call]
-    return SimulatedStep(saved=saved, peak=live.peak)
+    return _SimulatedStep(saved=saved, peak=live.peak)
 
 
-def simulate_scoring(model: Any, forward: Callable[[Any], torch.Tensor]) -> int:
+def _simulate_scoring(model: Any, forward: Callable[[Any], torch.Tensor]) -> int:
     """Bytes at the highest moment of one forward pass without gradients, beyond the weights."""
     where = _place(model, fake=False)
     model.eval()
@@ -256,7 +256,7 @@ def scoring_pass(setup: Setup, shape: Shape, *, sequences: int, tokens: int) -> 
 def _scored(kind: str, model: ModelRecipe, sequences: int, tokens: int, thin: int) -> int:
     with fused_attention() as fused:
         built = meta_model(bare_recipe(kind, model), attention=fused, thin=thin)
-        return simulate_scoring(built, _forward(kind, sequences, tokens, 1))
+        return _simulate_scoring(built, _forward(kind, sequences, tokens, 1))
 
 
 @cache

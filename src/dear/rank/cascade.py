@@ -81,7 +81,7 @@ class Cascade:
         deadline: float | None = None,
         cancel: Cancel | None = None,
     ) -> Iterator[Ranking]:
-        """See `Ranker`. Scores say the order only: n for the best of n candidates, 1 for the last.
+        """See `Ranker`. Scores are those of the listwise stage (`ListwiseRanker`).
 
         progress: called with (pairs and windows done, pairs and windows at most).
         """

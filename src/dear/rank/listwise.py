@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -52,8 +53,12 @@ class ListwiseRanker:
     guard: passages are quoted in the prompt, so that they cannot write its control tokens.
     batch_windows: at most so many are handed to the backend at once.
 
-    Scores say no more than the order: n for the best of n candidates, 1 for the last. The same
-    answers give the same rankings. With a deadline, windows that were not asked by then keep their
+    Where one window held all that was ranked, its backend gave scores (`Completion.scores`: a
+    local model's `first` or `attention` reading) and fuse_weight is 0, the scores are the
+    backend's: they are comparable within the ranking, and candidates below `depth` follow, each
+    1 below the one before. Else they say no more than the order: n for the best of n candidates,
+    1 for the last, as scores of windows that overlap do not compare. The same answers give the
+    same rankings. With a deadline, windows that were not asked by then keep their
     order. ConfigError: an unknown prompt, a depth or a batch below 1, a weight below 0.
     """
 
@@ -129,17 +134,21 @@ class _Call:
         started = time.perf_counter()
         sizes = [len(c.passages[: ranker.depth]) for c in self.candidates]
         orders = drive([ranker.strategy.plan(size) for size in sizes], self._ask)
+        scores = [found.window_scores(order) for order, found in zip(orders, self.of, strict=True)]
         if ranker.fuse_weight:
             orders = [
                 _fused(c, order, ranker.fuse_weight)
                 for c, order in zip(self.candidates, orders, strict=True)
             ]
+            scores = [None] * len(orders)  # the order is no longer the backend's alone
         seconds = (time.perf_counter() - started) / len(self.candidates)
         if self.progress is not None and self.asked:
             self.progress(self.asked, self.asked)
         return [
-            found.ranking(c, order, seconds)
-            for c, order, found in zip(self.candidates, orders, self.of, strict=True)
+            found.ranking(c, order, ordered_scores, seconds)
+            for c, order, ordered_scores, found in zip(
+                self.candidates, orders, scores, self.of, strict=True
+            )
         ]
 
     def _ask(self, asked: Sequence[tuple[int, Window]]) -> list[Window]:
@@ -190,6 +199,8 @@ class _OfQuery:
     completion_tokens: int = 0
     mends: Counter[str] = field(default_factory=Counter)
     reasoning: list[Reasoning] = field(default_factory=list)
+    scored: dict[int, float] = field(default_factory=dict)
+    """Position → score of the last window, where its backend gave scores."""
 
     def order(
         self,
@@ -202,33 +213,57 @@ class _OfQuery:
         self.windows += 1
         self.prompt_tokens += completion.prompt_tokens or 0
         self.completion_tokens += completion.completion_tokens or 0
-        text = completion.reasoning or reasoning_of(completion.text)
+        text = completion.reasoning or _reasoning_of(completion.text)
         if text:
             shown = tuple(candidates.passages[i].id for i in window)
             self.reasoning.append(Reasoning(shown, text))
         kinds: Counter[str] = Counter()
         if completion.finish == "length":
             kinds["cut off"] = 1
-        try:
-            parsed = parse_permutation(completion.text, len(window), template.identifiers)
-        except ParseError as error:
-            self.mends.update(kinds)
-            self.mends[UNREADABLE] += 1
-            query = candidates.query.id
-            logger.info("query %r: a window keeps its order: %s", query, error)
-            return window
-        kinds.update(parsed.mends)
+        self.scored = {}
+        if completion.order is not None:
+            _check_order(completion, len(window))
+            order = completion.order
+            kinds["thought stripped"] = int(bool(text))
+            if completion.scores is not None:
+                self.scored = dict(zip(window, completion.scores, strict=True))
+        else:
+            try:
+                parsed = parse_permutation(completion.text, len(window), template.identifiers)
+            except ParseError as error:
+                self.mends.update(kinds)
+                self.mends[UNREADABLE] += 1
+                query = candidates.query.id
+                logger.info("query %r: a window keeps its order: %s", query, error)
+                return window
+            order = parsed.order
+            kinds.update(parsed.mends)
+        kinds = +kinds
         self.mends.update(kinds)
         self.mended += any(kind != "thought stripped" for kind in kinds)
-        return tuple(window[i] for i in parsed.order)
+        return tuple(window[i] for i in order)
 
-    def ranking(self, candidates: Candidates, order: Window, seconds: float) -> Ranking:
+    def window_scores(self, order: Window) -> list[float] | None:
+        """The backend's scores in `order`, where one window held all of it; None where they do
+        not say its order."""
+        if self.windows != 1 or len(self.scored) != len(order):
+            return None
+        scores = [self.scored[i] for i in order]
+        falling = all(a >= b for a, b in itertools.pairwise(scores))
+        return scores if falling and all(map(math.isfinite, scores)) else None
+
+    def ranking(
+        self, candidates: Candidates, order: Window, scores: list[float] | None, seconds: float
+    ) -> Ranking:
+        """scores: of the positions in `order`; those that say no more than it where None."""
         count = len(candidates.passages)
-        places = (*order, *range(len(order), count))
+        if scores is None:
+            order = (*order, *range(len(order), count))
+            scores = [float(count - i) for i in range(count)]
         return reordered(
             candidates,
-            places,
-            [float(count - i) for i in range(count)],
+            order,
+            scores,
             complete=self.complete,
             reasoning=self.reasoning,
             cost=RankingCost(
@@ -242,7 +277,15 @@ class _OfQuery:
         )
 
 
-def reasoning_of(text: str) -> str:
+def _check_order(completion: Completion, count: int) -> None:
+    """BackendError: an order that is no permutation of the window, scores for other passages."""
+    if sorted(completion.order or ()) != list(range(count)) or (
+        completion.scores is not None and len(completion.scores) != count
+    ):
+        raise BackendError(f"an order or scores that are not those of {count} passages")
+
+
+def _reasoning_of(text: str) -> str:
     """What stands before the last `</think>`; "" where nothing does."""
     before, ended, _ = text.rpartition("</think>")
     return before.replace("<think>", "").strip() if ended else ""

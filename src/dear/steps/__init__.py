@@ -10,9 +10,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dear.steps import distill, retrieve
+    from dear.steps import bench, calibrate, check, distill, export, plan, rank, rerank, retrieve
 
-__all__ = ["distill", "retrieve"]
+__all__ = ["bench", "calibrate", "check", "distill", "export", "plan", "rank", "rerank", "retrieve"]
 
 
 def __getattr__(name: str) -> Any:

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 from dear.checkpoints.contract import read_contract
+from dear.errors import ConfigError
 
 Names: TypeAlias = tuple[str, ...]
 
@@ -20,14 +21,15 @@ class Option:
     """What a field means: `field: Annotated[int, Option("Passages in a prompt.", "N", least=2)]`.
 
     metavar: what its value looks like on a help page.  flags: such as `--output`, `-o`; made of
-    the field's name where none are given.  least: the lowest value.  shown: what the help page
-    says of the default; "" shows nothing.  argument: typed without a flag.
+    the field's name where none are given.  least, most: the lowest and highest value.  shown: what
+    the help page says of the default; "" shows nothing.  argument: typed without a flag.
     """
 
     help: str
     metavar: str | None = None
     flags: Names = ()
-    least: int | None = None
+    least: float | None = None
+    most: float | None = None
     shown: str | None = None
     argument: bool = False
 
@@ -35,26 +37,56 @@ class Option:
 CollectionName: TypeAlias = Annotated[
     str, Option("A name of `dear collections`, or a folder.", "COLLECTION", argument=True)
 ]
+ModelName: TypeAlias = Annotated[
+    str, Option("A checkpoint: a folder, hub id or name.", "MODEL", argument=True)
+]
+RunName: TypeAlias = Annotated[
+    str, Option("A run's file, or one of the collection's own runs.", "RUN")
+]
+RunSplit: TypeAlias = Annotated[str, Option("Of the run and the queries.", "SPLIT")]
+MinGrade: TypeAlias = Annotated[
+    int | None,
+    Option(
+        "Lowest grade that is relevant in MRR, MAP, R: 1, unless the collection says another.",
+        "N",
+        least=1,
+    ),
+]
+Contract: TypeAlias = Annotated[
+    str | None,
+    Option(
+        "How MODEL reads a pair: plain, card, dear, rankllama …; or a file that says it.",
+        "NAME|FILE",
+        shown="by its files and name",
+    ),
+]
+Instruction: TypeAlias = Annotated[
+    str | None, Option("What to look for, for models that are told.", "TEXT")
+]
+Revision: TypeAlias = Annotated[
+    str | None, Option("Of a hub id: a branch, a tag or a commit.", "REV")
+]
+Device: TypeAlias = Annotated[
+    str,
+    Option(
+        "auto, cpu, cuda, cuda:1 or mps; several, with commas between, share the work; "
+        "sharded: one model over all GPUs.",
+        "NAME",
+        shown="",
+    ),
+]
+BatchTokens: TypeAlias = Annotated[
+    int | None, Option("Padded tokens in a batch.", "N", least=1, shown="by device")
+]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelOptions:
     """How a model is opened and computes. ConfigError for a contract that is none."""
 
-    contract: Annotated[
-        str | None,
-        Option(
-            "How MODEL reads a pair: plain, card, dear, rankllama …; or a file that says it.",
-            "NAME|FILE",
-            shown="by its files and name",
-        ),
-    ] = None
-    instruction: Annotated[
-        str | None, Option("What to look for, for models that are told.", "TEXT")
-    ] = None
-    revision: Annotated[str | None, Option("Of a hub id: a branch, a tag or a commit.", "REV")] = (
-        None
-    )
+    contract: Contract = None
+    instruction: Instruction = None
+    revision: Revision = None
     max_passage_tokens: Annotated[
         int | None, Option("Of a passage, in a zero-shot reading.", "N", least=1, shown="1024")
     ] = None
@@ -66,18 +98,8 @@ class ModelOptions:
             shown="",
         ),
     ] = "auto"
-    device: Annotated[
-        str,
-        Option(
-            "auto, cpu, cuda, cuda:1 or mps; several, with commas between, share the work; "
-            "sharded: one model over all GPUs.",
-            "NAME",
-            shown="",
-        ),
-    ] = "auto"
-    batch_tokens: Annotated[
-        int | None, Option("Padded tokens in a batch.", "N", least=1, shown="by device")
-    ] = None
+    device: Device = "auto"
+    batch_tokens: BatchTokens = None
 
     def __post_init__(self) -> None:
         if self.contract is not None:
@@ -140,3 +162,336 @@ class DistillOptions:
         tuple[str, ...],
         Option("Change the recipe: student.queries=500.", "KEY=VALUE", flags=("--set",)),
     ] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ListwiseOptions:
+    """How a listwise stage asks; `dear.rank.opening.RankerSpec` checks it."""
+
+    prompt: Annotated[
+        str | None,
+        Option(
+            "rankvicuna, rankgpt, reasoning, list, pairs; a local model's, else rankvicuna.", "NAME"
+        ),
+    ] = None
+    guard: Annotated[
+        bool,
+        Option("Quote passages in lists, so that they cannot give orders.", flags=("--guard",)),
+    ] = False
+    strategy: Annotated[str, Option("sliding, topdown, setwise, tournament or full.", "NAME")] = (
+        "sliding"
+    )
+    window: Annotated[int, Option("Passages in a prompt.", "N")] = 20
+    step: Annotated[int, Option("How far a window slides.", "N")] = 10
+
+    def to_dict(self) -> dict[str, Any]:
+        """Fields of `RankerSpec`."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RankOptions:
+    """What `rank` reranks, with what. ConfigError for options that contradict each other."""
+
+    collection: CollectionName
+    run: Annotated[
+        str, Option("The first stage: a file, or one of the collection's own runs.", "RUN")
+    ]
+    output: Annotated[
+        Path, Option("The run to write (.gz packs it).", "RUN", flags=("--output", "-o"))
+    ]
+    model: Annotated[
+        str | None, Option("A folder, a hub id, or a name of `dear models`.", "MODEL")
+    ] = None
+    split: Annotated[str, Option("Of a run that is given by name.", "SPLIT")] = "test"
+    top_k: Annotated[
+        int | None, Option("Rank the best N candidates and keep only those.", "N", least=1)
+    ] = None
+    fuse: Annotated[
+        str | None,
+        Option("Add W times the score of the stage before; auto: W by a dev run.", "W|auto"),
+    ] = None
+    fuse_run: Annotated[
+        str | None, Option("The dev run for auto; the collection's own, or BM25.", "RUN")
+    ] = None
+    fuse_split: Annotated[str, Option("The judged queries for auto.", "SPLIT")] = "dev"
+    fuse_queries: Annotated[int, Option("At most so many of them.", "N", least=1)] = 200
+    listwise: Annotated[
+        str | None,
+        Option(
+            "Whole lists, behind the model: local:MODEL, http://HOST/v1, openai:MODEL …", "BACKEND"
+        ),
+    ] = None
+    listwise_options: ListwiseOptions = ListwiseOptions()
+    depth: Annotated[
+        int | None,
+        Option(
+            "Rank lists of the best N only, leave the others.",
+            "N",
+            least=1,
+            shown="20 behind a model, else all",
+        ),
+    ] = None
+    ledger: Annotated[
+        Path | None, Option("Where answers are kept, RUN.answers.jsonl if not given.", "FILE")
+    ] = None
+    no_ledger: Annotated[
+        bool,
+        Option("Keep no answers: what is lost is paid again.", flags=("--no-ledger",)),
+    ] = False
+    model_options: ModelOptions = ModelOptions()
+
+    def __post_init__(self) -> None:
+        weight = self.fuse_weight
+        if self.ledger is not None and (self.no_ledger or self.listwise is None):
+            raise ConfigError("--ledger keeps the answers of --listwise, and not with --no-ledger")
+        if weight == "auto" and (self.model is None or self.listwise is not None):
+            raise ConfigError("--fuse auto is about a --model's scores alone: give a number")
+
+    @property
+    def fuse_weight(self) -> float | Literal["auto"] | None:
+        """`fuse` as a number. ConfigError for what is none."""
+        if self.fuse is None or self.fuse == "auto":
+            return self.fuse  # type: ignore[return-value]
+        try:
+            weight = float(self.fuse)
+        except ValueError:
+            weight = -1.0
+        if not 0 <= weight < float("inf"):
+            raise ConfigError(f"--fuse {self.fuse!r}: expected auto, or a number that is 0 or more")
+        return weight
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CheckOptions:
+    """What ranker `check` disturbs, and on which queries."""
+
+    model: Annotated[
+        str,
+        Option("What --model of `dear rank` takes, or a listwise backend.", "MODEL", argument=True),
+    ]
+    collection: CollectionName
+    run: RunName
+    split: Annotated[str, Option("Of the run and the judgements.", "SPLIT")] = "test"
+    queries: Annotated[
+        int, Option("At most so many, evenly spread over the run.", "N", least=2)
+    ] = 30
+    depth: Annotated[int, Option("The best N candidates of each.", "N", least=2)] = 20
+    only: Annotated[
+        str | None,
+        Option(
+            "order, injection, near-duplicates, truncation, queries, extremes; with commas.",
+            "NAMES",
+        ),
+    ] = None
+    min_grade: MinGrade = None
+    seed: Annotated[int, Option("Of everything random.", "N")] = 0
+    listwise: Annotated[
+        str | None, Option("Whole lists behind MODEL: check the cascade.", "BACKEND")
+    ] = None
+    listwise_options: ListwiseOptions = ListwiseOptions()
+    fuse: Annotated[float, Option("Add W times MODEL's score to the lists' places.", "W")] = 0.0
+    model_options: ModelOptions = ModelOptions()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CalibrateOptions:
+    """What map `calibrate` fits, and on which queries. ConfigError for a fit on test queries that
+    is not asked for."""
+
+    model: ModelName
+    collection: Annotated[str, Option("Queries like those that will be ranked.", "COLLECTION")]
+    output: Annotated[
+        Path | None,
+        Option(
+            "The folder to write to; the model's own if not given.",
+            "DIR",
+            flags=("--output", "-o"),
+        ),
+    ] = None
+    run: RunName = "bm25"
+    split: RunSplit = "dev"
+    queries: Annotated[int, Option("Queries to look at.", "N", least=2)] = 200
+    probability: Annotated[str, Option("The map: platt, temperature or isotonic.", "KIND")] = (
+        "platt"
+    )
+    min_grade: MinGrade = None
+    unjudged: Annotated[str, Option("What to do with unjudged passages.", "leave|irrelevant")] = (
+        "leave"
+    )
+    allow_test: Annotated[
+        bool, Option("Fit on the test split after all.", flags=("--allow-test",))
+    ] = False
+    model_options: ModelOptions = ModelOptions()
+
+    def __post_init__(self) -> None:
+        if self.split == "test" and not self.allow_test:
+            raise ConfigError(
+                "a map fitted on test flatters every test result; fit it on dev or train "
+                "(--split), or say --allow-test"
+            )
+        if self.output is None and not self.folder.is_dir():
+            raise ConfigError(f"{self.model} is no folder; name one for the map with --output")
+        if self.unjudged not in ("leave", "irrelevant"):
+            raise ConfigError(f"--unjudged {self.unjudged!r}: leave or irrelevant")
+
+    @property
+    def folder(self) -> Path:
+        """Where the map is written."""
+        return self.output or Path(self.model)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RerankOptions:
+    """What `rerank` ranks for one query."""
+
+    query: Annotated[str, Option("What is asked.", "QUERY", argument=True)]
+    file: Annotated[
+        str,
+        Option(
+            "Passages, a line each, as text or JSON; - is standard input.", "FILE", argument=True
+        ),
+    ]
+    model: Annotated[
+        str, Option("A model; a student of your own is better than this one.", "MODEL")
+    ] = "biencoder:minilm-l6"  # weights that come as a package, with the extra `demo`
+    top_k: Annotated[int, Option("Passages to show.", "N", least=1)] = 10
+    probability: Annotated[
+        bool,
+        Option("Show how likely each is relevant; see `dear calibrate`.", flags=("--probability",)),
+    ] = False
+    threshold: Annotated[
+        float | None, Option("Leave out what is less likely relevant.", "P", least=0, most=1)
+    ] = None
+    calibration: Annotated[
+        Path | None, Option("Where the map to probabilities is.", "DIR", shown="MODEL")
+    ] = None
+    explain: Annotated[
+        bool,
+        Option(
+            "Show how each score comes about: tokens, cut, engine, plain logit.",
+            flags=("--explain",),
+        ),
+    ] = False
+    model_options: ModelOptions = ModelOptions()
+
+    def __post_init__(self) -> None:
+        if not self.query.strip():
+            raise ConfigError("the query is empty")
+        try:
+            self.query.encode("utf-8")
+        except UnicodeEncodeError:
+            raise ConfigError("the query is not UTF-8") from None
+
+    @property
+    def with_probability(self) -> bool:
+        return self.probability or self.threshold is not None or self.calibration is not None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExportOptions:
+    """What `export` writes, and on what it is measured."""
+
+    model: ModelName
+    output: Annotated[Path, Option("The export's folder.", "DIR", flags=("--output", "-o"))]
+    dtype: Annotated[str, Option("float32, bfloat16 or int8.", "TYPE")] = "bfloat16"
+    collection: Annotated[
+        str | None,
+        Option("Its pairs calibrate int8, and show what the export costs.", "COLLECTION"),
+    ] = None
+    run: RunName = "bm25"
+    split: RunSplit = "dev"
+    pairs: Annotated[int, Option("Pairs to calibrate on.", "N", least=8)] = 256
+    check_queries: Annotated[
+        int, Option("Queries on which speed and nDCG@10 are compared.", "N", least=0)
+    ] = 20
+    contract: Contract = None
+    instruction: Instruction = None
+    revision: Revision = None
+
+    def __post_init__(self) -> None:
+        if self.dtype not in ("float32", "bfloat16", "int8"):
+            raise ConfigError(f"--dtype {self.dtype}: an export is float32, bfloat16 or int8")
+        if self.dtype == "int8" and self.collection is None:
+            raise ConfigError("--dtype int8 needs --collection: its pairs set the ranges")
+        if self.contract is not None:
+            read_contract(self.contract)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BenchOptions:
+    """Which systems `bench` measures, on which pairs."""
+
+    models: Annotated[
+        Names,
+        Option(
+            "A checkpoint, and exports or other models to put beside it.",
+            "MODEL...",
+            argument=True,
+        ),
+    ]
+    collection: Annotated[str, Option("Whose pairs are scored.", "COLLECTION")] = "pydocs"
+    run: Annotated[str, Option("A run's file or name; pydocs is searched with BM25.", "RUN")] = (
+        "bm25"
+    )
+    split: Annotated[str, Option("Of the queries.", "SPLIT")] = "test"
+    queries: Annotated[int, Option("Queries to score.", "N", least=1)] = 10
+    top_k: Annotated[int, Option("Candidates of each.", "N", least=1)] = TOP_K
+    rounds: Annotated[int, Option("Turns of each system; the median counts.", "N", least=1)] = 3
+    peers: Annotated[
+        bool, Option("Measure what else is installed, too.", flags=("--peers/--no-peers",))
+    ] = True
+    tune: Annotated[
+        bool,
+        Option("Find the fastest token budget first; remember it.", flags=("--tune",)),
+    ] = False
+    plot: Annotated[Path | None, Option("An SVG: pairs a second against nDCG@10.", "FILE")] = None
+    contract: Contract = None
+    instruction: Instruction = None
+    revision: Revision = None
+    device: Device = "auto"
+    batch_tokens: BatchTokens = None
+
+    def __post_init__(self) -> None:
+        if self.contract is not None:
+            read_contract(self.contract)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlanOptions:
+    """Which training `plan` computes, on which cards."""
+
+    recipe: Annotated[
+        str, Option("A TOML file, or the name of a shipped recipe.", "RECIPE", argument=True)
+    ]
+    gpu: Annotated[str, Option("rtx-4090, l4, a100-80gb, h100, h200, …; or cpu.", "CARD")] = "h100"
+    gpus: Annotated[int, Option("How many of them, in all.", "N", least=1)] = 1
+    queries: Annotated[
+        int | None,
+        Option("Training queries or lists.", "N", least=1, shown="those of the data"),
+    ] = None
+    mean_tokens: Annotated[
+        int | None, Option("Of a pair or a list.", "N", least=1, shown="assumed")
+    ] = None
+    mfu: Annotated[
+        float | None,
+        Option("Share of the peak in training.", least=0.001, most=1.0, shown="0.45"),
+    ] = None
+    scoring_mfu: Annotated[
+        float | None,
+        Option("Share of the peak in scoring.", least=0.001, most=1.0, shown="0.5"),
+    ] = None
+    price_per_hour: Annotated[
+        float | None, Option("Of one card; adds what all of it costs.", "PRICE", least=0.0)
+    ] = None
+    json_file: Annotated[
+        Path | None, Option("Write the plan as JSON, too.", "FILE", flags=("--json",))
+    ] = None
+    changes: Annotated[
+        Names,
+        Option("Change the recipe: train.accumulate=8.", "KEY=VALUE", flags=("--set",)),
+    ] = ()
+
+    def __post_init__(self) -> None:
+        if self.json_file is not None and not self.json_file.absolute().parent.is_dir():
+            raise ConfigError(f"{self.json_file}: there is no folder {self.json_file.parent}")

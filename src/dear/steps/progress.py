@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+if TYPE_CHECKING:
+    from dear.rank.ranker import Ranker
+    from dear.records import Candidates, Ranking
 
 
 class OnProgress(Protocol):
@@ -34,3 +38,12 @@ class Silent:
 def unwatched(what: str, unit: str) -> Iterator[OnProgress]:
     """For steps that nobody watches."""
     yield Silent()
+
+
+def rank_watched(
+    ranker: Ranker, candidates: Sequence[Candidates], watch: Watch, what: str, unit: str = "pairs"
+) -> dict[str, Ranking]:
+    """The run that the ranker makes of the candidates, with a report of its progress."""
+    with watch(what, unit) as report:
+        rankings = ranker.rank_candidates(candidates, progress=report)
+        return {ranking.query_id: ranking for ranking in rankings}

@@ -6,18 +6,18 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from dear.artifacts import check_output
-from dear.data.collections import open_collection
+from dear.data.collections import Collection, open_collection
 from dear.data.formats import write_run
 from dear.data.inputs import corpus_input, queries_input
 from dear.data.origins import write_origin
 from dear.digests import Input, Inputs
 from dear.errors import DataError
 from dear.evaluate.cost import Meter, Spent, stage
-from dear.records import Run, count_pairs
+from dear.records import Ranking, Run, count_pairs
 from dear.retrieve.bm25 import Bm25Options, options_for
 from dear.retrieve.bm25 import retrieve as search
 from dear.steps.options import RetrieveOptions
-from dear.steps.progress import Watch, unwatched
+from dear.steps.progress import OnProgress, Watch, unwatched
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,7 +34,7 @@ def retrieve(options: RetrieveOptions, *, watch: Watch = unwatched) -> Retrieved
     check_output(options.output)
     collection = open_collection(options.collection)
     queries = collection.queries(options.split)
-    bm25 = bm25_options(
+    bm25 = _bm25_options(
         collection.name,
         k1=options.k1,
         b=options.b,
@@ -78,7 +78,20 @@ def retrieve(options: RetrieveOptions, *, watch: Watch = unwatched) -> Retrieved
     return Retrieved(run=run, searched=len(queries), spent=spent)
 
 
-def bm25_options(collection: str, **given: Any) -> Bm25Options:
+def search_bm25(
+    collection: Collection, split: str, *, top_k: int, progress: OnProgress | None = None
+) -> dict[str, Ranking]:
+    """BM25 over a split's queries, as the collection is usually searched."""
+    return search(
+        collection.corpus,
+        collection.queries(split),
+        top_k=top_k,
+        options=_bm25_options(collection.name),
+        progress=progress,
+    )
+
+
+def _bm25_options(collection: str, **given: Any) -> Bm25Options:
     """The collection's options, except for what is given; `none` is None."""
     chosen: dict[str, Any] = {
         k: None if v == "none" else v for k, v in given.items() if v is not None

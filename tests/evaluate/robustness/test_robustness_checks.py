@@ -45,6 +45,13 @@ def made(
 CANDIDATES, JUDGEMENTS = made()
 
 
+class Ranks:
+    """A ranker of a function."""
+
+    def __init__(self, rank: Callable[..., list[Ranking]]) -> None:
+        self.rank_candidates = rank
+
+
 def by_score(score: Callable[[str, str], float]) -> Callable[..., list[Ranking]]:
     """A pointwise ranker."""
     return lambda candidates: [
@@ -90,7 +97,7 @@ def ranked_by(key: Callable[[str], float]) -> Callable[..., list[Ranking]]:
 
 def run(rank: Callable[..., list[Ranking]], *only: str, **options: object) -> RobustnessReport:
     options = {"pointwise": True, "only": only or tuple(CHECKS), **options}
-    return check(CANDIDATES, JUDGEMENTS, rank, **options)  # type: ignore[arg-type]
+    return check(CANDIDATES, JUDGEMENTS, Ranks(rank), **options)  # type: ignore[arg-type]
 
 
 def lines(report: RobustnessReport, name: str) -> dict[str, Line]:
@@ -306,7 +313,7 @@ def test_a_seed_and_the_checks_left_out_change_nothing() -> None:
 
 
 def test_without_judgements_the_order_is_compared() -> None:
-    report = check(CANDIDATES, {}, by_score(overlap), pointwise=True)
+    report = check(CANDIDATES, {}, Ranks(by_score(overlap)), pointwise=True)
     assert report.ndcg is None
     assert report.judged == 0
     assert "nDCG is not known" in report.notes[0]
@@ -319,10 +326,12 @@ def test_without_judgements_the_order_is_compared() -> None:
 def test_what_cannot_be_checked_is_refused_or_noted() -> None:
     one = [replace(c, passages=c.passages[:1], scores=c.scores[:1]) for c in CANDIDATES]
     with pytest.raises(DataError, match="no query has two passages"):
-        check(one, JUDGEMENTS, in_place, pointwise=True)
+        check(one, JUDGEMENTS, Ranks(in_place), pointwise=True)
     with pytest.raises(DataError, match="twice"):
-        check([CANDIDATES[0]] * 2, JUDGEMENTS, in_place, pointwise=True)
-    report = check([*CANDIDATES[:2], one[2]], JUDGEMENTS, in_place, pointwise=True, only=["order"])
+        check([CANDIDATES[0]] * 2, JUDGEMENTS, Ranks(in_place), pointwise=True)
+    report = check(
+        [*CANDIDATES[:2], one[2]], JUDGEMENTS, Ranks(in_place), pointwise=True, only=["order"]
+    )
     assert report.queries == 2
     assert report.notes[0] == "1 query with fewer than two passages is left out"
     assert "2 of 2 rankings are the order that came" in report.notes[1]
@@ -330,7 +339,10 @@ def test_what_cannot_be_checked_is_refused_or_noted() -> None:
     assert run(by_score(overlap), "order").notes == ()
     with pytest.raises(RuntimeError, match="broken"):
         check(
-            CANDIDATES, {}, lambda _: (_ for _ in ()).throw(RuntimeError("broken")), pointwise=True
+            CANDIDATES,
+            {},
+            Ranks(lambda _: (_ for _ in ()).throw(RuntimeError("broken"))),
+            pointwise=True,
         )
 
 

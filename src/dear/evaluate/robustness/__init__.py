@@ -1,9 +1,9 @@
 """What a ranker does when its input is not what it was built for.
 
-    report = check(candidates, judgements, reranker.rank_candidates, pointwise=True)
+    report = check(candidates, judgements, reranker, pointwise=True)
 
 Every check changes the candidates in a small, seeded way, ranks them again and measures what
-became of the ranking. Nothing here knows a model: a ranker is a function.
+became of the ranking. Nothing here knows a model: a ranker is what has `rank_candidates`.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from dear.evaluate.robustness.subject import (
     LIMITS,
     NDCG,
     VERDICTS,
+    CandidateRanker,
     Limit,
     Line,
-    Rank,
     RobustnessReport,
     Subject,
     Verdict,
@@ -36,9 +36,9 @@ __all__ = [
     "CHECKS",
     "LIMITS",
     "VERDICTS",
+    "CandidateRanker",
     "Limit",
     "Line",
-    "Rank",
     "RobustnessReport",
     "Verdict",
     "check",
@@ -71,7 +71,7 @@ def parse_checks(text: str | None) -> tuple[str, ...]:
 def check(
     candidates: Sequence[Candidates],
     judgements: Judgements,
-    rank: Rank,
+    ranker: CandidateRanker,
     *,
     pointwise: bool,
     only: Sequence[str] = tuple(CHECKS),
@@ -81,8 +81,8 @@ def check(
 ) -> RobustnessReport:
     """All checks in `only`, on the queries of `candidates`.
 
-    rank:       candidates to rankings, in order; asked anew for every change. What it raises is
-                a finding, except while the unchanged candidates are ranked.
+    ranker:     asked anew for every change. What it raises is a finding, except while the unchanged
+                candidates are ranked.
     pointwise:  whether scores are those of the pair alone and may be compared between rankings.
     min_grade:  the lowest grade of a relevant passage.
     before_check: called with the name of each check.
@@ -99,7 +99,7 @@ def check(
     if len({c.query.id for c in usable}) < len(usable):
         raise DataError("a query is there twice")
     subject = Subject.of(
-        usable, judgements, rank, pointwise=pointwise, min_grade=min_grade, seed=seed
+        usable, judgements, ranker, pointwise=pointwise, min_grade=min_grade, seed=seed
     )
     if not subject.judged:
         notes.append("no query has a relevant passage: nDCG is not known")

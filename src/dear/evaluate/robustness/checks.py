@@ -102,7 +102,8 @@ def near_duplicates(subject: Subject) -> Iterator[Line]:
         numbers = {"furthest apart": float(max(apart))}
         if subject.pointwise:
             numbers["score change"] = mean(
-                score_change(r, _copy(ids[q]), subject.base[q], ids[q]) for q, r in rankings.items()
+                _score_change(r, _copy(ids[q]), subject.base[q], ids[q])
+                for q, r in rankings.items()
             )
         yield Line(
             check="near-duplicates",
@@ -128,7 +129,7 @@ def _with_copy(subject: Subject, candidates: Candidates, passage: Passage, kind:
     return replace(candidates, passages=(*passages[: at + 1], copy, *passages[at + 1 :]))
 
 
-def score_change(a: Ranking, in_a: str, b: Ranking, in_b: str) -> float:
+def _score_change(a: Ranking, in_a: str, b: Ranking, in_b: str) -> float:
     """How much the score of a passage in `a` differs from that of one in `b`, as a share of the
     range of b's scores; as it is where all of those are equal."""
     wide = b.scores[0] - b.scores[-1]
@@ -295,7 +296,7 @@ def _line(subject: Subject, name: str, found: dict[str, Ranking]) -> Line:
     else:
         limit = "score change"
         value = max(
-            score_change(r, i, subject.base[q], i) for q, r in found.items() for i in r.passage_ids
+            _score_change(r, i, subject.base[q], i) for q, r in found.items() for i in r.passage_ids
         )
     return Line(
         check="order",

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 
@@ -131,11 +131,16 @@ class RobustnessReport:
             for line in self.lines
             if line.verdict is not None and check in (None, line.check)
         ]
-        return worst(found)
+        return _worst(found)
 
     @property
     def checks(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(line.check for line in self.lines))
+
+    @property
+    def limits(self) -> dict[str, Limit]:
+        """What the verdicts are by: those of LIMITS that the lines name."""
+        return {line.limit: LIMITS[line.limit] for line in self.lines if line.limit}
 
     def to_dict(self) -> dict[str, Any]:
         """For a JSON file."""
@@ -155,12 +160,17 @@ class RobustnessReport:
         }
 
 
-def worst(verdicts: Sequence[Verdict]) -> Verdict | None:
+def _worst(verdicts: Sequence[Verdict]) -> Verdict | None:
     return max(verdicts, key=VERDICTS.index, default=None)
 
 
-Rank: TypeAlias = Callable[[Sequence[Candidates]], Iterable[Ranking]]
-"""Candidates to a Ranking each, in order; every passage is in its ranking."""
+class CandidateRanker(Protocol):
+    """What is checked: the part of `dear.rank.ranker.Ranker` that a check calls."""
+
+    def rank_candidates(self, candidates: Sequence[Candidates], /) -> Iterable[Ranking]:
+        """A Ranking for each query, in order; every passage is in its ranking."""
+        ...
+
 
 NDCG = "nDCG@10"
 
@@ -170,7 +180,7 @@ class Subject:
     """A ranker at its work.
 
     candidates: one of a query each, two passages or more, as the stage before left them.
-    rank:       what is checked.
+    ranker:     what is checked.
     pointwise:  scores are those of the pair alone and may be compared between rankings; else only
                 the order counts.
     base:       query id → the ranking of `candidates` as they are.
@@ -179,7 +189,7 @@ class Subject:
 
     candidates: Sequence[Candidates]
     judgements: Judgements
-    rank: Rank
+    ranker: CandidateRanker
     pointwise: bool
     base: Mapping[str, Ranking]
     top: int
@@ -192,19 +202,19 @@ class Subject:
         cls,
         candidates: Sequence[Candidates],
         judgements: Judgements,
-        rank: Rank,
+        ranker: CandidateRanker,
         *,
         pointwise: bool,
         min_grade: int,
         seed: int,
     ) -> Subject:
-        """With its base ranked. Whatever `rank` raises."""
+        """With its base ranked. Whatever `ranker` raises."""
         return cls(
             candidates=candidates,
             judgements=judgements,
-            rank=rank,
+            ranker=ranker,
             pointwise=pointwise,
-            base={r.query_id: r for r in _whole(candidates, rank)},
+            base={r.query_id: r for r in _whole(candidates, ranker)},
             top=max(1, min(10, min(len(c.passages) for c in candidates) // 2)),
             min_grade=min_grade,
             seed=seed,
@@ -234,7 +244,7 @@ class Subject:
         ]
         found: dict[str, dict[str, Ranking] | str] = {}
         try:
-            rankings = _whole([c for _, c in named], self.rank)
+            rankings = _whole([c for _, c in named], self.ranker)
         except Exception as error:  # a crash is what is looked for
             if len(variants) == 1:
                 return dict.fromkeys(variants, _said(error))
@@ -315,9 +325,9 @@ class Subject:
         )
 
 
-def _whole(candidates: Sequence[Candidates], rank: Rank) -> list[Ranking]:
+def _whole(candidates: Sequence[Candidates], ranker: CandidateRanker) -> list[Ranking]:
     """The rankings. DataError where passages are lost or made up."""
-    rankings = list(rank(candidates))
+    rankings = list(ranker.rank_candidates(candidates))
     if len(rankings) != len(candidates):
         raise DataError(f"{len(rankings)} rankings for {len(candidates)} queries")
     for c, ranking in zip(candidates, rankings, strict=True):

@@ -1,0 +1,231 @@
+"""Reranking a run: with a model, with a listwise backend, or with one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from typing import Any
+
+from dear.artifacts import check_output
+from dear.backends import Backend
+from dear.checkpoints.hardware import device_name
+from dear.checkpoints.registry import check_model
+from dear.data.collections import Collection, open_collection
+from dear.data.formats import read_run, write_run
+from dear.data.inputs import pairs_input, run_input, texts_input
+from dear.data.origins import write_origin
+from dear.digests import Input, Inputs
+from dear.evaluate.cost import Meter, Spent, stage
+from dear.label import slug
+from dear.rank.opening import RankerSpec, assemble, open_parts
+from dear.rank.pointwise import PointwiseRanker
+from dear.rank.ranker import Totals
+from dear.records import Candidates, Ranking, limit_run
+from dear.scoring.opening import PairModel
+from dear.scoring.revisions import scoring_inputs
+from dear.steps.answers import Answers
+from dear.steps.fusing import FuseWeight, choose_weight, dev_queries
+from dear.steps.inputs import find_run, gathered
+from dear.steps.options import RankOptions
+from dear.steps.progress import Watch, rank_watched, unwatched
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ranked:
+    """What `rank` wrote.
+
+    fused: None where no weight was asked for.  answers: None without a listwise backend.
+    """
+
+    run: dict[str, Ranking]
+    totals: Totals
+    spent: Spent
+    fused: FuseWeight | None
+    answers: Answers | None
+
+
+def rank(options: RankOptions, *, watch: Watch = unwatched) -> Ranked:
+    """Rerank a run and write it with its note.
+
+    ConfigError, DataError: options, collection, run and models, before anything is ranked.
+    BackendError: what a model or server raises.
+    """
+    spec, fused = _spec(options)
+    if options.model is not None:
+        check_model(options.model)
+    check_output(options.output)
+    collection = open_collection(options.collection)
+    path = find_run(collection, options.run, options.split)
+    first = limit_run(read_run(path, ties="written"), top_k=options.top_k)
+    candidates = gathered(collection, first)
+    choose = options.fuse_weight == "auto"
+    dev = dev_queries(collection, options, first, watch) if choose else None
+    parts = _Parts.open(spec, options)
+    if dev is not None and parts.points is not None:
+        fused = choose_weight(PointwiseRanker(parts.points), dev, options.fuse_split, watch)
+        spec = replace(spec, fuse=fused.weight)
+    found, tokens = _ranked(spec, parts, candidates, fused, watch)
+    write_run(options.output, found.run, slug(options.model or f"listwise-{spec.strategy}"))
+    inputs = parts.inputs(spec) | {
+        "texts": pairs_input(candidates, collection.name),
+        "run": run_input(path),
+    }
+    write_origin(
+        options.output,
+        _values(options, spec, parts, collection, found, tokens),
+        first_stage=path,
+        inputs=Inputs(inputs),
+    )
+    return found
+
+
+def _spec(options: RankOptions) -> tuple[RankerSpec, FuseWeight | None]:
+    """What ranks, and the weight that was given."""
+    weight = options.fuse_weight
+    given = weight if isinstance(weight, float) else None
+    spec = RankerSpec(
+        model=options.model,
+        listwise=options.listwise,
+        depth=options.depth,
+        fuse=given or 0.0,
+        **options.listwise_options.to_dict(),
+    )
+    return spec, None if given is None else FuseWeight(weight=given, split=options.fuse_split)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Parts:
+    """What a ranker is made of, opened."""
+
+    points: PairModel | None
+    answers: Answers | None
+    one_backbone: bool
+
+    @classmethod
+    def open(cls, spec: RankerSpec, options: RankOptions) -> _Parts:
+        points, backend, one_backbone = open_parts(spec, options.model_options.to_dict())
+        answers = None
+        if backend is not None:
+            output = None if options.no_ledger else options.output
+            answers = Answers.of(backend, options.ledger, output=output)
+        return cls(points=points, answers=answers, one_backbone=one_backbone)
+
+    def tokens(self) -> dict[str, int]:
+        """Counted so far, by models that count them."""
+        counts = {
+            "tokens": getattr(self.points, "tokens_scored", None),
+            "tokens_padded": getattr(self.points, "tokens_padded", None),
+        }
+        return {key: n for key, n in counts.items() if n is not None}
+
+    def inputs(self, spec: RankerSpec) -> dict[str, Input]:
+        """What the rankings depend on, but for texts and run."""
+        inputs = {} if self.points is None else scoring_inputs(self.points)
+        if self.answers is not None:
+            backend = self.answers.backend
+            # its digest alone: a server's options may be nobody's business
+            identity = listwise_values(spec, backend, one_backbone=self.one_backbone) | {
+                "backend": dict(getattr(backend, "identity", {}))
+            }
+            inputs["lists"] = Input(Input.of_values(identity).digest, backend.name)
+        return inputs
+
+
+def _ranked(
+    spec: RankerSpec,
+    parts: _Parts,
+    candidates: list[Candidates],
+    fused: FuseWeight | None,
+    watch: Watch,
+) -> tuple[Ranked, dict[str, int]]:
+    """The rankings, and the tokens that they took."""
+    answers, before = parts.answers, parts.tokens()
+    with Meter() as meter, answers.opened() if answers else nullcontext() as backend:
+        ranker = assemble(spec, parts.points, backend, one_backbone=parts.one_backbone)
+        unit = "pairs" if backend is None else "steps"
+        run = rank_watched(ranker, candidates, watch, "ranking", unit)
+    totals = Totals.of(run.values())
+    if answers is not None:
+        answers.count(totals)
+    tokens = {key: n - before[key] for key, n in parts.tokens().items()}
+    found = Ranked(run=run, totals=totals, spent=meter.spent, fused=fused, answers=answers)
+    return found, tokens
+
+
+def _values(
+    options: RankOptions,
+    spec: RankerSpec,
+    parts: _Parts,
+    collection: Collection,
+    found: Ranked,
+    tokens: Mapping[str, int],
+) -> dict[str, Any]:
+    """The run's note."""
+    values: dict[str, Any] = {}
+    stages: dict[str, Any] = {}
+    cost = found.totals.cost
+    if parts.points is not None:
+        stages["pointwise"] = stage("pairs", cost.pairs, cost.pointwise_s, **tokens)
+        values = {
+            **_model_values(parts.points),
+            "fuse": None if found.fused is None else found.fused.to_dict(),
+            "pairs": cost.pairs,
+            "pairs_per_second": round(cost.pairs / max(cost.pointwise_s, 1e-9), 2),
+        }
+    if parts.answers is not None:
+        stages["lists"] = parts.answers.stage(found.totals)
+        lists = _answer_values(spec, parts.answers, found.totals, one_backbone=parts.one_backbone)
+        values = {"model": parts.answers.backend.name} | values | {"listwise": lists}
+    local = parts.points is not None or spec.is_local  # else nothing was computed here
+    device = device_name(options.model_options.device) if local else None
+    return {
+        **values,
+        "collection": collection.name,
+        "split": options.split,
+        "top_k": options.top_k,
+        "queries": len(found.run),
+        # where all texts are the same, those of the pairs need not be looked at
+        "all_texts": texts_input(collection).digest,
+        "seconds": round(cost.pointwise_s + cost.listwise_s, 3),
+        "cost": {"device": device, **found.spent.to_dict()} | stages,
+    }
+
+
+def _model_values(model: PairModel) -> dict[str, Any]:
+    contract = model.contract
+    return {
+        "model": model.name,
+        "revision": model.revision,
+        "fingerprint": model.fingerprint,
+        "contract": contract if isinstance(contract, dict) else contract.to_dict(),
+        "parameters": model.parameters,
+        "engine": getattr(model, "engine_name", None),
+    }
+
+
+def _answer_values(
+    spec: RankerSpec, answers: Answers, totals: Totals, *, one_backbone: bool
+) -> dict[str, Any]:
+    return {
+        "backend": answers.backend.name,
+        **listwise_values(spec, answers.backend, one_backbone=one_backbone),
+        **totals.to_dict(),
+        "usage": None if answers.usage is None else answers.usage.to_dict(),
+        "ledger": None if answers.ledger is None else str(answers.ledger),
+    }
+
+
+def listwise_values(spec: RankerSpec, backend: Backend, *, one_backbone: bool) -> dict[str, Any]:
+    """The listwise stage's options, for a note."""
+    own = getattr(backend, "template", None)
+    return {
+        "strategy": spec.strategy,
+        "depth": spec.depth,
+        "window": spec.window,
+        "step": spec.step,
+        "fuse": spec.fuse,
+        "guard": spec.guard,
+        "prompt": spec.prompt or ("rankvicuna" if own is None else "the model's own"),
+        "one_backbone": one_backbone,
+    }
