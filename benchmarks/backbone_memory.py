@@ -28,7 +28,7 @@ def make_adapters(base: str, rank: int, folder: Path) -> None:
     import transformers as hf
     from peft import LoraConfig, get_peft_model
 
-    from dear.checkpoints.listwise_contract import ListwiseContract
+    from dear.checkpoints.contract import ListwiseContract
     from dear.checkpoints.registry import locate
     from dear.scoring.loading import load_reader, load_weights
 

@@ -26,8 +26,7 @@ from dear.bench.machine import describe
 from dear.data.collections import open_collection
 from dear.data.formats import read_run
 from dear.evaluate.robustness import CHECKS, RobustnessReport, check
-from dear.listwise.attention_heads import HeadWeights
-from dear.listwise.loading import load_list_model
+from dear.listwise.loading import HeadWeights, load_list_model
 from dear.listwise.reader import ListReader
 from dear.listwise.strategies import Full
 from dear.rank.cascade import Cascade

@@ -33,11 +33,10 @@ from stage1 import TRAIN, WEB, Bench, every, say, slug
 from stage2_test import ListTest, add_options, heads_folder, print_table
 
 from dear.artifacts import read_json, write_json
-from dear.checkpoints.listwise_contract import ListwiseContract
+from dear.checkpoints.contract import ListwiseContract
 from dear.data.formats import read_lists, write_lists
-from dear.listwise.attention_heads import HEADS_FILE, fit_heads
 from dear.listwise.encoding import ListEncoder
-from dear.listwise.loading import load_list_model
+from dear.listwise.loading import HEADS_FILE, fit_heads, load_list_model
 from dear.listwise.reader import ListReader
 from dear.prompts.listwise import LISTWISE_PROMPTS
 from dear.reason.extractive import Evidence, extract

@@ -32,8 +32,7 @@ from dear.errors import ParseError
 from dear.evaluate.compare import compare, pool
 from dear.evaluate.metrics import Evaluation, evaluate
 from dear.evaluate.paired import holm
-from dear.listwise.attention_heads import HeadWeights
-from dear.listwise.loading import ListModel, load_list_model
+from dear.listwise.loading import HeadWeights, ListModel, load_list_model
 from dear.listwise.reader import READINGS, ListReader
 from dear.listwise.strategies import Full
 from dear.prompts.listwise import WindowPrompt

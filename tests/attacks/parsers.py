@@ -30,7 +30,8 @@ from dear.errors import DearError
 from dear.evaluate import answers
 from dear.evaluate.calibration import Calibration
 from dear.evaluate.robustness import texts
-from dear.prompts import guarding, listwise, permutations, reasoning
+from dear.prompts import listwise, permutations, reasoning
+from dear.prompts import listwise as guarding
 from dear.reason import extractive
 from dear.reason import extractive as sentences
 from dear.reason.files import read_answers

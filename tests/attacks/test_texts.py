@@ -13,7 +13,9 @@ from dear.data.formats import lines as headers
 from dear.errors import DearError
 from dear.evaluate import answers
 from dear.evaluate.robustness import texts
-from dear.prompts import guarding, listwise, permutations, reasoning
+from dear.prompts import permutations, reasoning
+from dear.prompts import listwise as guarding
+from dear.prompts import listwise
 from dear.reason import extractive as sentences
 import random
 

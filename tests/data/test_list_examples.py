@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from dear.checkpoints.listwise_contract import LISTWISE_FILE, ListwiseContract
+from dear.checkpoints.contract import LISTWISE_FILE, ListwiseContract
 from dear.data.formats import read_lists, write_lists
 from dear.errors import DataError
 from dear.records import ListExample, Passage, Query

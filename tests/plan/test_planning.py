@@ -14,8 +14,7 @@ from dear.cli.main import main
 from dear.errors import ConfigError
 from dear.plan.cards import CARDS, GIB, Card, find_card
 from dear.plan.memory import training_memory, weigh
-from dear.plan.planning import Assumed, plan
-from dear.plan.remedies import LORA, changes
+from dear.plan.planning import LORA, Assumed, changes, plan
 from dear.plan.work import MS_MARCO_QUERIES, STRATEGIES, Setup, padded_width, steps_of
 from dear.recipes import Recipe, load_recipe, parse_recipe
 

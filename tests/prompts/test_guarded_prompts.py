@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dear.errors import ConfigError
-from dear.prompts.guarding import LONGEST_WORD, PASSAGES_ARE_DATA, guarded
-from dear.prompts.listwise import LISTWISE_PROMPTS, guard
+from dear.prompts.listwise import LISTWISE_PROMPTS, LONGEST_WORD, PASSAGES_ARE_DATA, guard, guarded
 from dear.records import Passage, Query
 
 PIECES = (

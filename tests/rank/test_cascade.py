@@ -20,9 +20,8 @@ from tiny_models import make, save, tokenizer_for, words
 from dear import Reranker, open_ranker
 from dear.backends import Completion
 from dear.backends.local import open_local
-from dear.checkpoints.contract import DEAR
+from dear.checkpoints.contract import DEAR, ListwiseContract
 from dear.checkpoints.files import quiet
-from dear.checkpoints.listwise_contract import ListwiseContract
 from dear.errors import Cancelled, ConfigError
 from dear.listwise.strategies import STRATEGIES, Sliding, open_strategy
 from dear.prompts.listwise import WindowPrompt

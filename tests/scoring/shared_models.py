@@ -23,12 +23,10 @@ from tiny_models import T5_STYLE, llama_tokenizer, make, pairs, save, tokenizer_
 
 from dear import Reranker
 from dear.backends.local import Local
-from dear.checkpoints.contract import DEAR
+from dear.checkpoints.contract import DEAR, ListwiseContract
 from dear.checkpoints.files import quiet
-from dear.checkpoints.listwise_contract import ListwiseContract
-from dear.listwise.attention_heads import HeadWeights
 from dear.listwise.backbone import Backbone
-from dear.listwise.loading import load_list_model
+from dear.listwise.loading import HeadWeights, load_list_model
 from dear.listwise.reader import ListReader, Reading
 from dear.prompts.listwise import LISTWISE_PROMPTS, WindowPrompt
 from dear.rank.cascade import Cascade

@@ -16,10 +16,10 @@ import transformers as hf
 from tiny_models import pairs
 from tokenizers import pre_tokenizers
 
-import dear.checkpoints.gguf as kept
+import dear.checkpoints.weights as kept
 from dear.checkpoints.files import quiet, revision_of
-from dear.checkpoints.gguf import gguf_as_safetensors
 from dear.checkpoints.registry import Source, locate
+from dear.checkpoints.weights import gguf_as_safetensors
 from dear.errors import BackendError, ConfigError
 from dear.scoring.loading import load_weights
 from dear.scoring.opening import open_model

@@ -19,11 +19,17 @@ from hypothesis import strategies as st
 from scipy.stats import kendalltau
 from tiny_models import llama_tokenizer, make, save, words
 
-from dear.checkpoints.listwise_contract import ListwiseContract
+from dear.checkpoints.contract import ListwiseContract
 from dear.errors import ConfigError, DataError
-from dear.listwise.attention_heads import HEADS_FILE, HeadWeights, fit_heads
 from dear.listwise.in_context import EncodedContext
-from dear.listwise.loading import PLAIN, ListModel, load_list_model
+from dear.listwise.loading import (
+    HEADS_FILE,
+    PLAIN,
+    HeadWeights,
+    ListModel,
+    fit_heads,
+    load_list_model,
+)
 from dear.listwise.reader import ListReader
 from dear.prompts.listwise import LISTWISE_PROMPTS, WindowPrompt
 from dear.records import Passage, Query

@@ -15,14 +15,12 @@ from tiny_models import make, pairs, save, tokenizer_for, words
 
 from dear.artifacts import write_json
 from dear.backends.local import Local, open_local
-from dear.checkpoints.contract import DEAR
+from dear.checkpoints.contract import DEAR, ListwiseContract
 from dear.checkpoints.files import quiet
-from dear.checkpoints.listwise_contract import ListwiseContract
 from dear.checkpoints.threads import before_passes
 from dear.errors import ConfigError
-from dear.listwise.attention_heads import HeadWeights
 from dear.listwise.backbone import Backbone, share_base
-from dear.listwise.loading import load_list_model
+from dear.listwise.loading import HeadWeights, load_list_model
 from dear.listwise.reader import ListReader
 from dear.prompts.listwise import LISTWISE_PROMPTS, WindowPrompt
 from dear.records import Passage, Query

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import CONFIGS, ENCODERS, llama_tokenizer, make, words
 
-from dear.checkpoints.listwise_contract import ListwiseContract
+from dear.checkpoints.contract import ListwiseContract
 from dear.errors import ConfigError, ContractMismatch
 from dear.listwise.loading import PLAIN, ListModel
 from dear.listwise.programs import Found, thinking

@@ -23,8 +23,7 @@ from tiny_models import bert_tokenizer, checkpoint, llama_tokenizer, make, pairs
 from dear import Reranker
 from dear.checkpoints.contract import CARD, DEAR
 from dear.errors import ConfigError, ContractMismatch, DataError, MissingExtra
-from dear.export.graph import grouped_attention
-from dear.export.int8 import HEAD_OPERATIONS, outlying
+from dear.export.graph import HEAD_OPERATIONS, grouped_attention, outlying
 from dear.export.openvino import export_openvino
 from dear.scoring.batching import token_batches
 from dear.scoring.encoding import PairEncoder

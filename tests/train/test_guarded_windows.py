@@ -7,10 +7,9 @@ from dataclasses import replace
 from tiny_lists import save_language_model
 
 from dear.listwise.loading import load_list_model
+from dear.listwise.programs import WindowEncoder
 from dear.listwise.reader import ListReader
-from dear.listwise.windows import WindowEncoder
-from dear.prompts.guarding import PASSAGES_ARE_DATA
-from dear.prompts.listwise import guard
+from dear.prompts.listwise import PASSAGES_ARE_DATA, guard
 from dear.records import Passage, Query
 
 

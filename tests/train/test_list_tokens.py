@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tiny_lists import lists
 from tiny_models import llama_tokenizer
 
-from dear.checkpoints.listwise_contract import ListwiseContract
+from dear.checkpoints.contract import ListwiseContract
 from dear.data.formats import write_cot, write_lists
 from dear.data.formats.reasoning import CotExample
 from dear.errors import ConfigError, DataError

@@ -15,8 +15,8 @@ from tiny_models import CONFIGS, llama_tokenizer, make, save
 from transformers import AutoModelForCausalLM
 
 import dear.train.checkpoints
+from dear.checkpoints.contract import ListwiseContract
 from dear.checkpoints.files import quiet
-from dear.checkpoints.listwise_contract import ListwiseContract
 from dear.data.formats import write_lists
 from dear.errors import BackendError, ConfigError, DataError
 from dear.listwise.encoding import ListEncoder

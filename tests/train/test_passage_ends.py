@@ -13,8 +13,7 @@ from tiny_lists import list_recipe, lists
 from tiny_models import llama_tokenizer, make, save
 from transformers import AutoModelForCausalLM
 
-from dear.checkpoints.contract import CONTRACTS
-from dear.checkpoints.listwise_contract import ListwiseContract
+from dear.checkpoints.contract import CONTRACTS, ListwiseContract
 from dear.errors import BackendError, ConfigError
 from dear.listwise.backbone import Backbone
 from dear.listwise.encoding import ListEncoder
@@ -116,7 +115,7 @@ def test_passages_are_scored_where_they_end_alone_and_in_any_batch() -> None:
 
 def test_what_a_first_passage_scores_is_what_the_pointwise_model_says(pointwise: str) -> None:
     """The states are the scored ones: nothing is learnt anew where the adapter begins."""
-    from dear.listwise.adapters import head_of, side_of
+    from dear.listwise.loading import head_of, side_of
     from dear.scoring.opening import open_model
 
     model, tokenizer = start_list_model(ModelRecipe(base=pointwise))

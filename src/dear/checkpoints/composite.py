@@ -1,5 +1,13 @@
-"""One-logit models that transformers has no class for: a body and a head, a language model read by
-an answer's logit, cross-encoders stored as modules."""
+"""One-logit models that transformers has no class for, made of a body and a head.
+
+They look like transformers' own classifiers (a body under `base_model_prefix`, a head called
+`score` or `classifier`), so that every engine takes them:
+
+- language models that rank by one answer's logit, such as Qwen3-Reranker: what CrossEncoder
+  computes with a LogitScore module, from two rows of the vocabulary's head;
+- cross-encoders that sentence-transformers stores as modules, such as ettin-reranker: a
+  transformer, a pooling and dense layers of which the last writes the score.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +20,6 @@ from torch import nn
 from dear.checkpoints.contract import TEMPLATE, ScoringContract
 from dear.checkpoints.files import model_json
 from dear.checkpoints.heads import pool_by_mask, takes
-from dear.checkpoints.pretrained import read_pretrained
 from dear.checkpoints.registry import Source
 from dear.checkpoints.sentence_transformers import (
     ModuleEntry,
@@ -31,7 +38,7 @@ from dear.checkpoints.tokenizer import (
     render_chat,
     require_rows,
 )
-from dear.checkpoints.weights import require_one_output
+from dear.checkpoints.weights import read_pretrained, require_one_output
 from dear.errors import ConfigError, DearError
 
 

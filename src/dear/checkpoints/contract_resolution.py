@@ -9,12 +9,13 @@ from dear.checkpoints.contract import (
     CARD,
     CONTRACT_FILE,
     CONTRACTS,
+    LISTWISE_FILE,
     PLAIN,
+    ListwiseContract,
     ScoringContract,
     read_contract,
 )
 from dear.checkpoints.files import model_file
-from dear.checkpoints.listwise_contract import LISTWISE_FILE, ListwiseContract
 from dear.checkpoints.registry import Source, family_of, known_reranker
 from dear.checkpoints.sentence_transformers import (
     SETTINGS,

@@ -1,4 +1,8 @@
-"""Where a model computes, and in what: device, dtype, threads; weights in 8 or 4 bits."""
+"""Where a model computes, and in what: device, dtype, threads, weights in 8 or 4 bits.
+
+"int8" is LLM.int8() (Dettmers et al. 2022), "int4" is NF4 (Dettmers et al. 2023), both by
+bitsandbytes. They save memory, not time. The head stays as it is.
+"""
 
 from __future__ import annotations
 

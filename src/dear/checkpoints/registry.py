@@ -1,5 +1,12 @@
-"""Models by name: the DeAR family, public rerankers and embedders, and where the weights of any
-name are."""
+"""Models by name: DeAR's own, public rerankers and embedders, and where the weights of a name are.
+
+A name is, in this order: a folder that exists, a name of FAMILY, or a hub id (`owner/name`). The
+weights of the last two are looked for in an installed package, then below the folder that
+DEAR_MODELS names, then on the hub, whose cache transformers asks first.
+
+Public models are known by patterns of hub ids, which a folder that is called like the repository
+matches, too. What a folder says itself (length, activation, pooling) is asked of the folder.
+"""
 
 from __future__ import annotations
 

@@ -11,8 +11,7 @@ from dear.plan.cards import GIB
 from dear.steps.options import PlanOptions
 
 if TYPE_CHECKING:
-    from dear.plan.planning import Plan
-    from dear.plan.remedies import Remedy
+    from dear.plan.planning import Plan, Remedy
 
 
 @expanded

@@ -1,5 +1,13 @@
-"""Scores to probabilities: temperature, Platt, isotonic maps; tested on queries left out, kept with
-their model."""
+"""Scores to probabilities of relevance: maps, tested on queries left out, kept with their model.
+
+temperature  p = sigmoid(a s): one number; for models whose logit 0 means one half
+platt        p = sigmoid(a s + b): temperature with a bias (Platt 1999); the one to begin with,
+             because a ranking loss leaves the zero of the logits free
+isotonic     any rising curve (pool adjacent violators); needs many pairs
+
+None falls anywhere, so no ranking changes: rank by score, read the probability. Where isotonic
+gives several scores the same probability, the score still tells them apart.
+"""
 
 from __future__ import annotations
 

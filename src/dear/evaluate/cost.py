@@ -1,4 +1,8 @@
-"""What work takes: time, memory, tokens, and energy by RAPL and NVML."""
+"""What work takes: time, memory, tokens, energy.
+
+Energy counters are those that the machine offers: processors through RAPL, GPUs through NVML. Both
+count whatever runs on the device, other people's work included.
+"""
 
 from __future__ import annotations
 

@@ -18,8 +18,7 @@ from dear.artifacts import whole_files, write_json
 from dear.checkpoints.hardware import cpu_has_bfloat16
 from dear.digests import Inputs
 from dear.errors import ConfigError
-from dear.export.graph import scoring_graph
-from dear.export.int8 import quantised
+from dear.export.graph import quantised, scoring_graph
 from dear.scoring.encoding import Pair
 from dear.scoring.engines.openvino import GRAPH, WEIGHTS, load_openvino
 from dear.scoring.exported import EXPORT_FILE, graph_digest

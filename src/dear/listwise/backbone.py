@@ -21,15 +21,18 @@ from dear.checkpoints.files import revision_of
 from dear.checkpoints.heads import float32_head, pool_by_mask
 from dear.checkpoints.threads import LOADING, before_passes
 from dear.errors import ConfigError
-from dear.listwise.adapters import (
+from dear.listwise.loading import (
+    ListModel,
     LiveAdapters,
     Side,
     common_base,
+    finish,
+    has_tokenizer,
     head_of,
+    load_causal,
     share_base,
     side_of,
 )
-from dear.listwise.loading import ListModel, finish, has_tokenizer, load_causal
 from dear.listwise.reader import ListReader
 from dear.scoring.loading import Reader, ScoringModel, check_length, load_tokenizer, mend_padding
 from dear.scoring.scorer import Scorer

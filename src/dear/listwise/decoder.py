@@ -1,20 +1,228 @@
-"""Many windows through one causal model at once, each with a program that says what to feed."""
+"""Many windows through one causal model at once: attention over shared prefixes, the cache, and the
+decoder that steps through them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+import contextlib
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeAlias, TypeVar, cast
+from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar, cast
 
 import torch
+from transformers.cache_utils import Cache, DynamicLayer
 
 from dear.checkpoints.heads import takes
 from dear.checkpoints.threads import exclusive
 from dear.errors import ConfigError
-from dear.listwise.attention import ATTEND, WindowAttention, window_attention
-from dear.listwise.cache import WindowCache
+from dear.scoring.attention import attending
 from dear.scoring.batching import collate, token_batches
 from dear.scoring.encoding import Encoded
+
+SHORT = 16
+"""Queries of a step. Up to so many, the grouped heads are multiplied as they are."""
+
+
+def attend(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    softcap: float | None = None,
+    **other: Any,
+) -> tuple[torch.Tensor, None]:
+    """(B, S, H, D) for query (B, H, S, D) and key, value (B, G, T, D); mask bool (B, 1, S, T).
+
+    Long ones go through SDPA. A short step would spend its time there on copies of all keys and
+    values, H / G of each; here every group of heads meets its keys where they lie.
+    """
+    if softcap is None and query.shape[2] > SHORT:
+        from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, scaling=scaling, **other
+        )
+    weights = attention_weights(query, key, attention_mask, scaling, softcap)
+    return attended(weights, value), None
+
+
+def attention_weights(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    softcap: float | None = None,
+) -> torch.Tensor:
+    """float32 (B, G, H / G, S, T), each row of T sums to 1; shapes as in `attend`."""
+    count, heads, steps, width = query.shape
+    groups, total = key.shape[1], key.shape[2]
+    share = heads // groups
+    grouped = query.reshape(count, groups, share * steps, width)
+    weights = grouped @ key.transpose(-1, -2) * (width**-0.5 if scaling is None else scaling)
+    if softcap is not None:
+        weights = torch.tanh(weights / softcap) * softcap
+    weights = weights.view(count, groups, share, steps, total).float()
+    if attention_mask is None and steps > 1:
+        # transformers leaves the mask out where it says no more than "causal"
+        attention_mask = torch.ones(steps, total, dtype=torch.bool, device=query.device)
+        attention_mask = attention_mask.tril(total - steps)[None, None]
+    if attention_mask is not None:
+        seen = attention_mask[:, :, None, :, :total]
+        # not -inf: a row of padding sees nothing, and must stay finite
+        weights = weights.masked_fill(~seen, torch.finfo(torch.float32).min)
+    return weights.softmax(-1)
+
+
+def attended(weights: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """(B, S, H, D) of weights (B, G, H / G, S, T) and value (B, G, T, D)."""
+    count, groups, share, steps, total = weights.shape
+    flat = weights.to(value.dtype).view(count, groups, share * steps, total)
+    found = (flat @ value).view(count, groups * share, steps, -1)
+    return found.transpose(1, 2).contiguous()
+
+
+class WindowAttention(NamedTuple):
+    """A function of `attend`'s arguments, and its name in transformers' attention interface."""
+
+    name: str
+    function: Callable[..., Any]
+
+
+ATTEND = WindowAttention("dear_lists", attend)
+
+
+@contextlib.contextmanager
+def window_attention(model: Any, attention: WindowAttention = ATTEND) -> Iterator[None]:
+    """The model attends by `attention` while this is open, if its class takes SDPA at all."""
+    if not takes_attention(model):
+        yield
+        return
+    from transformers.masking_utils import sdpa_mask
+
+    config = model.config.get_text_config()
+    with attending(config, attention.name, attention.function, sdpa_mask):
+        yield
+
+
+def takes_attention(model: Any) -> bool:
+    """Whether its attention is a function that transformers looks up by name."""
+    return bool(
+        getattr(model, "_supports_sdpa", False)
+        and getattr(model, "_supports_attention_backend", False)
+    )
+
+
+ROOM = 96
+"""Columns that are added at a time: a chain of 26 letters takes 77 tokens."""
+
+
+@dataclass(slots=True)
+class Room:
+    """Where the next forward pass stands: its rows, and the columns [start, stop) behind it."""
+
+    count: int
+    columns: int
+    rows: slice
+    start: int
+    stop: int
+
+
+class _RoomyLayer(DynamicLayer):  # type: ignore[no-untyped-call]
+    """Written in place: a step does not copy what was there before it."""
+
+    def __init__(self, room: Room) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.room = room
+
+    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
+        self.dtype, self.device = key_states.dtype, key_states.device
+        self.keys: torch.Tensor = self._new(key_states)
+        self.values: torch.Tensor = self._new(value_states)
+        self.is_initialized = True
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *_args: Any, **_kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """(B, heads, start … stop + S, D) keys and values of the rows, S new ones included."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        room = self.room
+        end = room.stop + key_states.shape[-2]
+        self.keys[room.rows, :, room.stop : end] = key_states
+        self.values[room.rows, :, room.stop : end] = value_states
+        return (
+            self.keys[room.rows, :, room.start : end],
+            self.values[room.rows, :, room.start : end],
+        )
+
+    def get_seq_length(self) -> int:
+        return self.room.stop - self.room.start
+
+    def keep(self, rows: torch.Tensor | None) -> None:
+        """Only these rows, in a place of the room's new size; all rows where None."""
+        for name in ("keys", "values"):
+            old = getattr(self, name)
+            old = old[: self.room.count] if rows is None else old.index_select(0, rows)
+            new = self._new(old)
+            new[:, :, : self.room.stop] = old[:, :, : self.room.stop]
+            setattr(self, name, new)
+
+    def _new(self, like: torch.Tensor) -> torch.Tensor:
+        return like.new_zeros((self.room.count, like.shape[1], self.room.columns, like.shape[3]))
+
+
+class WindowCache:
+    """The cache of `count` windows, the longest of `width` tokens; all end at column `width`."""
+
+    def __init__(self, layers: int, count: int, width: int, device: torch.device) -> None:
+        self.room = Room(count, width + ROOM, slice(0, count), 0, 0)
+        self.layers = [_RoomyLayer(self.room) for _ in range(layers)]
+        self.cache = Cache(layers=list(self.layers))
+        self.mask = torch.zeros(count, self.room.columns, dtype=torch.int64, device=device)
+        """1 where a column of a row holds a token that is still meant."""
+
+    def place(self, rows: slice, start: int, stop: int) -> None:
+        self.room.rows, self.room.start, self.room.stop = rows, start, stop
+
+    def reserve(self, more: int) -> None:
+        """Columns for `more` tokens behind `stop`."""
+        room = self.room
+        if room.stop + more > room.columns:
+            room.columns = room.stop + more + ROOM
+            self._resize(None)
+
+    def keep(self, rows: torch.Tensor) -> None:
+        """Only these rows from now on, in this order."""
+        self.room.count = len(rows)
+        self.room.rows = slice(0, len(rows))
+        self.mask = self.mask.index_select(0, rows)
+        self._resize(rows)
+
+    def forget(self, counts: list[int]) -> None:
+        """Each row loses its last tokens, `counts` of them."""
+        room = self.room
+        most = max(counts, default=0)
+        if not most:
+            return
+        tail = self.mask[:, room.stop - most : room.stop]
+        if min(counts) == most and bool(tail.all()):
+            room.stop -= most
+            self.mask[:, room.stop :] = 0
+            return
+        for row, count in enumerate(counts):
+            if count:
+                columns = self.mask[row].nonzero()[-count:, 0]
+                self.mask[row, columns] = 0
+
+    def _resize(self, rows: torch.Tensor | None) -> None:
+        for layer in self.layers:
+            if layer.is_initialized:
+                layer.keep(rows)
+        mask = self.mask.new_zeros((self.room.count, self.room.columns))
+        mask[:, : self.room.stop] = self.mask[:, : self.room.stop]
+        self.mask = mask
+
 
 CACHE_BATCHES = 8
 """Windows that are decoded together have this many times the tokens of a batch: a step reads all

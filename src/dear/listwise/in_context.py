@@ -18,19 +18,17 @@ import torch
 from numpy.typing import NDArray
 
 from dear.errors import ConfigError
-from dear.listwise.attention import (
+from dear.listwise.decoder import (
     ATTEND,
+    Decoder,
     WindowAttention,
+    WindowCache,
     attended,
     attention_weights,
     takes_attention,
 )
-from dear.listwise.attention_heads import HeadWeights
-from dear.listwise.cache import WindowCache
-from dear.listwise.decoder import Decoder
-from dear.listwise.loading import ListModel
-from dear.listwise.programs import Found
-from dear.listwise.windows import most_words
+from dear.listwise.loading import HeadWeights, ListModel
+from dear.listwise.programs import Found, most_words
 from dear.prompts.listwise import WindowPrompt, clean
 
 logger = logging.getLogger(__name__)

@@ -8,15 +8,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, get_args
 
-from dear.checkpoints.listwise_contract import ListwiseContract
+from dear.checkpoints.contract import ListwiseContract
 from dear.errors import ConfigError, nearest
-from dear.listwise.attention_heads import HeadWeights
 from dear.listwise.decoder import Decoder, Program
 from dear.listwise.in_context import InContext
-from dear.listwise.loading import ListModel
+from dear.listwise.loading import HeadWeights, ListModel
 from dear.listwise.programs import (
+    EncodedWindow,
     Found,
     Pick,
+    WindowEncoder,
     constrained,
     first,
     greedy,
@@ -24,7 +25,6 @@ from dear.listwise.programs import (
     text,
     thinking,
 )
-from dear.listwise.windows import EncodedWindow, WindowEncoder
 from dear.prompts.listwise import ListwisePrompt, WindowPrompt
 from dear.scoring.batching import pick_batch_tokens
 

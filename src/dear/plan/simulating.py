@@ -1,4 +1,8 @@
-"""A training step on fake tensors, every tensor counted."""
+"""A training step without memory: PyTorch runs it on fake tensors, and every tensor is counted.
+
+So the plan follows the model that transformers and peft build, its autocast, its checkpointing and
+its loss, not a formula for one architecture.
+"""
 
 from __future__ import annotations
 

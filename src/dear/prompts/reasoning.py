@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from dear.prompts.guarding import THOUGHT_TAG
+from dear.prompts.listwise import THOUGHT_TAG
 from dear.prompts.permutations import Identifiers, render_permutation
 
 FINAL = "### Final Reranking:"

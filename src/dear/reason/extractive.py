@@ -1,5 +1,8 @@
-"""Reasoning without a language model: order and evidence by the teacher, sentences quoted from
-passages."""
+"""Reasoning without a language model: the order is the teacher's, and so is the evidence.
+
+A thought says what the query asks about, and quotes the best passages, each with the sentence
+that the teacher scores highest. Everything in it can be checked against the texts.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dear.errors import ConfigError
-from dear.prompts.guarding import LONGEST_WORD, THOUGHT_TAG
+from dear.prompts.listwise import LONGEST_WORD, THOUGHT_TAG
 from dear.prompts.permutations import render_permutation
 from dear.reason.generate import Drafts
 from dear.reason.sample import Question

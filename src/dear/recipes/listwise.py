@@ -39,7 +39,7 @@ class ListwiseRecipe:
     """How lists become prompts and answers.
 
     prompt, max_words, max_window, max_tokens, thought: the contract that the checkpoint will
-        carry; see dear.checkpoints.listwise_contract.
+        carry; see dear.checkpoints.contract.
     shuffle: the candidates' order is drawn anew in every epoch.
     short_first: an epoch begins with its shortest lists and ends with its longest, instead of in
         an order of chance: which one is meant is learnt sooner among few passages.

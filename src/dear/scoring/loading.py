@@ -12,7 +12,6 @@ from dear.checkpoints.composite import chat_contract, load_answering, load_modul
 from dear.checkpoints.contract import DType, ScoringContract
 from dear.checkpoints.contract_resolution import require_pointwise, resolve
 from dear.checkpoints.files import revision_of
-from dear.checkpoints.gguf import gguf_as_safetensors
 from dear.checkpoints.hardware import (
     QUANTISED,
     SHARDED,
@@ -39,7 +38,6 @@ from dear.checkpoints.layers import (
     pick_layers,
 )
 from dear.checkpoints.lora import adapter_config, attach, base_of, require_scorer
-from dear.checkpoints.pretrained import read_pretrained
 from dear.checkpoints.registry import Source, locate
 from dear.checkpoints.sentence_transformers import transformer_entry
 from dear.checkpoints.tokenizer import (
@@ -49,7 +47,14 @@ from dear.checkpoints.tokenizer import (
     mend_padding,
     require_rows,
 )
-from dear.checkpoints.weights import classifier_config, is_classifier, require_one_output, writes
+from dear.checkpoints.weights import (
+    classifier_config,
+    gguf_as_safetensors,
+    is_classifier,
+    read_pretrained,
+    require_one_output,
+    writes,
+)
 from dear.errors import ConfigError
 from dear.scoring.batching import collate
 from dear.scoring.company import PROBE, require_computing

@@ -14,12 +14,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dear.artifacts import versions, write_json
+from dear.checkpoints.contract import ListwiseContract
 from dear.checkpoints.files import quiet
-from dear.checkpoints.listwise_contract import ListwiseContract
 from dear.digests import Inputs
 from dear.errors import ConfigError
-from dear.listwise.attention_heads import PEFT_TYPE, HeadWeights, fit_heads
-from dear.listwise.loading import ListModel, load_list_model
+from dear.listwise.loading import PEFT_TYPE, HeadWeights, ListModel, fit_heads, load_list_model
 from dear.listwise.reader import ListReader
 from dear.recipes import HeadsRecipe, Recipe
 from dear.records import ListExample

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 
 from dear.artifacts import write_json
-from dear.checkpoints.pretrained import read_pretrained
 from dear.checkpoints.registry import locate
 from dear.checkpoints.threads import tokenize
+from dear.checkpoints.weights import read_pretrained
 from dear.errors import ConfigError
 from dear.losses import Objective, Term
 from dear.losses.listwise import softmax_cross_entropy

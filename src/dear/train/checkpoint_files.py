@@ -1,4 +1,13 @@
-"""Checkpoints on disk: complete or not, what they take, what is free, a save that failed."""
+"""Checkpoints on disk: which are complete, what they take, what is free, a save that failed.
+
+The mark of a complete checkpoint is written last, with the size and checksum of every file: a kill
+or a full disk leaves a checkpoint without it, and a file that was cut or changed afterwards no
+longer agrees with it. The training's plan stands in it too, so that a checkpoint can be resumed
+where `plan.json` is lost.
+
+Sizes are those of weights and optimizer state alone, so that what is asked for is never more than
+what is needed.
+"""
 
 from __future__ import annotations
 

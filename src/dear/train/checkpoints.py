@@ -18,8 +18,7 @@ from typing import Any
 
 from dear import locks
 from dear.artifacts import read_json, versions, write_json
-from dear.checkpoints.contract import ScoringContract
-from dear.checkpoints.listwise_contract import ListwiseContract
+from dear.checkpoints.contract import ListwiseContract, ScoringContract
 from dear.digests import Changes, Inputs
 from dear.errors import ConfigError, DataError
 from dear.train.checkpoint_files import (

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from dear.checkpoints.listwise_contract import ListwiseContract
+from dear.checkpoints.contract import ListwiseContract
 from dear.data.formats import read_lists
 from dear.data.formats.reasoning import list_line
 from dear.data.formats.rows import json_rows

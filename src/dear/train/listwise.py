@@ -16,11 +16,11 @@ from typing import Any, Literal
 
 from transformers import set_seed
 
+from dear.checkpoints.contract import ListwiseContract
 from dear.checkpoints.files import quiet, read_config
-from dear.checkpoints.listwise_contract import ListwiseContract
 from dear.errors import ConfigError, DataError, MissingExtra
-from dear.listwise.adapters import head_of, side_of
 from dear.listwise.encoding import ListEncoder
+from dear.listwise.loading import head_of, side_of
 from dear.losses.table import find_loss
 from dear.recipes import ListLossRecipe, Recipe
 from dear.records import ListExample

@@ -12,11 +12,10 @@ from torch import nn
 from transformers import TrainerCallback, TrainingArguments
 from transformers.integrations.integration_utils import get_reporting_integration_callbacks
 
-from dear.checkpoints.contract import DType
+from dear.checkpoints.contract import DType, ListwiseContract
 from dear.checkpoints.files import model_json
 from dear.checkpoints.hardware import has_bfloat16, pick_device
 from dear.checkpoints.heads import HEAD_PARTS, HEADS
-from dear.checkpoints.listwise_contract import ListwiseContract
 from dear.checkpoints.registry import Source, locate
 from dear.errors import ConfigError, MissingExtra
 from dear.recipes import LoraRecipe, ModelRecipe, Recipe, TrainRecipe

@@ -1,4 +1,9 @@
-"""Which sequences begin alike, and which of their beginnings are worth sharing."""
+"""The beginning that many sequences share, computed once: a query, for all of its passages.
+
+A causal decoder's keys and values of a token depend on the tokens before it alone. So a set of
+sequences with a common prefix needs one forward pass over the prefix and one over what each
+sequence has of its own, which attends to the kept keys and values.
+"""
 
 from __future__ import annotations
 
