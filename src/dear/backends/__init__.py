@@ -2,168 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING
 
+from dear.backends.backend import Backend, Batched, Completion, Keepable, OnAnswer, Price
 from dear.errors import ConfigError, nearest
-from dear.prompts.listwise import WindowPrompt
+from dear.lazy import attribute, submodules
 
-MOST_TOKENS = 10**9
-"""A count above this is none: not known."""
+if TYPE_CHECKING:
+    from dear.backends import local as local
 
+__all__ = [
+    "BACKENDS",
+    "Backend",
+    "Batched",
+    "Completion",
+    "Keepable",
+    "OnAnswer",
+    "Price",
+    "check_backend",
+    "open_backend",
+]
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Completion:
-    """What came back for one prompt. Half a surrogate pair, which no file could hold, is U+FFFD.
-
-    finish: "stop", "length" where the answer was cut off, "content_filter" where it was withheld;
-        else what the server says.
-    prompt_tokens, completion_tokens: None where they are not known, or can not be true.
-    reasoning: the thought, where a server returns it apart from the text.
-    cached: nothing was asked for it, a ledger had it.
-    order: positions of the window, best first, where the backend decided on them itself: the text
-        need not be parsed.
-    scores: of each passage in the window's order, where the backend computed any; comparable
-        within the window.
-    """
-
-    text: str
-    finish: str = "stop"
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    reasoning: str = ""
-    cached: bool = False
-    order: tuple[int, ...] | None = None
-    scores: tuple[float, ...] | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("text", "finish", "reasoning"):
-            value = getattr(self, name)
-            try:
-                value.encode("utf-8")
-            except UnicodeEncodeError:
-                whole = value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-                object.__setattr__(self, name, whole)
-        for name in ("prompt_tokens", "completion_tokens"):
-            count = getattr(self, name)
-            if count is not None and not 0 <= count <= MOST_TOKENS:
-                object.__setattr__(self, name, None)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Price:
-    """Dollars for a million tokens, in and out."""
-
-    tokens_in: float
-    tokens_out: float
-
-    def cost(self, prompt_tokens: int, completion_tokens: int) -> float:
-        """In dollars."""
-        return (prompt_tokens * self.tokens_in + completion_tokens * self.tokens_out) / 1e6
-
-
-OnAnswer: TypeAlias = Callable[[int, Completion], None]
-"""Called with (position of the prompt, its answer)."""
-
-
-class Backend(Protocol):
-    """Answers prompts. Retries and rate limits are its own business."""
-
-    @property
-    def name(self) -> str:
-        """What a run's note calls it."""
-        ...
-
-    def generate(
-        self, prompts: Sequence[WindowPrompt], on_answer: OnAnswer | None = None
-    ) -> list[Completion]:
-        """A completion for each prompt, in order.
-
-        on_answer: called for each as soon as it is there, in any order, from one thread.
-        BackendError: one can not be answered; the others were asked, and reported, all the same.
-        """
-        ...
-
-
-@runtime_checkable
-class Keepable(Backend, Protocol):
-    """A backend whose answers are worth keeping: a ledger can stand before it."""
-
-    @property
-    def identity(self) -> Mapping[str, Any]:
-        """What an answer depends on besides the messages, as JSON values. No host, no keys."""
-        ...
-
-    @property
-    def price(self) -> Price | None:
-        """None where it is not known."""
-        ...
-
-
-@runtime_checkable
-class Batched(Keepable, Protocol):
-    """A backend that takes prompts now and answers them in hours."""
-
-    def submit(self, prompts: Sequence[WindowPrompt], ids: Sequence[str], nonce: str) -> str:
-        """The name of the batch that was made. nonce: what `find` knows it by."""
-        ...
-
-    def find(self, nonce: str) -> str | None:
-        """The batch that was submitted with this nonce, if there is one."""
-        ...
-
-    def collect(self, batch: str, ids: Collection[str]) -> Iterator[tuple[str, Completion | str]]:
-        """Waits for the batch; (id, the answer, or why there is none) for those of `ids` that it
-        names, each once.
-
-        BackendError: it failed as a whole.
-        """
-        ...
-
-
-def _replay(where: str) -> Backend:
-    from dear.backends.replay import Replay
-
-    return Replay(where)
-
-
-def _local(where: str) -> Backend:
-    from dear.backends.local import open_local
-
-    return open_local(where)
-
-
-def _http(kind: str) -> Callable[[str], Backend]:
-    def opened(where: str) -> Backend:
-        from dear.backends.opening import open_http
-
-        return open_http(kind, where)
-
-    return opened
-
-
-BACKENDS: dict[str, Callable[[str], Backend]] = {
+BACKENDS: dict[str, str] = {
     # answers that were recorded: replay:FILE
-    "replay": _replay,
+    "replay": "dear.backends.replay:open_replay",
     # a causal language model in this process: local:MODEL, local:MODEL#first
-    "local": _local,
+    "local": "dear.backends.local:open_local_backend",
     # any server that speaks OpenAI's protocol: http://HOST:PORT/v1, or …/v1#MODEL
-    "http": _http("http"),
-    "https": _http("https"),
+    "http": "dear.backends.opening:open_http",
+    "https": "dear.backends.opening:open_http",
     # providers by name, keys from the environment: openai:MODEL, azure:DEPLOYMENT
-    "openai": _http("openai"),
-    "azure": _http("azure"),
-    "anthropic": _http("anthropic"),
+    "openai": "dear.backends.opening:open_http",
+    "azure": "dear.backends.opening:open_http",
+    "anthropic": "dear.backends.opening:open_http",
     # a server with all its options: backend:FILE.toml
-    "backend": _http("backend"),
+    "backend": "dear.backends.opening:open_http",
 }
+"""KIND of a backend → module:function, which opens it of (KIND, WHERE)."""
 
 
 def open_backend(name: str) -> Backend:
     """`KIND:WHERE`, KIND one of BACKENDS. ConfigError: anything else."""
     kind, where = check_backend(name)
-    return BACKENDS[kind](where)
+    found: Backend = attribute(BACKENDS[kind])(kind, where)
+    return found
 
 
 def check_backend(name: str) -> tuple[str, str]:
@@ -174,3 +56,6 @@ def check_backend(name: str) -> tuple[str, str]:
     if kind not in BACKENDS:
         raise ConfigError(f"unknown backend {kind!r}{nearest(kind, BACKENDS)}")
     return kind, where
+
+
+__getattr__ = submodules(__name__, "local")

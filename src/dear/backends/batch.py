@@ -11,7 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any, Final, TypeVar
 
-from dear.backends import Completion, OnAnswer
+from dear.backends.backend import Completion, OnAnswer
 from dear.backends.wire import (
     OfServer,
     TooLong,

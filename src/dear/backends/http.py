@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from dear.backends import Completion, OnAnswer
+from dear.backends.backend import Completion, OnAnswer
 from dear.backends.options import HttpOptions, Pace
 from dear.backends.wire import (
     Fault,

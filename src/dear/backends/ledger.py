@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from dear.backends import Batched, Completion, Keepable, OnAnswer, Price
+from dear.backends.backend import Batched, Completion, Keepable, OnAnswer, Price
 from dear.backends.batch import MOST_REQUESTS, BatchFailed
 from dear.backends.ledger_file import LedgerFile, prompt_key
 from dear.errors import BackendError

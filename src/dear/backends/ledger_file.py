@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from dear import locks
 from dear.artifacts import folder_to_disk
-from dear.backends import Completion
+from dear.backends.backend import Completion
 from dear.errors import DataError, excerpt
 from dear.prompts.listwise import WindowPrompt
 

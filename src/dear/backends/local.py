@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from dear.backends import Completion, OnAnswer, Price
+from dear.backends.backend import Completion, OnAnswer, Price
 from dear.checkpoints.contract import DType
 from dear.errors import ConfigError, nearest
 from dear.listwise.loading import load_list_model
@@ -109,3 +109,8 @@ def _completion(answer: ListAnswer) -> Completion:
         order=answer.order,
         scores=answer.scores,
     )
+
+
+def open_local_backend(_kind: str, where: str) -> Local:
+    """`open_local`, for BACKENDS."""
+    return open_local(where)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, cast
 
-from dear.backends import Keepable
+from dear.backends.backend import Keepable
 from dear.backends.batch import BatchBackend
 from dear.backends.http import HttpBackend
 from dear.backends.options import HttpOptions, Kind, read_options

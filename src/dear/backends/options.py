@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from dear.artifacts import read_toml
-from dear.backends import Price
+from dear.backends.backend import Price
 from dear.errors import ConfigError, nearest
 
 

@@ -17,7 +17,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
-from dear.backends import Completion, Price
+from dear.backends.backend import Completion, Price
 from dear.backends.options import HttpOptions
 from dear.errors import MissingExtra, excerpt
 from dear.prompts.listwise import WindowPrompt

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
+from dear.bench.machine import matrix_rate
+from dear.checkpoints.hardware import cpu_has_bfloat16
 from dear.errors import ConfigError, nearest
 
 GIB = 2**30
@@ -61,11 +64,6 @@ def find_card(name: str) -> Card:
 
 
 def _this_machine() -> Card:
-    import os
-
-    from dear.bench.machine import matrix_rate
-    from dear.checkpoints.hardware import cpu_has_bfloat16
-
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     rate = matrix_rate("bfloat16" if cpu_has_bfloat16() else "float32", "cpu", rounds=3)
     # what an ordinary desktop reads from its memory; decides nothing but generation

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dear import backends, listwise, scoring
 from dear.backends import BACKENDS, Backend, check_backend, open_backend
 from dear.errors import ConfigError, DataError, nearest
 from dear.listwise.strategies import Strategy, open_strategy
@@ -159,28 +160,35 @@ def open_parts(
     spec: RankerSpec, options: Mapping[str, Any]
 ) -> tuple[PairModel | None, Backend | None, bool]:
     """(what scores pairs, what orders lists, whether both sit on one base that is read once)."""
-    from dear.scoring.opening import open_model
-
     options = {key: value for key, value in options.items() if value is not None}
     shared = {k: v for k, v in options.items() if k in ("dtype", "device", "batch_tokens")}
     if spec.listwise is None:
         assert spec.model is not None
-        return open_model(spec.model, **options), None, False
+        return scoring.opening.open_model(spec.model, **options), None, False
     if not spec.is_local:
-        points = None if spec.model is None else open_model(spec.model, **options)
+        points = None if spec.model is None else scoring.opening.open_model(spec.model, **options)
         return points, open_backend(spec.listwise), False
-    from dear.backends.local import Local, open_local, split_reading
-    from dear.listwise.backbone import Backbone, share_base
-
     where = spec.listwise.partition(":")[2]
     if spec.model is None:
-        return None, open_local(where, **shared, revision=options.get("revision")), False
-    name, reading = split_reading(where)
+        return (
+            None,
+            backends.local.open_local(where, **shared, revision=options.get("revision")),
+            False,
+        )
+    name, reading = backends.local.split_reading(where)
     has_kind = ":" in spec.model and not Path(spec.model).exists()
-    if options.keys() <= shared.keys() and not has_kind and share_base(spec.model, name):
-        backbone = Backbone(spec.model, name, reading=reading, **shared)
-        return backbone.pairs, Local(backbone.lists), True
-    return open_model(spec.model, **options), open_local(where, **shared), False
+    if (
+        options.keys() <= shared.keys()
+        and not has_kind
+        and listwise.backbone.share_base(spec.model, name)
+    ):
+        backbone = listwise.backbone.Backbone(spec.model, name, reading=reading, **shared)
+        return backbone.pairs, backends.local.Local(backbone.lists), True
+    return (
+        scoring.opening.open_model(spec.model, **options),
+        backends.local.open_local(where, **shared),
+        False,
+    )
 
 
 def _backend_named(listwise: str) -> str:

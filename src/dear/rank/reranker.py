@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dear import checkpoints, scoring
 from dear.errors import ConfigError
+from dear.evaluate.calibration import CALIBRATION_FILE, Calibration
 from dear.rank.arguments import Text, as_pairs, names_ours
 from dear.rank.opening import RankerSpec, open_ranker
 from dear.rank.pointwise import PointwiseRanker
@@ -19,7 +21,6 @@ from dear.records import Candidates, Ranking
 
 if TYPE_CHECKING:
     from dear.checkpoints.contract import DType, ScoringContract
-    from dear.evaluate.calibration import Calibration
     from dear.scoring.opening import PairModel
 
 _calibrating = threading.Lock()
@@ -117,11 +118,13 @@ class Reranker:
         """
         import torch
 
-        from dear.checkpoints.sentence_transformers_modules import activation_of
-
         one = isinstance(inputs, tuple | list) and len(inputs) == 2 and isinstance(inputs[0], str)
         logits = self.score([inputs] if one else inputs, progress=progress)  # type: ignore[list-item, arg-type]
-        apply = activation_of(self.model.contract) if activation_fn is None else activation_fn
+        apply = (
+            checkpoints.activations.activation_of(self.model.contract)
+            if activation_fn is None
+            else activation_fn
+        )
         found = np.asarray(apply(torch.from_numpy(logits)).numpy(), dtype=np.float32)
         return found[0] if one else found
 
@@ -188,9 +191,6 @@ class Reranker:
 
 def _loaded(model: PairModel, path: Path | None) -> Calibration:
     """From a file or folder; from beside the weights where None."""
-    from dear.evaluate.calibration import CALIBRATION_FILE, Calibration
-    from dear.scoring.revisions import require_revision
-
     if path is None:
         # a kind of reading, such as biencoder:NAME, is no place
         path = Path(model.name).expanduser() / CALIBRATION_FILE
@@ -201,6 +201,6 @@ def _loaded(model: PairModel, path: Path | None) -> Calibration:
             )
     found = Calibration.load(path)
     contract = model.contract
-    require_revision("calibration: fitted on", found.revision, model)
+    scoring.revisions.require_revision("calibration: fitted on", found.revision, model)
     found.require(contract if isinstance(contract, dict) else contract.to_dict(), model=model.name)
     return found

@@ -20,9 +20,14 @@ from dear.checkpoints.registry import known_reranker, locate
 from dear.errors import ConfigError, nearest
 from dear.notices import say
 from dear.prompts.pointwise import ZERO_SHOT_PROMPTS
+from dear.scoring.biencoder import BiEncoder
 from dear.scoring.encoding import Pair
+from dear.scoring.exported import is_exported, load_exported
+from dear.scoring.loading import load_scoring_model
+from dear.scoring.scorer import Scorer
 from dear.scoring.sentence_transformers_library import LibraryModel, library_kind
 from dear.scoring.workers import ScorerPool
+from dear.scoring.zero_shot import ZeroShot
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -106,18 +111,11 @@ def open_model(
         return LibraryModel(name, kind=library, **how)
     if kind is not None:
         if kind == "biencoder":
-            from dear.scoring.biencoder import BiEncoder
-
             _require_none(max_passage_tokens, spec)
             return BiEncoder(name, **how)
-        from dear.scoring.zero_shot import ZeroShot
 
         return ZeroShot(name, prompt=kind, max_passage_tokens=max_passage_tokens, **how)
     _require_none(max_passage_tokens, spec)
-    from dear.scoring.exported import is_exported, load_exported
-    from dear.scoring.loading import load_scoring_model
-    from dear.scoring.scorer import Scorer
-
     if is_exported(spec):
         exported = load_exported(
             spec, contract=contract, dtype=dtype, device=device, instruction=instruction

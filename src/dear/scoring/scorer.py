@@ -23,7 +23,8 @@ from dear.scoring.batching import (
 )
 from dear.scoring.budget import load_batch_tokens, probe_batch_tokens, remember_batch_tokens
 from dear.scoring.encoding import Encoded, Pair, PairEncoder
-from dear.scoring.engines import ENGINES, FITS, Engine, EngineName
+from dear.scoring.engines import Engine, EngineName
+from dear.scoring.engines.table import ENGINES, FITS
 from dear.scoring.explaining import Explanation, explain
 from dear.scoring.exported import ExportedModel
 from dear.scoring.loading import ScoringModel

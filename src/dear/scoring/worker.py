@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import dear.errors
+from dear import scoring
+from dear.checkpoints.contract import ScoringContract
 from dear.errors import BackendError, DearError
 from dear.notices import collected
 
@@ -94,13 +96,10 @@ def _error(error: Exception, device: str) -> bytes:
 def _load(options: dict[str, Any]) -> PairModel:
     import torch
 
-    from dear.checkpoints.contract import ScoringContract
-    from dear.scoring.opening import open_model
-
     if options["threads"]:
         torch.set_num_threads(options["threads"])
     contract = options["contract"]
-    return open_model(
+    return scoring.opening.open_model(
         options["spec"],
         contract=ScoringContract.from_dict(contract) if isinstance(contract, dict) else contract,
         **{name: options[name] for name in PASSED_ON},

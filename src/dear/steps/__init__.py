@@ -6,8 +6,9 @@ cost nothing.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from dear.lazy import submodules
 
 if TYPE_CHECKING:
     from dear.steps import bench, calibrate, check, distill, export, plan, rank, rerank, retrieve
@@ -15,7 +16,4 @@ if TYPE_CHECKING:
 __all__ = ["bench", "calibrate", "check", "distill", "export", "plan", "rank", "rerank", "retrieve"]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return importlib.import_module(f"{__name__}.{name}")
+__getattr__ = submodules(__name__, *__all__)

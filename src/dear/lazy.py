@@ -1,0 +1,27 @@
+"""Modules that load on first use, so that what needs no torch loads none.
+
+A package says which of its modules these are; users write `scoring.opening.open_model(…)`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+
+def submodules(package: str, *names: str) -> Callable[[str], Any]:
+    """A package's `__getattr__`: its modules `names` are imported on first use."""
+
+    def find(name: str) -> Any:
+        if name not in names:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        return importlib.import_module(f"{package}.{name}")
+
+    return find
+
+
+def attribute(place: str) -> Any:
+    """What `module:name` is."""
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(module), name)
