@@ -136,7 +136,7 @@ def test_a_grade_that_no_one_gives(tmp_path_factory: pytest.TempPathFactory) -> 
 import sys
 from dear.data.formats import read_qrels, read_run
 from dear.errors import DearError
-from dear.evaluate import evaluate
+from dear.evaluate.metrics import evaluate
 try:
     print(evaluate(read_run(sys.argv[2]), read_qrels(sys.argv[1])).means)
 except DearError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +32,7 @@ class RankerSpec:
               a folder of a listwise checkpoint. With a model, it reranks the model's best `depth`.
     prompt, strategy, window, step, depth, guard: of the listwise stage; see ListwiseRanker. depth:
               DEPTH behind a model, else all.
+    kind:     a key of RANKERS; where None, "pointwise", "listwise" or "cascade", by what is named.
     fuse:     weight of the score of the stage before: the first stage's beside the model's, or,
               with a listwise stage, that of what it reranks.
     """
@@ -45,10 +46,16 @@ class RankerSpec:
     depth: int | None = None
     guard: bool = False
     fuse: float = 0.0
+    kind: str | None = None
 
     def __post_init__(self) -> None:
         if self.model is None and self.listwise is None:
             raise ConfigError("nothing to rank with: give a model, a listwise backend, or both")
+        if self.kind is None:
+            kind = "cascade" if self.model else "listwise"
+            object.__setattr__(self, "kind", "pointwise" if self.listwise is None else kind)
+        elif self.kind not in RANKERS:
+            raise ConfigError(f"no kind of ranker {self.kind!r}{nearest(self.kind, RANKERS)}")
         check_weight(self.fuse)
         if self.listwise is None:
             for name in ("prompt", "depth", "guard"):
@@ -129,66 +136,84 @@ def open_ranker(
         return PointwiseRanker(spec)
     if not isinstance(spec, RankerSpec):
         spec = RankerSpec.of(spec)
-    points, backend, shared = open_parts(spec, options)
-    return assemble(spec, points, backend, one_backbone=shared)
+    return assemble(spec, open_parts(spec, options))
 
 
-def assemble(
-    spec: RankerSpec,
-    points: PairModel | None,
-    backend: Backend | None,
-    *,
-    one_backbone: bool = False,
-) -> Ranker:
-    """The ranker that `spec` describes, of parts that are open."""
-    ranker: Ranker | None = None if points is None else PointwiseRanker(points)
-    if backend is None:
-        assert ranker is not None
-        return FusedRanker(ranker, spec.fuse) if spec.fuse else ranker
-    lists = ListwiseRanker(
-        backend,
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Parts:
+    """What a ranker is made of, open.
+
+    points: scores pairs.  lists: orders windows.  one_backbone: both sit on one base, which is in
+    memory once.
+    """
+
+    points: PairModel | None = None
+    lists: Backend | None = None
+    one_backbone: bool = False
+
+
+def _pointwise(spec: RankerSpec, parts: Parts) -> Ranker:
+    assert parts.points is not None
+    ranker = PointwiseRanker(parts.points)
+    return FusedRanker(ranker, spec.fuse) if spec.fuse else ranker
+
+
+def _listwise(spec: RankerSpec, parts: Parts) -> ListwiseRanker:
+    assert parts.lists is not None
+    return ListwiseRanker(
+        parts.lists,
         strategy=spec.open_strategy(),
         prompt=spec.prompt,
         depth=spec.depth,
         fuse_weight=spec.fuse,
         guard=spec.guard,
     )
-    return lists if ranker is None else Cascade(ranker, lists, one_backbone=one_backbone)
 
 
-def open_parts(
-    spec: RankerSpec, options: Mapping[str, Any]
-) -> tuple[PairModel | None, Backend | None, bool]:
-    """(what scores pairs, what orders lists, whether both sit on one base that is read once)."""
+def _cascade(spec: RankerSpec, parts: Parts) -> Ranker:
+    assert parts.points is not None
+    first = PointwiseRanker(parts.points)
+    return Cascade(first, _listwise(spec, parts), one_backbone=parts.one_backbone)
+
+
+RANKERS: dict[str, Callable[[RankerSpec, Parts], Ranker]] = {
+    "pointwise": _pointwise,
+    "listwise": _listwise,
+    "cascade": _cascade,
+}
+"""Kind of a ranker → what makes it of a spec and its open parts."""
+
+
+def assemble(spec: RankerSpec, parts: Parts) -> Ranker:
+    """The ranker that `spec` describes, of parts that are open."""
+    assert spec.kind is not None
+    return RANKERS[spec.kind](spec, parts)
+
+
+def open_parts(spec: RankerSpec, options: Mapping[str, Any]) -> Parts:
+    """The model and the backend that `spec` names. options: as for `open_ranker`."""
     options = {key: value for key, value in options.items() if value is not None}
     shared = {k: v for k, v in options.items() if k in ("dtype", "device", "batch_tokens")}
+
+    def points() -> PairModel | None:
+        return None if spec.model is None else scoring.opening.open_model(spec.model, **options)
+
     if spec.listwise is None:
-        assert spec.model is not None
-        return scoring.opening.open_model(spec.model, **options), None, False
+        return Parts(points=points())
     if not spec.is_local:
-        points = None if spec.model is None else scoring.opening.open_model(spec.model, **options)
-        return points, open_backend(spec.listwise), False
+        return Parts(points=points(), lists=open_backend(spec.listwise))
     where = spec.listwise.partition(":")[2]
     if spec.model is None:
-        return (
-            None,
-            backends.local.open_local(where, **shared, revision=options.get("revision")),
-            False,
-        )
+        revision = options.get("revision")
+        return Parts(lists=backends.local.open_local(where, **shared, revision=revision))
     name, reading = backends.local.split_reading(where)
     has_kind = ":" in spec.model and not Path(spec.model).exists()
-    if (
-        options.keys() <= shared.keys()
-        and not has_kind
-        and listwise.backbone.share_base(spec.model, name)
-    ):
+    may_share = options.keys() <= shared.keys() and not has_kind
+    if may_share and listwise.backbone.share_base(spec.model, name):
         backbone = listwise.backbone.Backbone(spec.model, name, reading=reading, **shared)
-        return backbone.pairs, backends.local.Local(backbone.lists), True
-    return (
-        scoring.opening.open_model(spec.model, **options),
-        backends.local.open_local(where, **shared),
-        False,
-    )
+        lists = backends.local.Local(backbone.lists)
+        return Parts(points=backbone.pairs, lists=lists, one_backbone=True)
+    return Parts(points=points(), lists=backends.local.open_local(where, **shared))
 
 
 def _backend_named(listwise: str) -> str:

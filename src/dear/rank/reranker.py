@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dear import checkpoints, scoring
+from dear import checkpoints, evaluate, scoring
 from dear.errors import ConfigError
-from dear.evaluate.calibration import CALIBRATION_FILE, Calibration
 from dear.rank.arguments import Text, as_pairs, names_ours
 from dear.rank.opening import RankerSpec, open_ranker
 from dear.rank.pointwise import PointwiseRanker
@@ -21,6 +20,7 @@ from dear.records import Candidates, Ranking
 
 if TYPE_CHECKING:
     from dear.checkpoints.contract import DType, ScoringContract
+    from dear.evaluate.calibration import Calibration
     from dear.scoring.opening import PairModel
 
 _calibrating = threading.Lock()
@@ -193,13 +193,13 @@ def _loaded(model: PairModel, path: Path | None) -> Calibration:
     """From a file or folder; from beside the weights where None."""
     if path is None:
         # a kind of reading, such as biencoder:NAME, is no place
-        path = Path(model.name).expanduser() / CALIBRATION_FILE
+        path = Path(model.name).expanduser() / evaluate.calibration.CALIBRATION_FILE
         if not path.is_file():
             raise ConfigError(
                 f"{model.name}: no map from scores to probabilities; `dear calibrate {model.name} "
                 "--collection NAME` fits one"
             )
-    found = Calibration.load(path)
+    found = evaluate.calibration.Calibration.load(path)
     contract = model.contract
     scoring.revisions.require_revision("calibration: fitted on", found.revision, model)
     found.require(contract if isinstance(contract, dict) else contract.to_dict(), model=model.name)
