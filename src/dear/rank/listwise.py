@@ -18,7 +18,7 @@ from dear.errors import BackendError, ConfigError, ParseError, nearest
 from dear.listwise.strategies import Sliding, Strategy, Window, drive
 from dear.prompts.listwise import LISTWISE_PROMPTS, ListwisePrompt
 from dear.prompts.listwise import guard as guarded
-from dear.prompts.permutations import parse_permutation
+from dear.prompts.permutations import Mend, parse_permutation
 from dear.rank.fusion import check_weight, fuse
 from dear.rank.ranker import (
     UNREADABLE,
@@ -270,7 +270,7 @@ class _OfQuery:
 
 def _read_order(
     completion: Completion, count: int, template: ListwisePrompt
-) -> tuple[Window, Mapping[str, int]]:
+) -> tuple[Window, Mapping[Mend, int]]:
     """The order of a window of `count` passages, and the mends that it took; parsed from the text
     only where the backend does not give it.
 
@@ -281,7 +281,7 @@ def _read_order(
         raise BackendError(f"{len(scores)} scores for {count} passages")
     if order is None:
         parsed = parse_permutation(completion.text, count, template.identifiers)
-        return parsed.order, dict(parsed.mends)
+        return parsed.order, parsed.mends
     if sorted(order) != list(range(count)):
         raise BackendError(f"the order {order} is none of {count} passages")
     return order, {"thought stripped": 1} if _reasoning_of(completion.text) else {}
