@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from dear.evaluate.cost import Counter, Meter, Spent, counters, nvml, rapl, stage, together
+from dear.evaluate.cost import Counter, Meter, counters, nvml, rapl, stage
 
 
 def zone(powercap: Path, name: str, called: str, microjoules: int, end: int = 10**9) -> Path:
@@ -203,30 +203,6 @@ def test_an_error_leaves_no_thread_behind(powercap: Path) -> None:
         raise ValueError("mine")
     assert meter.spent.seconds < 10
     assert "dear-energy" not in {t.name for t in threading.enumerate()}
-
-
-def spent(**values: object) -> Spent:
-    known = {
-        "seconds": 1.0,
-        "cpu_seconds": 2.0,
-        "memory_mib": 10.0,
-        "gpu_memory_mib": None,
-        "threads": 2,
-        "joules": 5.0,
-        "energy_of": {"package-0": 5.0},
-        "energy_missing": (),
-    }
-    return Spent(**known | values)  # type: ignore[arg-type]
-
-
-def test_work_one_after_the_other() -> None:
-    both = together([spent(), spent(seconds=3.0, memory_mib=None, energy_of={"package-0": 1.0})])
-    assert (both.seconds, both.cpu_seconds, both.memory_mib) == (4.0, 4.0, 10.0)
-    assert both.energy_of == {"package-0": 6.0}
-    assert both.joules == 10.0
-    part = together([spent(), spent(joules=None, energy_of={}, energy_missing=("a", "a"))])
-    assert part.joules is None, "half of the work is not the whole"
-    assert part.energy_missing == ("a",)
 
 
 def test_a_stage_says_what_is_not_known() -> None:

@@ -6,9 +6,6 @@ from typing import Annotated, TypeAlias
 
 import typer
 
-RunOption: TypeAlias = Annotated[
-    str, typer.Option(metavar="RUN", help="A run's file, or one of the collection's own runs.")
-]
 SplitOption: TypeAlias = Annotated[
     str, typer.Option(metavar="SPLIT", help="Of the run and the queries.")
 ]

@@ -14,7 +14,7 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -179,22 +179,6 @@ class Spent:
         }
 
 
-def together(parts: Sequence[Spent]) -> Spent:
-    """Work that was done one after the other."""
-    names = dict.fromkeys(name for part in parts for name in part.energy_of)
-    joules = [part.joules for part in parts if part.joules is not None]
-    return Spent(
-        seconds=sum(part.seconds for part in parts),
-        cpu_seconds=sum(part.cpu_seconds for part in parts),
-        memory_mib=_most(part.memory_mib for part in parts),
-        gpu_memory_mib=_most(part.gpu_memory_mib for part in parts),
-        threads=max(part.threads for part in parts),
-        joules=sum(joules) if len(joules) == len(parts) else None,
-        energy_of={name: sum(part.energy_of.get(name, 0.0) for part in parts) for name in names},
-        energy_missing=tuple(dict.fromkeys(r for part in parts for r in part.energy_missing)),
-    )
-
-
 class Meter:
     """Measures the block that it stands before.
 
@@ -275,10 +259,6 @@ def stage(what: str, number: int, seconds: float, **more: float | None) -> dict[
 
 def _per(number: float, seconds: float) -> float:
     return round(number / max(seconds, 1e-9), 2)
-
-
-def _most(values: Iterable[float | None]) -> float | None:
-    return max((value for value in values if value is not None), default=None)
 
 
 def _rounded(value: float | None) -> float | None:

@@ -7,7 +7,7 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,7 +18,7 @@ from dear.errors import BackendError, ConfigError, ParseError, nearest
 from dear.listwise.strategies import Sliding, Strategy, Window, drive
 from dear.prompts.listwise import LISTWISE_PROMPTS, ListwisePrompt
 from dear.prompts.listwise import guard as guarded
-from dear.prompts.permutations import parse_permutation
+from dear.prompts.permutations import Mend, parse_permutation
 from dear.rank.fusion import check_weight, fuse
 from dear.rank.ranker import (
     UNREADABLE,
@@ -220,26 +220,17 @@ class _OfQuery:
         kinds: Counter[str] = Counter()
         if completion.finish == "length":
             kinds["cut off"] = 1
-        self.scored = {}
-        if completion.order is not None:
-            _check_order(completion, len(window))
-            order = completion.order
-            kinds["thought stripped"] = int(bool(text))
-            if completion.scores is not None:
-                self.scored = dict(zip(window, completion.scores, strict=True))
-        else:
-            try:
-                parsed = parse_permutation(completion.text, len(window), template.identifiers)
-            except ParseError as error:
-                self.mends.update(kinds)
-                self.mends[UNREADABLE] += 1
-                query = candidates.query.id
-                logger.info("query %r: a window keeps its order: %s", query, error)
-                return window
-            order = parsed.order
-            kinds.update(parsed.mends)
-        kinds = +kinds
+        try:
+            order, mends = _read_order(completion, len(window), template)
+        except ParseError as error:
+            self.mends.update(kinds)
+            self.mends[UNREADABLE] += 1
+            query = candidates.query.id
+            logger.info("query %r: a window keeps its order: %s", query, error)
+            return window
+        kinds.update(mends)
         self.mends.update(kinds)
+        self.scored = dict(zip(window, completion.scores or (), strict=False))
         self.mended += any(kind != "thought stripped" for kind in kinds)
         return tuple(window[i] for i in order)
 
@@ -277,12 +268,23 @@ class _OfQuery:
         )
 
 
-def _check_order(completion: Completion, count: int) -> None:
-    """BackendError: an order that is no permutation of the window, scores for other passages."""
-    if sorted(completion.order or ()) != list(range(count)) or (
-        completion.scores is not None and len(completion.scores) != count
-    ):
-        raise BackendError(f"an order or scores that are not those of {count} passages")
+def _read_order(
+    completion: Completion, count: int, template: ListwisePrompt
+) -> tuple[Window, Mapping[Mend, int]]:
+    """The order of a window of `count` passages, and the mends that it took; parsed from the text
+    only where the backend does not give it.
+
+    ParseError: there is none. BackendError: an order or scores of other passages.
+    """
+    order, scores = completion.order, completion.scores
+    if scores is not None and len(scores) != count:
+        raise BackendError(f"{len(scores)} scores for {count} passages")
+    if order is None:
+        parsed = parse_permutation(completion.text, count, template.identifiers)
+        return parsed.order, parsed.mends
+    if sorted(order) != list(range(count)):
+        raise BackendError(f"the order {order} is none of {count} passages")
+    return order, {"thought stripped": 1} if _reasoning_of(completion.text) else {}
 
 
 def _reasoning_of(text: str) -> str:
