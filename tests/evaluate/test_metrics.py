@@ -13,7 +13,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import dear.evaluate
 from dear.errors import ConfigError, DataError
 from dear.evaluate.metrics import MEASURES, Evaluation, evaluate, parse_measures
 from dear.records import Ranking
@@ -322,16 +321,3 @@ def test_an_impossible_grade_is_an_error(measure):
 def test_an_evaluation_takes_its_means_from_its_queries():
     evaluation = Evaluation.of({"MAP": {"q": 0.25, "r": 0.75}})
     assert evaluation.means == {"MAP": 0.5}
-
-
-def test_the_package_exports_what_it_lists_and_loads_nothing_heavy():
-    for name in dear.evaluate.__all__:
-        assert getattr(dear.evaluate, name) is not None
-        assert name in dir(dear.evaluate)
-    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
-        _ = dear.evaluate.nothing
-    program = (
-        "import sys, dear.evaluate; "
-        "sys.exit(any(m in sys.modules for m in ('numpy', 'scipy', 'ir_measures', 'torch')))"
-    )
-    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

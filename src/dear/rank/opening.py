@@ -49,13 +49,10 @@ class RankerSpec:
     kind: str | None = None
 
     def __post_init__(self) -> None:
-        if self.model is None and self.listwise is None:
-            raise ConfigError("nothing to rank with: give a model, a listwise backend, or both")
-        if self.kind is None:
-            kind = "cascade" if self.model else "listwise"
-            object.__setattr__(self, "kind", "pointwise" if self.listwise is None else kind)
-        elif self.kind not in RANKERS:
+        if self.kind is not None and self.kind not in RANKERS:
             raise ConfigError(f"no kind of ranker {self.kind!r}{nearest(self.kind, RANKERS)}")
+        if self.kind is None:
+            object.__setattr__(self, "kind", self._kind_by_parts())
         check_weight(self.fuse)
         if self.listwise is None:
             for name in ("prompt", "depth", "guard"):
@@ -71,6 +68,13 @@ class RankerSpec:
         open_strategy(self.strategy, window=self.window, step=self.step)
         if self.model is not None and self.depth is None:
             object.__setattr__(self, "depth", DEPTH)
+
+    def _kind_by_parts(self) -> str:
+        if self.listwise is not None:
+            return "listwise" if self.model is None else "cascade"
+        if self.model is None:
+            raise ConfigError("nothing to rank with: give a model, a listwise backend, or both")
+        return "pointwise"
 
     def _check_prompt(self, prompt: str) -> None:
         if prompt not in LISTWISE_PROMPTS:

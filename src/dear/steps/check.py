@@ -51,14 +51,14 @@ def check(options: CheckOptions, *, watch: Watch = unwatched) -> CheckedRanker:
     collection = open_collection(options.collection)
     min_grade = collection.min_grade if options.min_grade is None else options.min_grade
     candidates, judgements = _candidates(collection, options, min_grade)
-    points, backend, one_backbone = open_parts(spec, options.model_options.to_dict())
-    ranker = _Reporting(assemble(spec, points, backend, one_backbone=one_backbone), watch)
+    parts = open_parts(spec, options.model_options.to_dict())
+    ranker = _Reporting(assemble(spec, parts), watch)
     started = time.perf_counter()
     report = robustness.check(
         candidates,
         judgements,
         ranker,
-        pointwise=backend is None,
+        pointwise=parts.lists is None,
         only=names,
         min_grade=min_grade,
         seed=options.seed,
@@ -66,8 +66,8 @@ def check(options: CheckOptions, *, watch: Watch = unwatched) -> CheckedRanker:
     )
     seconds = time.perf_counter() - started
     lists = None
-    if backend is not None:
-        lists = listwise_values(spec, backend, one_backbone=one_backbone)
+    if parts.lists is not None:
+        lists = listwise_values(spec, parts.lists, one_backbone=parts.one_backbone)
     named = " + ".join(filter(None, (spec.model, _listwise(options))))
     return CheckedRanker(
         ranker=named,

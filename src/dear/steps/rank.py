@@ -18,7 +18,7 @@ from dear.data.origins import write_origin
 from dear.digests import Input, Inputs
 from dear.evaluate.cost import Meter, Spent, stage
 from dear.label import slug
-from dear.rank.opening import RankerSpec, assemble, open_parts
+from dear.rank.opening import Parts, RankerSpec, assemble, open_parts
 from dear.rank.pointwise import PointwiseRanker
 from dear.rank.ranker import Totals
 from dear.records import Candidates, Ranking, limit_run
@@ -61,7 +61,7 @@ def rank(options: RankOptions, *, watch: Watch = unwatched) -> Ranked:
     candidates = gathered(collection, first)
     choose = options.fuse_weight == "auto"
     dev = dev_queries(collection, options, first, watch) if choose else None
-    parts = _Parts.open(spec, options)
+    parts = _Work.open(spec, options)
     if dev is not None and parts.points is not None:
         fused = choose_weight(PointwiseRanker(parts.points), dev, options.fuse_split, watch)
         spec = replace(spec, fuse=fused.weight)
@@ -95,21 +95,24 @@ def _spec(options: RankOptions) -> tuple[RankerSpec, FuseWeight | None]:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Parts:
-    """What a ranker is made of, opened."""
+class _Work:
+    """What a ranker is made of, opened, and where a backend's answers are kept."""
 
-    points: PairModel | None
+    opened: Parts
     answers: Answers | None
-    one_backbone: bool
 
     @classmethod
-    def open(cls, spec: RankerSpec, options: RankOptions) -> _Parts:
-        points, backend, one_backbone = open_parts(spec, options.model_options.to_dict())
+    def open(cls, spec: RankerSpec, options: RankOptions) -> _Work:
+        opened = open_parts(spec, options.model_options.to_dict())
         answers = None
-        if backend is not None:
+        if opened.lists is not None:
             output = None if options.no_ledger else options.output
-            answers = Answers.of(backend, options.ledger, output=output)
-        return cls(points=points, answers=answers, one_backbone=one_backbone)
+            answers = Answers.of(opened.lists, options.ledger, output=output)
+        return cls(opened=opened, answers=answers)
+
+    @property
+    def points(self) -> PairModel | None:
+        return self.opened.points
 
     def tokens(self) -> dict[str, int]:
         """Counted so far, by models that count them."""
@@ -125,7 +128,7 @@ class _Parts:
         if self.answers is not None:
             backend = self.answers.backend
             # its digest alone: a server's options may be nobody's business
-            identity = listwise_values(spec, backend, one_backbone=self.one_backbone) | {
+            identity = listwise_values(spec, backend, one_backbone=self.opened.one_backbone) | {
                 "backend": dict(getattr(backend, "identity", {}))
             }
             inputs["lists"] = Input(Input.of_values(identity).digest, backend.name)
@@ -134,7 +137,7 @@ class _Parts:
 
 def _ranked(
     spec: RankerSpec,
-    parts: _Parts,
+    parts: _Work,
     candidates: list[Candidates],
     fused: FuseWeight | None,
     watch: Watch,
@@ -142,7 +145,7 @@ def _ranked(
     """The rankings, and the tokens that they took."""
     answers, before = parts.answers, parts.tokens()
     with Meter() as meter, answers.opened() if answers else nullcontext() as backend:
-        ranker = assemble(spec, parts.points, backend, one_backbone=parts.one_backbone)
+        ranker = assemble(spec, replace(parts.opened, lists=backend))
         unit = "pairs" if backend is None else "steps"
         run = rank_watched(ranker, candidates, watch, "ranking", unit)
     totals = Totals.of(run.values())
@@ -156,7 +159,7 @@ def _ranked(
 def _values(
     options: RankOptions,
     spec: RankerSpec,
-    parts: _Parts,
+    parts: _Work,
     collection: Collection,
     found: Ranked,
     tokens: Mapping[str, int],
@@ -175,7 +178,9 @@ def _values(
         }
     if parts.answers is not None:
         stages["lists"] = parts.answers.stage(found.totals)
-        lists = _answer_values(spec, parts.answers, found.totals, one_backbone=parts.one_backbone)
+        lists = _answer_values(
+            spec, parts.answers, found.totals, one_backbone=parts.opened.one_backbone
+        )
         values = {"model": parts.answers.backend.name} | values | {"listwise": lists}
     local = parts.points is not None or spec.is_local  # else nothing was computed here
     device = device_name(options.model_options.device) if local else None
