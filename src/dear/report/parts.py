@@ -65,7 +65,7 @@ class Cost:
         return cls(**found)
 
 
-LARGEST = 1e18
+_LARGEST = 1e18
 """Beyond it no run took anything, whatever its note says."""
 
 
@@ -161,7 +161,7 @@ class Report:
 def _number(value: Any) -> float | None:
     """A number that a report can show; None for anything else, NaN and 10**400 too."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if is_number and abs(value) <= LARGEST else None
+    return float(value) if is_number and abs(value) <= _LARGEST else None
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
