@@ -33,7 +33,14 @@ from dear.evaluate.paired import bootstrap_interval
 from dear.label import FirstStage, label_with_all, stamp_of
 from dear.rank.fusion import fuse_runs
 from dear.rank.reranker import Reranker
-from dear.recipes import DataRecipe, DistillRecipe, LossRecipe, Recipe
+from dear.recipes import (
+    BiencoderRecipe,
+    DataRecipe,
+    DistillRecipe,
+    LossRecipe,
+    PairRecipe,
+    PointwiseRecipe,
+)
 from dear.records import Judgements, Query, Ranking, Run, gather
 from dear.report.charts import Bar, bars
 from dear.retrieve.bm25 import options_for, retrieve
@@ -272,9 +279,8 @@ class _Distillation:
         """The name of the teacher, which is trained here."""
         stage = self.recipe.teacher
         assert stage.model is not None
-        recipe = Recipe(
+        recipe = BiencoderRecipe(
             name=f"{self.recipe.name}-teacher",
-            kind="biencoder",
             model=stage.model,
             contract=stage.contract,
             groups=stage.groups,
@@ -348,7 +354,7 @@ class _Distillation:
             loss = LossRecipe(main=("ce",), alpha=0.0)
         elif split.train_judgements is None:
             loss = LossRecipe(main=(), alpha=1.0, temperature=stage.loss.temperature)
-        recipe = Recipe(
+        recipe = PointwiseRecipe(
             name=f"{self.recipe.name}-{name}",
             model=model,
             contract=stage.contract,
@@ -366,7 +372,7 @@ class _Distillation:
     def _train(
         self,
         name: str,
-        recipe: Recipe,
+        recipe: PairRecipe,
         split: _Split,
         queries_limit: int | None,
         labels: Path | None,

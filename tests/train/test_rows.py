@@ -229,12 +229,12 @@ def test_examples_on_disk_are_those_that_would_be_drawn_now(
 
     def drawn(tables: str, **options: Any) -> list[Example]:
         source: dict[str, Any] = {"negatives_from": "run", "exclude": ("dl19",)} | options
+        source |= {} if source["negatives_from"] == "rows" else {"run": str(run)}
         found = load_examples(
             [
                 DataRecipe(
                     rows=str(rows),
                     corpus=str(corpus),
-                    run=str(run),
                     labels=(str(labels),),
                     **source,
                 )

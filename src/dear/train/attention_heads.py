@@ -21,7 +21,7 @@ from dear.errors import ConfigError
 from dear.listwise.attention_heads import PEFT_TYPE, HeadWeights, fit_heads
 from dear.listwise.loading import ListModel, load_list_model
 from dear.listwise.reader import ListReader
-from dear.recipes import HeadsRecipe, Recipe
+from dear.recipes import HeadsRecipe, HeadsTable
 from dear.records import ListExample
 from dear.train.checkpoints import TRAINING_FILE, claimed
 from dear.train.inputs import data_inputs, inputs_of, plan_of
@@ -52,7 +52,7 @@ class FittedHeads:
 
 
 def train_heads(
-    recipe: Recipe,
+    recipe: HeadsRecipe,
     folder: Path,
     *,
     examples: Sequence[ListExample] | None = None,
@@ -96,7 +96,7 @@ def train_heads(
     return fitted
 
 
-def _short(examples: Sequence[ListExample], asked: HeadsRecipe) -> list[ListExample]:
+def _short(examples: Sequence[ListExample], asked: HeadsTable) -> list[ListExample]:
     return [e for e in examples if len(e.passages) <= asked.max_window]
 
 
@@ -144,7 +144,7 @@ def _judge(
 
 
 def _save(
-    recipe: Recipe,
+    recipe: HeadsRecipe,
     folder: Path,
     contract: ListwiseContract,
     weights: HeadWeights,
