@@ -9,11 +9,10 @@ in a hundred billion for each look-up in a store of 100 million pairs.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import secrets
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from numpy.typing import NDArray
 
 from dear.artifacts import cache_folder, read_json, write_json
 from dear.data.inputs import UNKNOWN, Keys
+from dear.data.table import id_keys
 from dear.digests import text_digest
 from dear.errors import DataError
 
@@ -46,12 +46,6 @@ Places = NDArray[np.intp]
 Scores = NDArray[np.float32]
 Columns = tuple[Keys, Keys, Scores, Keys]
 """Of as many rows each: query keys, passage keys, scores, digests of texts."""
-
-
-def id_keys(ids: Iterable[str]) -> Keys:
-    """uint64 (n,): 64 bits of a hash of each id."""
-    digests = (hashlib.blake2b(i.encode(), digest_size=8).digest() for i in ids)
-    return np.frombuffer(b"".join(digests), dtype="<u8").astype(np.uint64, copy=False)
 
 
 def query_keys(ids: Sequence[str]) -> Keys:
@@ -149,18 +143,8 @@ def merged_parts(earlier: Rows, later: Rows, rows: int = _CHUNK_ROWS) -> Iterato
 
 
 def _of_both(earlier: Columns, later: Columns) -> Rows:
-    queries, passages, scores, texts = (
-        (earlier[0], later[0]),
-        (earlier[1], later[1]),
-        (earlier[2], later[2]),
-        (earlier[3], later[3]),
-    )
-    return Rows.of(
-        np.concatenate(queries),
-        np.concatenate(passages),
-        np.concatenate(scores),
-        np.concatenate(texts),
-    )
+    columns: Iterator[Any] = zip(earlier, later, strict=True)
+    return Rows.of(*(np.concatenate(both) for both in columns))
 
 
 def _edges(every: Sequence[Rows], rows: int) -> Keys:
@@ -274,7 +258,10 @@ def _write(folder: Path, earlier: Rows, later: Rows, covered: Mapping[str, str])
     place.mkdir(parents=True, exist_ok=True)
     paths = {name: place / f"{generation}.{name}" for name in _COLUMNS}
     queries = rows = 0
-    before = _generation(place)
+    try:
+        before = str(read_json(place / ABOUT)["generation"])
+    except (DataError, KeyError):
+        before = ""
     try:
         with contextlib.ExitStack() as stack:
             files = {n: stack.enter_context(path.open("wb")) for n, path in paths.items()}
@@ -306,13 +293,6 @@ def _write(folder: Path, earlier: Rows, later: Rows, covered: Mapping[str, str])
             with contextlib.suppress(OSError):  # whoever has it open keeps it
                 old.unlink()
     return rows_now
-
-
-def _generation(place: Path) -> str:
-    try:
-        return str(read_json(place / ABOUT)["generation"])
-    except (DataError, KeyError):
-        return ""
 
 
 def _is_old(path: Path) -> bool:
