@@ -27,7 +27,7 @@ from dear.digests import text_digest
 from dear.errors import DataError
 
 FORMAT = "dear-label-index/1"
-ABOUT = "about.json"
+_ABOUT = "about.json"
 
 KEPT_ROWS = 200_000
 """So many rows beyond the index are read when a store is opened (in about half a second); where
@@ -42,7 +42,7 @@ _COLUMNS: dict[str, str] = {
     "texts": "<u8",
 }
 
-Places = NDArray[np.intp]
+_Places = NDArray[np.intp]
 Scores = NDArray[np.float32]
 Columns = tuple[Keys, Keys, Scores, Keys]
 """Of as many rows each: query keys, passage keys, scores, digests of texts."""
@@ -93,7 +93,7 @@ class Rows:
             texts[order],
         )
 
-    def find(self, queries: Keys, passages: Keys) -> Places:
+    def find(self, queries: Keys, passages: Keys) -> _Places:
         """The row of each pair, (n,); -1 where there is none."""
         if not len(self):
             return np.full(len(queries), -1, dtype=np.intp)
@@ -225,7 +225,7 @@ def load(folder: Path, shards: Mapping[str, str]) -> tuple[LabelIndex, list[str]
     place, names = _place(folder), list(shards)
     for _ in range(2):  # another process may replace it in between
         try:
-            about = read_json(place / ABOUT)
+            about = read_json(place / _ABOUT)
             covered = about["shards"]
             known = {name: shards[name] for name in names[: len(covered)]}
             if about["format"] != FORMAT or covered != known:
@@ -259,7 +259,7 @@ def _write(folder: Path, earlier: Rows, later: Rows, covered: Mapping[str, str])
     paths = {name: place / f"{generation}.{name}" for name in _COLUMNS}
     queries = rows = 0
     try:
-        before = str(read_json(place / ABOUT)["generation"])
+        before = str(read_json(place / _ABOUT)["generation"])
     except (DataError, KeyError):
         before = ""
     try:
@@ -279,7 +279,7 @@ def _write(folder: Path, earlier: Rows, later: Rows, covered: Mapping[str, str])
             "rows": rows,
             "shards": dict(covered),
         }
-        write_json(place / ABOUT, about)
+        write_json(place / _ABOUT, about)
     except BaseException:
         for path in paths.values():
             with contextlib.suppress(OSError):
@@ -288,7 +288,7 @@ def _write(folder: Path, earlier: Rows, later: Rows, covered: Mapping[str, str])
     rows_now = _map(place, about)
     for old in place.iterdir():
         replaced = before and old.name.startswith(f"{before}.")
-        killed = old.name != ABOUT and not old.name.startswith(generation) and _is_old(old)
+        killed = old.name != _ABOUT and not old.name.startswith(generation) and _is_old(old)
         if replaced or killed:
             with contextlib.suppress(OSError):  # whoever has it open keeps it
                 old.unlink()

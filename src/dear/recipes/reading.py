@@ -25,13 +25,13 @@ from dear.recipes.values import Inapplicable
 T = TypeVar("T")
 DISTILL = "distill/"
 """Where the recipes of `dear distill` are among those that ship."""
-PARTS = "parts/"
+_PARTS = "parts/"
 """Where the pieces are that recipes extend and nothing trains alone."""
-EXTENDS = "extends"
+_EXTENDS = "extends"
 """The key of a recipe that is another one, or several laid over each other, and what differs."""
 
 
-DEEPEST, MOST = 20, 100
+_DEEPEST, _MOST = 20, 100
 """Recipes that may extend each other, one behind the other and in all."""
 
 
@@ -43,7 +43,7 @@ def recipes_folder() -> Path:
 
 def shipped_recipes() -> dict[str, Path]:
     """Name (family/file without its ending) → path of every recipe that ships."""
-    return {name: path for name, path in _shipped().items() if not name.startswith(PARTS)}
+    return {name: path for name, path in _shipped().items() if not name.startswith(_PARTS)}
 
 
 def _shipped() -> dict[str, Path]:
@@ -54,7 +54,7 @@ def _shipped() -> dict[str, Path]:
 def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
     """A recipe from a TOML file, or from the name of one that ships.
 
-    A file with `extends` is the recipe of that name, or at that path beside it, or several laid
+    A file with `extends` is the recipe of that name, or at that path next to it, or several laid
     over each other, with what the file says in place of what stood there: tables are merged key by
     key, lists are replaced.
     overrides: `key.path=value`, the value in TOML notation (a bare word is a string), list items
@@ -100,20 +100,21 @@ def _whole(
         raise ConfigError(f"{file}: extends itself")
     if here in known:
         return known[here]
-    if len(below) >= DEEPEST or len(known) >= MOST:
-        raise ConfigError(f"{file}: {EXTENDS}: more than {DEEPEST} recipes deep, or {MOST} in all")
+    if len(below) >= _DEEPEST or len(known) >= _MOST:
+        many = f"more than {_DEEPEST} recipes deep, or {_MOST} in all"
+        raise ConfigError(f"{file}: {_EXTENDS}: {many}")
     values = read_toml(file)
-    names = values.pop(EXTENDS, [])
+    names = values.pop(_EXTENDS, [])
     names = [names] if isinstance(names, str) else names
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ConfigError(f"{file}: {EXTENDS} must be the name or the path of a recipe, or a list")
+        raise ConfigError(f"{file}: {_EXTENDS} must be the name or the path of a recipe, or a list")
     whole: dict[str, Any] = {}
     for name in names:
-        beside = file.parent / name
+        sibling = file.parent / name
         try:
-            other = beside if os.path.isfile(beside) else _find(name)
+            other = sibling if os.path.isfile(sibling) else _find(name)
         except ConfigError as error:
-            raise ConfigError(f"{file}: {EXTENDS}: {error}") from None
+            raise ConfigError(f"{file}: {_EXTENDS}: {error}") from None
         whole = _merged(whole, _whole(other, (*below, here), known))
     known[here] = _merged(whole, values)
     return known[here]

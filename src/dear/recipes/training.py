@@ -85,7 +85,7 @@ class DataRecipe:
 
     rows: in Tevatron's layouts: a .jsonl, .jsonl.gz or .parquet file, a folder of them, or
         OWNER/NAME of the hub; see dear.data.training_rows.open_rows.
-    corpus: the texts of rows by id, and of a run beside rows: a file, a folder, a collection.
+    corpus: the texts of rows by id, and of a run given with rows: a file, a folder, a collection.
     negatives_from: the row's own negatives, those of `run` in their place, or both.
     run: a run's file, or the name of one of the collection's own runs.
     exclude: test collections whose queries are left out, NAME or NAME@SPLIT; "present" names all
@@ -117,11 +117,11 @@ class DataRecipe:
                 raise Inapplicable("collection: Field required (or rows)")
             for key in ("corpus", "negatives_from"):
                 if key in given:
-                    raise Inapplicable(f"{key}: means something beside `rows` alone")
+                    raise Inapplicable(f"{key}: applies to `rows` only")
             return
         for key in ("collection", "judged"):
             if key in given:
-                raise Inapplicable(f"{key}: rows are no collection and always judged")
+                raise Inapplicable(f"{key}: does not apply to `rows`")
         if "run" in given and self.negatives_from == "rows":
             raise Inapplicable('run: say what it is for: negatives_from = "run" or "both"')
         if self.negatives_from != "rows" and "run" not in given:

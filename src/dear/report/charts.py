@@ -198,12 +198,12 @@ def curves(title: str, found: Sequence[Series], *, x: str, y: str) -> Canvas:
     low, high = min(p[1] for p in everything), max(p[1] for p in everything)
     margin = 0.06 * (high - low) or 0.05
     low, high = low - margin, high + margin
-    told = "; ".join(
+    texts = "; ".join(
         f"{s.name}: from {s.points[0][1]:.4g} at {s.points[0][0]:g} "
         f"to {s.points[-1][1]:.4g} at {s.points[-1][0]:g}"
         for s in found
     )
-    canvas = Canvas(360, bottom + 40, title, f"{y} by {x}. {told}.")
+    canvas = Canvas(360, bottom + 40, title, f"{y} by {x}. {texts}.")
 
     def at_x(value: float) -> float:
         return left + width * (value - low_x) / (high_x - low_x or 1.0)
@@ -236,10 +236,10 @@ def reliability(title: str, bins: Sequence[tuple[float, float, int]], ece: float
     """
     left, top, size = 44, 24, 200
     bottom = top + size
-    told = "; ".join(f"{c:.2f} → {rate:.2f} ({count})" for c, rate, count in bins)
+    texts = "; ".join(f"{c:.2f} → {rate:.2f} ({count})" for c, rate, count in bins)
     canvas = Canvas(
         *(360, bottom + 40, title),
-        f"Expected calibration error {ece:.4f}. Confidence → observed rate (passages): {told}.",
+        f"Expected calibration error {ece:.4f}. Confidence → observed rate (passages): {texts}.",
     )
     for tenth in (0.0, 0.2, 0.4, 0.6, 0.8, 1.0):
         at_x, at_y = left + size * tenth, bottom - size * tenth
@@ -334,12 +334,12 @@ def gains(title: str, found: Sequence[Gain], *, x: str) -> Canvas:
     margin = 0.04 * (high - low) or 0.05
     low, high = low - margin, high + margin
     bottom = top + row * len(found)
-    told = "; ".join(
+    texts = "; ".join(
         f"{g.name}: {g.difference:+.4f}, {g.interval[0]:+.4f} to {g.interval[1]:+.4f}"
         f"{'' if g.sure else ', not significant'}"
         for g in found
     )
-    canvas = Canvas(_WIDTH, bottom + 44, title, f"{told}.")
+    canvas = Canvas(_WIDTH, bottom + 44, title, f"{texts}.")
 
     def at(value: float) -> float:
         return left + width * (value - low) / (high - low)
@@ -479,13 +479,13 @@ def scatter(title: str, subtitle: str, found: Sequence[Point], *, x: str, y: str
 
 
 def numbered(title: str, found: Sequence[Point], *, x: str, y: str) -> Canvas:
-    """The same for a narrow place: points are numbered from 1, and named beside the plot.
+    """The same for a narrow column: points are numbered from 1, and named next to the plot.
 
-    Points that would cover each other are drawn one beside the other, tied to their place.
+    Points that would cover each other are drawn side by side, tied to where they belong.
     """
     frame = _Frame.around(found, 48, 26, 288, 190)
-    told = "; ".join(f"{i}: {p.name}, {p.x:.4g}, {p.y:.4f}" for i, p in enumerate(found, 1))
-    canvas = Canvas(360, 262, title, f"{y} against {x}. {told}.")
+    texts = "; ".join(f"{i}: {p.name}, {p.x:.4g}, {p.y:.4f}" for i, p in enumerate(found, 1))
+    canvas = Canvas(360, 262, title, f"{y} against {x}. {texts}.")
     frame.draw(canvas, x, y)
     placed: list[tuple[float, float]] = []
     for number, point in enumerate(found, 1):

@@ -24,7 +24,7 @@ from dear.report.parts import Curve, ReportPart
 from dear.report.rows import ALPHA
 
 
-class Figure(NamedTuple):
+class _Figure(NamedTuple):
     """A plot that is named by its title."""
 
     title: str
@@ -32,7 +32,7 @@ class Figure(NamedTuple):
     svg: Markup
 
 
-def collection_figures(part: ReportPart, name: str) -> list[Figure]:
+def collection_figures(part: ReportPart, name: str) -> list[_Figure]:
     """Gains, differences of each query, distributions of scores, reliability. name: of the ids."""
     made = [*_gains(part), *_differences(part), *_densities(part), *_reliability(part)]
     return [_figure(canvas, f"{name}f{i}", caption) for i, (canvas, caption) in enumerate(made)]
@@ -90,7 +90,7 @@ def _reliability(part: ReportPart) -> Iterator[tuple[Canvas, str]]:
         )
 
 
-def cost_figure(part: ReportPart, name: str) -> tuple[Figure | None, dict[str, int]]:
+def cost_figure(part: ReportPart, name: str) -> tuple[_Figure | None, dict[str, int]]:
     """Quality against time, and the number of each entry in it; None where no time is known."""
     timed = [
         (e, ms)
@@ -110,7 +110,7 @@ def cost_figure(part: ReportPart, name: str) -> tuple[Figure | None, dict[str, i
     return shown, {e.name: number for number, (e, _) in enumerate(timed, 1)}
 
 
-def training_figures(found: Sequence[Curve]) -> list[Figure]:
+def training_figures(found: Sequence[Curve]) -> list[_Figure]:
     """The loss of the models, and the measure on dev of those that had it; four to a plot."""
     losses = [Series(c.name, c.loss) for c in found if c.loss]
     devs = [Series(c.name, c.dev) for c in found if c.dev]
@@ -129,6 +129,6 @@ def _fours(series: Sequence[Series]) -> Iterator[Sequence[Series]]:
         yield series[start : start + 4]
 
 
-def _figure(canvas: Canvas, name: str, caption: str) -> Figure:
+def _figure(canvas: Canvas, name: str, caption: str) -> _Figure:
     """name: an id of the page."""
-    return Figure(canvas.title, caption, Markup(canvas.inline(name)))
+    return _Figure(canvas.title, caption, Markup(canvas.inline(name)))

@@ -29,7 +29,7 @@ from dear.report.parts import Cost, Curve, Reliability, Report, ReportPart
 _TRAINING_FILE = "dear_training.json"
 """In a checkpoint's folder (dear.train.checkpoints)."""
 
-Revision = Callable[[Path], str]
+_Revision = Callable[[Path], str]
 """(folder of a checkpoint) → the revision of the weights in it now."""
 
 
@@ -41,7 +41,7 @@ class CollectionPlan:
     """One collection. Runs are files, or the collection's own; all paths start at the file.
 
     runs:        the name to show → run.
-    first_stage: a name in `runs`, or a run; without it the notes beside the runs say, else
+    first_stage: a name in `runs`, or a run; without it the notes next to the runs say, else
                  the collection's own bm25.
     models:      name → checkpoint folder, for training curves and calibration; without it the
                  notes say.
@@ -64,7 +64,7 @@ class CollectionPlan:
 class ReportPlan:
     """A whole report.
 
-    measures: the defaults where empty; compared: as `study` has it.  published: put beside what
+    measures: the defaults where empty; compared: as `study` has it.  published: put next to what
     others published, true for all of it, or the names of systems.  texts: show queries and
     passages; without them ids stand there, as where the texts' licence forbids to pass them on.
     """
@@ -110,7 +110,7 @@ def gather(
     *,
     command: str = "",
     texts: bool = True,
-    revision: Revision | None = None,
+    revision: _Revision | None = None,
 ) -> Report:
     """Everything that the plan names, measured.
 

@@ -40,7 +40,7 @@ class Cell:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ReportRow:
+class _ReportRow:
     """One system. cells: None where it has no run. mean: where it has one on every collection."""
 
     name: str
@@ -58,7 +58,7 @@ class Headline:
     """
 
     columns: tuple[tuple[str, str], ...]
-    rows: tuple[ReportRow, ...]
+    rows: tuple[_ReportRow, ...]
     published: tuple[tuple[str, str, tuple[float | None, ...]], ...]
 
     @property
@@ -90,7 +90,7 @@ def headline(report: Report) -> Headline:
     return Headline(
         columns=tuple((p.study.collection, p.measure) for p in report.parts),
         rows=tuple(
-            ReportRow(
+            _ReportRow(
                 name=name,
                 cells=cells,
                 mean=means.get(name),
@@ -219,7 +219,7 @@ def _extremes(differences: dict[str, float]) -> list[list[str]]:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class RunFile:
+class _RunFile:
     """A run's file. sha256: of its bytes; empty where it is gone."""
 
     collection: str
@@ -229,13 +229,13 @@ class RunFile:
     made_by: str
 
 
-def run_files(report: Report) -> Iterator[RunFile]:
+def run_files(report: Report) -> Iterator[_RunFile]:
     """Those of every run that came from a file."""
     for part in report.parts:
         for entry in part.study.entries:
             source = entry.source
             if source.path is not None:
-                yield RunFile(
+                yield _RunFile(
                     collection=part.study.collection,
                     name=entry.name,
                     path=_shown_path(source.path),
@@ -302,7 +302,7 @@ def _best_reranker(report: Report) -> str | None:
 
 def _how_much(name: str, found: Sequence[tuple[ReportPart, Entry]]) -> str:
     many = len({e.name for p, _ in found for e in p.rerankers}) > 1
-    told = []
+    texts = []
     for part, entry in found:
         first = entry.source.first_stage or ""
         after = entry.evaluation.means[part.measure]
@@ -315,11 +315,11 @@ def _how_much(name: str, found: Sequence[tuple[ReportPart, Entry]]) -> str:
                 f" ({signed(after - before, 3)}, 95 % interval {signed(low, 3)} to "
                 f"{signed(high, 3)}, p {_p(pair.holm_randomisation)})"
             )
-        told.append(f"{change} on {part.study.collection}")
+        texts.append(f"{change} on {part.study.collection}")
     firsts = listed(list(dict.fromkeys(e.source.first_stage or "" for _, e in found)), "or")
     measures = listed(list(dict.fromkeys(p.measure for p, _ in found)), "or")
     best = "the best of the rerankers" if many else "the reranker"
-    return f"{name}, {best} here, takes {measures} from {firsts}’s {listed(told)}."
+    return f"{name}, {best} here, takes {measures} from {firsts}’s {listed(texts)}."
 
 
 def _how_surely(found: Sequence[tuple[ReportPart, Entry]]) -> str:
@@ -328,17 +328,17 @@ def _how_surely(found: Sequence[tuple[ReportPart, Entry]]) -> str:
     said: dict[str, list[str]] = {}
     for part, entry in found:
         said.setdefault(verdict(part.study, entry)[0], []).append(part.study.collection)
-    told = []
+    texts = []
     if "better" in said:
-        told.append(f"The gain is significant on {listed(said['better'])}")
+        texts.append(f"The gain is significant on {listed(said['better'])}")
     if "worse" in said:
-        told.append(f"{'it' if told else 'It'} loses significantly on {listed(said['worse'])}")
+        texts.append(f"{'it' if texts else 'It'} loses significantly on {listed(said['worse'])}")
     if "unsure" in said:
-        told.append(
-            f"{'on' if told else 'On'} {listed(said['unsure'])} the difference could be chance"
+        texts.append(
+            f"{'on' if texts else 'On'} {listed(said['unsure'])} the difference could be chance"
         )
     tail = f" (Holm-corrected p below {ALPHA:g})" if said.keys() & {"better", "worse"} else ""
-    return f"{'; '.join(told)}{tail}." if told else ""
+    return f"{'; '.join(texts)}{tail}." if texts else ""
 
 
 def _for_whom(found: Sequence[tuple[ReportPart, Entry]]) -> str:
@@ -370,14 +370,14 @@ def _refused(report: Report) -> str:
 
 
 def _without_rerankers(report: Report) -> str:
-    told = []
+    texts = []
     for part in report.parts:
         best = max(part.study.entries, key=lambda e: e.evaluation.means[part.measure])
-        told.append(
+        texts.append(
             f"{best.name} has the highest {part.measure} on {part.study.collection}, "
             f"{best.evaluation.means[part.measure]:.3f}"
         )
-    return f"{'; '.join(told)}. Nothing here says what was reranked."
+    return f"{'; '.join(texts)}. Nothing here says what was reranked."
 
 
 def listed(words: Sequence[str], last: str = "and") -> str:
