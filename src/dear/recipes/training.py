@@ -133,7 +133,11 @@ class ListDataRecipe:
     """Lists to train on: files of `dear reason`, or folders with an `examples.jsonl`."""
 
     __pydantic_config__ = STRICT
-    lists: Annotated[tuple[str, ...], Field(min_length=1)]
+    lists: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if not self.lists:
+            raise Inapplicable("lists: name at least one file")
 
 
 @dataclass(frozen=True, kw_only=True)
