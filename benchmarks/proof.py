@@ -59,6 +59,9 @@ PARTS = {
         result=result("evaluate"),
         reads_data=False,
     ),
+    "significance": Part(
+        script="significance", words="", result=result("significance"), reads_data=False
+    ),
     "demo": Part(
         script="demo", words="--folder {work}/demo", result=result("demo"), reads_data=False
     ),

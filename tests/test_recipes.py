@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dear.digests import Input
 from dear.errors import ConfigError, DataError
 from dear.recipes import (
     DISTILL,
@@ -285,19 +286,37 @@ def test_a_listwise_recipe_is_read_and_written_without_what_it_has_not() -> None
     values = recipe.to_dict()
     assert parse_recipe(values) == recipe
     assert not {"contract", "groups", "loss", "dev"} & set(values)
-    # recipes that were written before there were listwise models are the same still
-    assert "listwise" not in parse_recipe(PLAIN).to_dict()
+
+
+def test_recipes_that_ship_have_the_values_of_trained_checkpoints() -> None:
+    """A checkpoint's folder is of the same training where the digest of its recipe is the same."""
+    expected = json.loads((Path(__file__).parent / "recipe_digests.json").read_text())
+    found = {
+        name: Input.of_values(load_recipe(name).to_dict()).digest
+        for name in shipped_recipes()
+        if not name.startswith(DISTILL)
+    }
+    assert found == expected
 
 
 @pytest.mark.parametrize(
     ("values", "problem"),
     [
-        ({**LISTS, "groups": {}}, r"\[groups\] means nothing to a listwise model"),
-        ({**LISTS, "dev": {"collection": "c"}}, r"\[dev\] means nothing"),
-        ({**LISTS, "data": [{"collection": "c"}]}, r"data\.0: a listwise model trains on `lists`"),
-        ({**LISTS, "data": [{"lists": ["a"], "run": "r"}]}, r"data\.0: a listwise model trains"),
-        ({**PLAIN, "listwise": {}}, r"\[listwise\] means nothing to a pointwise model"),
-        ({**PLAIN, "data": [{"lists": ["a"]}]}, r"data\.0\.lists: only listwise models"),
+        ({**LISTS, "groups": {}}, r"\[groups\] does not apply to listwise models; remove it"),
+        ({**LISTS, "dev": {"collection": "c"}}, r"\[dev\] does not apply"),
+        (
+            {**LISTS, "data": [{"collection": "c"}]},
+            r"data\.0\.collection does not apply to listwise",
+        ),
+        (
+            {**LISTS, "data": [{"lists": ["a"], "run": "r"}]},
+            r"data\.0\.run does not apply to listwise",
+        ),
+        ({**LISTS, "data": [{}]}, r"data\.0\.lists: Field required"),
+        ({**PLAIN, "listwise": {}}, r"\[listwise\] does not apply to pointwise models"),
+        ({**PLAIN, "kind": "biencoder", "dev": {}}, r"\[dev\] does not apply to biencoder"),
+        ({**PLAIN, "kind": "biencoder", "parallel": {}}, r"\[parallel\] does not apply to bi"),
+        ({**PLAIN, "data": [{"lists": ["a"]}]}, r"data\.0\.lists does not apply to pointwise"),
         ({**PLAIN, "data": [{}]}, r"data\.0\.collection: Field required"),
         (
             {**LISTS, "listwise": {"max_window": 1}},

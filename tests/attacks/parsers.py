@@ -37,8 +37,8 @@ from dear.reason import extractive as sentences
 from dear.reason.files import read_answers
 from dear.reason.generate import open_drafts
 from dear.recipes import load_distill_recipe, load_recipe
+from dear.report.gather import read_plan
 from dear.report.parts import Cost, Curve
-from dear.report.plan import read_plan
 from dear.retrieve import bm25
 
 Given: TypeAlias = str | bytes

@@ -9,7 +9,7 @@ from tests.attacks.ceilings import attack_dear, attack_python
 
 from dear.errors import DearError
 from dear.recipes import load_recipe
-from dear.report.plan import read_plan
+from dear.report.gather import read_plan
 
 LOAD = """
 import sys

@@ -43,4 +43,4 @@ def test_lists_become_a_checkpoint_once(recipe: Path, tmp_path: Path) -> None:
 
 def test_a_listwise_recipe_without_lists_is_refused(recipe: Path, tmp_path: Path) -> None:
     line = refused("train", recipe, "-o", tmp_path / "out", "--set", "data.0.lists=[]")
-    assert "a listwise model trains on `lists` alone" in line
+    assert "data.0.lists: name at least one file" in line

@@ -20,7 +20,7 @@ from dear.data.example_table import (
     fingerprint,
     keep,
     totals_of,
-    write_table,
+    write_examples,
 )
 from dear.data.groups import Group
 from dear.errors import DataError
@@ -57,7 +57,7 @@ def test_a_table_gives_back_what_was_written(
     held: list[Example], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     path = tmp_path_factory.mktemp("t") / "x.arrow"
-    write_table(path, held, {"rows": 7})
+    write_examples(path, held, {"rows": 7})
     table = ExampleTable(path)
     assert list(table) == held
     assert table[:] == held
@@ -72,7 +72,7 @@ def test_a_table_gives_back_what_was_written(
 
 def test_any_place_of_many_batches(tmp_path: Path) -> None:
     held = numbered(1300)
-    write_table(tmp_path / "x.arrow", held)
+    write_examples(tmp_path / "x.arrow", held)
     table = ExampleTable(tmp_path / "x.arrow")
     for place in (0, 511, 512, 1023, 1024, 1299, -1, -1300):
         assert table[place] == held[place]
@@ -128,7 +128,7 @@ def test_what_failed_half_way_leaves_no_table(tmp_path: Path) -> None:
 
 def test_a_damaged_table_says_what_to_remove(tmp_path: Path) -> None:
     path = tmp_path / "x.arrow"
-    write_table(path, numbered(600))
+    write_examples(path, numbered(600))
     path.write_bytes(path.read_bytes()[:-400])
     with pytest.raises(DataError, match=r"x\.arrow: the table is damaged, remove it"):
         ExampleTable(path)

@@ -17,12 +17,12 @@ from dear.data.label_index import (
     LabelIndex,
     Rows,
     TwoLabelsError,
-    id_keys,
     merged,
     merged_parts,
     query_keys,
 )
 from dear.data.labels import LabelsOnDisk, Stamp, open_labels, open_store, read_labels
+from dear.data.table import id_keys
 
 STAMP = Stamp(collection="c", teacher="t", revision="r", fingerprint="f")
 

@@ -33,3 +33,10 @@ def test_everything_lies_inside_the_picture() -> None:
     ends += [float(n.get("x", 0)) + float(n.get("width", 0)) for n in root.iter(f"{SVG}rect")]
     assert len(ends) > 2
     assert max(ends) <= width
+
+
+def test_names_have_room_left_of_their_bars() -> None:
+    root = ElementTree.fromstring(bars("t", "s", [Bar("zero-shot + first stage", 0.5)]))
+    (bar,) = [r for r in root.iter(f"{SVG}rect") if r.get("class") == "b"]
+    (name,) = [t for t in root.iter(f"{SVG}text") if t.get("text-anchor") == "end"]
+    assert 150 < float(name.get("x", 0)) < float(bar.get("x", 0))

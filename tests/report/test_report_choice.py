@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 from report_cases import small_part, small_report, small_study
 
 from dear.report import Cost, Report, ReportPart
-from dear.report.choice import chosen_queries
-from dear.report.words import listed, summary
+from dear.report.rows import chosen_queries, listed, summary
 
 PART = small_part(60)
 

@@ -16,8 +16,7 @@ from dear.evaluate.calibration import calibrate
 from dear.evaluate.reliability import judged_scores
 from dear.records import ListExample, Query
 from dear.report import Report
-from dear.report.gather import gather
-from dear.report.plan import read_plan
+from dear.report.gather import gather, read_plan
 
 COUNT = 12
 BEST = run(COUNT, 0, flaw=COUNT + 1)

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from dear.report import write_report
-from dear.report.gather import gather
+from dear.report.gather import CollectionPlan, ReportPlan, gather
 from dear.report.page import MAX_BYTES
-from dear.report.plan import CollectionPlan, ReportPlan
 
 
 def test_known_first_stages_on_dl19(shared_data: Path, tmp_path: Path) -> None:

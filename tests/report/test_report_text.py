@@ -14,10 +14,8 @@ from dear.data.formats import read_run
 from dear.errors import ConfigError
 from dear.evaluate.study import RunSource, study
 from dear.report import Report, ReportPart, write_latex, write_markdown, writer_of
-from dear.report.latex import escaped
-from dear.report.markdown import _said
-from dear.report.repeat import run_files
-from dear.report.rows import signed
+from dear.report.rows import run_files, signed
+from dear.report.text import escaped_latex, escaped_markdown
 
 
 def test_markdown_tables_keep_their_columns(tmp_path: Path) -> None:
@@ -54,17 +52,17 @@ def test_latex_is_balanced_and_marked(tmp_path: Path) -> None:
 
 @given(st.text())
 def test_latex_escapes_whatever_tex_reads_as_a_command(text: str) -> None:
-    plain = re.sub(r"\\(text\w+|ldots)\{\}|\$-\$|\\[&%$#_{}]", "", escaped(text))
+    plain = re.sub(r"\\(text\w+|ldots)\{\}|\$-\$|\\[&%$#_{}]", "", escaped_latex(text))
     assert not set(plain) & set('\\&%$#_{}~^<>|"\n')
 
 
 @given(st.text())
 def test_markdown_escapes_markup(text: str) -> None:
     assert not re.search(
-        r"(?<!\\)(\\\\)*[`*_\[\]|~#]", re.sub(r"\\[\\`*_\[\]|~#]", "", _said(text))
+        r"(?<!\\)(\\\\)*[`*_\[\]|~#]", re.sub(r"\\[\\`*_\[\]|~#]", "", escaped_markdown(text))
     )
-    assert "<" not in _said(text)
-    assert "\n" not in _said(EVIL + text)
+    assert "<" not in escaped_markdown(text)
+    assert "\n" not in escaped_markdown(EVIL + text)
 
 
 def test_signs() -> None:

@@ -131,10 +131,10 @@ heads = {{ max_words = 8, dev = ["{tmp_path}/dev.jsonl"] }}
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"train": {}}, r"\[train\] means nothing to a heads model"),
-        ({"listwise": {}}, r"\[listwise\] means nothing to a heads model"),
+        ({"train": {}}, r"\[train\] does not apply to heads models"),
+        ({"listwise": {}}, r"\[listwise\] does not apply to heads models"),
         ({"model": {"base": "x", "lora": {}}}, "weights of heads need a `base` alone"),
-        ({"data": [{"collection": "c"}]}, r"data\.0: a heads model trains on `lists` alone"),
+        ({"data": [{"collection": "c"}]}, r"data\.0\.collection does not apply to heads"),
         ({"heads": {"strength": 0}}, r"heads\.strength"),
     ],
 )

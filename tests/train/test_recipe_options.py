@@ -120,7 +120,7 @@ ELSEWHERE = {
     },
     "groups": {"drop_same_text"},
     "data": {
-        *("collection", "lists", "rows", "corpus", "negatives_from", "run"),
+        *("collection", "rows", "corpus", "negatives_from", "run"),
         *("labels", "label_weights", "exclude"),
     },
     "loss": set(),

@@ -229,12 +229,12 @@ def test_examples_on_disk_are_those_that_would_be_drawn_now(
 
     def drawn(tables: str, **options: Any) -> list[Example]:
         source: dict[str, Any] = {"negatives_from": "run", "exclude": ("dl19",)} | options
+        source |= {} if source["negatives_from"] == "rows" else {"run": str(run)}
         found = load_examples(
             [
                 DataRecipe(
                     rows=str(rows),
                     corpus=str(corpus),
-                    run=str(run),
                     labels=(str(labels),),
                     **source,
                 )
@@ -382,9 +382,9 @@ def test_a_missing_label_of_rows_is_an_error_with_the_count(
     ("source", "problem"),
     [
         ({}, "data.0.collection: Field required"),
-        ({"collection": "x", "corpus": "y"}, "data.0.corpus: means something beside `rows` alone"),
-        ({"rows": "r", "collection": "x"}, "data.0.collection: rows are no collection"),
-        ({"rows": "r", "judged": False}, "data.0.judged: rows are no collection"),
+        ({"collection": "x", "corpus": "y"}, "data.0.corpus: applies to `rows` only"),
+        ({"rows": "r", "collection": "x"}, "data.0.collection: does not apply to `rows`"),
+        ({"rows": "r", "judged": False}, "data.0.judged: does not apply to `rows`"),
         ({"rows": "r", "run": "x"}, "data.0.run: say what it is for"),
         ({"rows": "r", "negatives_from": "run"}, "data.0.run: Field required"),
         ({"rows": "r", "negatives_from": "runs", "run": "x"}, "data.0.negatives_from: Input"),

@@ -23,7 +23,7 @@ from dear.errors import ConfigError
 from dear.steps.inputs import find_run
 
 if TYPE_CHECKING:
-    from dear.report.plan import ReportPlan
+    from dear.report.gather import ReportPlan
 
 
 def report(
@@ -69,8 +69,7 @@ def report(
     from dataclasses import replace
 
     from dear.report import write_report, writer_of
-    from dear.report.gather import gather
-    from dear.report.plan import read_plan
+    from dear.report.gather import gather, read_plan
 
     outputs = [output, *(also or [])]
     writers = [writer_of(path) for path in outputs]
@@ -142,7 +141,7 @@ def _plan(
     min_grade: int | None,
     first_stage: str | None,
 ) -> ReportPlan:
-    from dear.report.plan import CollectionPlan, ReportPlan
+    from dear.report.gather import CollectionPlan, ReportPlan
 
     if not runs:
         raise ConfigError("no run to report on; name one with --run")

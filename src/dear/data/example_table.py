@@ -1,32 +1,30 @@
 """Training examples on disk: written once, read by index from a memory-mapped Arrow file.
 
-A table is `KEY.arrow` and `KEY.json`; the second is written last, so that a table without it is
-none. KEY says what the examples were drawn from, so that a training that goes on, and every
+KEY says what the examples were drawn from, so that a training that goes on, and every
 process of one, finds the table instead of drawing again.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, overload
 
-from dear import locks
-from dear.artifacts import atomic_path, cache_folder, read_json, write_json
+from dear.artifacts import cache_folder
 from dear.data.groups import Group
+from dear.data.table import Table, damaged, is_table, write_once, write_table
 from dear.digests import text_digest
-from dear.errors import DataError
 
 FORMAT = "dear-examples/1"
 IN_MEMORY = 4096
 """Examples up to this number are kept in memory, and no file is written."""
 
 _BATCH = 512
+_GROUP = tuple(field.name for field in fields(Group))
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,49 +55,47 @@ class ExampleTotals:
         self.with_relevant += max(example.group.grades) > 0
 
 
-class ExampleTable(Sequence[Example]):
-    """A table that is whole. Only the pages that were read are in memory, and they can go again.
-
-    DataError: no table there, or a damaged one.
-    """
-
-    def __init__(self, path: Path) -> None:
-        import pyarrow as pa
-
-        about = read_json(about_path(path))
-        if about.get("format") != FORMAT:
-            raise DataError.at(path, None, f"is not of format {FORMAT}")
-        self.path, self.fingerprint = path, str(about["fingerprint"])
-        self.totals = ExampleTotals(**about["totals"])
-        self.counts: dict[str, Any] = about["counts"]
-        try:
-            reader = pa.ipc.open_file(pa.memory_map(str(path)))
-            self._batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
-        except (pa.ArrowException, OSError) as error:
-            problem = f"the table is damaged, remove it: {str(error).splitlines()[0]}"
-            raise DataError.at(path, None, problem) from error
-        if sum(b.num_rows for b in self._batches) != self.totals.groups:
-            raise DataError.at(path, None, "the table is damaged, remove it: rows are missing")
-
-    def __len__(self) -> int:
-        return self.totals.groups
-
-    def __reduce__(self) -> tuple[type[ExampleTable], tuple[Path]]:
-        return ExampleTable, (self.path,)  # a worker process maps the file anew
+class _Examples(Sequence[Example]):
+    """Indexed and sliced as a list is."""
 
     @overload
     def __getitem__(self, index: int) -> Example: ...
     @overload
     def __getitem__(self, index: slice) -> list[Example]: ...
     def __getitem__(self, index: int | slice) -> Example | list[Example]:
-        return _picked(index, len(self), self._at)
+        if isinstance(index, slice):
+            return [self._at(i) for i in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"example {index} of {len(self)}")
+        return self._at(index % len(self))
 
-    def _at(self, place: int) -> Example:
-        batch, row = self._batches[place // _BATCH], place % _BATCH
-        return _example({n: batch.column(n)[row].as_py() for n in batch.schema.names})
+    def _at(self, index: int) -> Example:
+        raise NotImplementedError
 
 
-class Joined(Sequence[Example]):
+class ExampleTable(_Examples):
+    """A table of examples. DataError: no table there, or a damaged one."""
+
+    def __init__(self, path: Path) -> None:
+        self._table = Table(path, FORMAT)
+        note = self._table.note
+        self.fingerprint = str(note["fingerprint"])
+        self.totals = ExampleTotals(**note["totals"])
+        self.counts: dict[str, Any] = note["counts"]
+        if len(self._table) != self.totals.groups:
+            raise damaged(path, "rows are missing")
+
+    def __len__(self) -> int:
+        return self.totals.groups
+
+    def __reduce__(self) -> tuple[type[ExampleTable], tuple[Path]]:
+        return ExampleTable, (self._table.path,)  # a worker process maps the file anew
+
+    def _at(self, index: int) -> Example:
+        return _example(self._table.row(index))
+
+
+class Joined(_Examples):
     """Several sets of examples, one behind the other."""
 
     def __init__(self, parts: Sequence[Sequence[Example]]) -> None:
@@ -109,28 +105,9 @@ class Joined(Sequence[Example]):
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
 
-    @overload
-    def __getitem__(self, index: int) -> Example: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Example]: ...
-    def __getitem__(self, index: int | slice) -> Example | list[Example]:
-        return _picked(index, len(self), self._at)
-
-    def _at(self, place: int) -> Example:
-        which = next(i for i, end in enumerate(self._ends) if place < end)
-        return self.parts[which][place - self._ends[which] + len(self.parts[which])]
-
-
-def _picked(
-    index: int | slice, count: int, at: Callable[[int], Example]
-) -> Example | list[Example]:
-    """As a list has it: from the end below 0, IndexError beyond."""
-    if isinstance(index, slice):
-        return [at(i) for i in range(*index.indices(count))]
-    place = index + count if index < 0 else index
-    if not 0 <= place < count:
-        raise IndexError(f"example {index} of {count}")
-    return at(place)
+    def _at(self, index: int) -> Example:
+        which = next(i for i, end in enumerate(self._ends) if index < end)
+        return self.parts[which][index - self._ends[which]]
 
 
 def totals_of(examples: Sequence[Example]) -> ExampleTotals:
@@ -174,65 +151,37 @@ def keep(
     """
     name = text_digest(json.dumps({"format": FORMAT, **key}, sort_keys=True))
     path = (folder or cache_folder("examples")) / f"{name}.arrow"
-    if about_path(path).exists():
-        table = ExampleTable(path)
-        return table, table.counts
-    counts: dict[str, Any] = {}
-    stream = draw(counts)
-    first = list(itertools.islice(stream, in_memory + 1))
-    if len(first) <= in_memory:
-        return first, counts
-    with alone(path):
-        if not about_path(path).exists():  # another process may have been first
-            write_table(path, itertools.chain(first, stream), counts)
+    if not is_table(path):
+        counts: dict[str, Any] = {}
+        stream = draw(counts)
+        first = list(itertools.islice(stream, in_memory + 1))
+        if len(first) <= in_memory:
+            return first, counts
+        write_once(path, lambda: write_examples(path, itertools.chain(first, stream), counts))
     table = ExampleTable(path)
     return table, table.counts
 
 
-def write_table(
+def write_examples(
     path: Path, examples: Iterable[Example], counts: Mapping[str, Any] | None = None
 ) -> None:
     """All examples into one table; `_BATCH` of them are in memory at a time.
 
-    counts: kept beside them; read when the last example has come.
+    counts: for the note; read when the last example has come.
     """
-    import pyarrow as pa
-
     digest, totals = hashlib.sha256(), ExampleTotals()
-    with (
-        atomic_path(path) as temporary,
-        pa.OSFile(str(temporary), "wb") as sink,
-        pa.ipc.new_file(sink, _schema()) as writer,
-    ):
-        stream = iter(examples)
-        while chunk := list(itertools.islice(stream, _BATCH)):
-            for example in chunk:
-                _feed(digest, example)
-                totals.add(example)
-            rows = [_fields(example) for example in chunk]
-            writer.write_batch(pa.RecordBatch.from_pylist(rows, schema=_schema()))
-    about = {"fingerprint": digest.hexdigest()[:16], "totals": asdict(totals)}
-    write_json(about_path(path), {"format": FORMAT, **about, "counts": dict(counts or {})})
 
+    def rows() -> Iterator[dict[str, Any]]:
+        for example in examples:
+            _feed(digest, example)
+            totals.add(example)
+            yield _fields(example)
 
-def about_path(path: Path) -> Path:
-    """The note that makes a file a whole table."""
-    return path.with_suffix(".json")
+    def note() -> dict[str, Any]:
+        found = {"fingerprint": digest.hexdigest()[:16], "totals": asdict(totals)}
+        return {"format": FORMAT, **found, "counts": dict(counts or {})}
 
-
-@contextlib.contextmanager
-def alone(path: Path) -> Iterator[None]:
-    """Waits until no other process on this machine writes `path`, and lets none begin."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = path.with_suffix(".lock").open("w")
-    except OSError as error:
-        raise DataError.at(path, None, f"cannot be written: {error.strerror or error}") from error
-    with lock:
-        locks.lock(lock.fileno(), wait=True)
-        for cut_short in path.parent.glob(f".{path.name}.*.tmp"):  # of a writer that was killed
-            cut_short.unlink(missing_ok=True)
-        yield
+    write_table(path, _schema(), rows(), note, batch=_BATCH)
 
 
 def _schema() -> Any:
@@ -252,26 +201,14 @@ def _schema() -> Any:
 
 
 def _fields(example: Example) -> dict[str, Any]:
-    group = example.group
-    return {
-        "query_id": group.query_id,
-        "query": example.query,
-        "passage_ids": group.passage_ids,
-        "passages": example.passages,
-        "grades": group.grades,
-        "teacher": group.teacher,
-    }
+    group = {name: getattr(example.group, name) for name in _GROUP}
+    return {**group, "query": example.query, "passages": example.passages}
 
 
-def _example(fields: Mapping[str, Any]) -> Example:
-    teacher = fields["teacher"]
-    group = Group(
-        query_id=fields["query_id"],
-        passage_ids=tuple(fields["passage_ids"]),
-        grades=tuple(fields["grades"]),
-        teacher=None if teacher is None else tuple(teacher),
-    )
-    return Example(group, fields["query"], tuple(fields["passages"]))
+def _example(row: Mapping[str, Any]) -> Example:
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}
+    query, passages = values.pop("query"), values.pop("passages")
+    return Example(Group(**values), query, passages)
 
 
 def _feed(digest: Any, example: Example) -> None:

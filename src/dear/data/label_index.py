@@ -9,11 +9,10 @@ in a hundred billion for each look-up in a store of 100 million pairs.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import secrets
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,11 +22,12 @@ from numpy.typing import NDArray
 
 from dear.artifacts import cache_folder, read_json, write_json
 from dear.data.inputs import UNKNOWN, Keys
+from dear.data.table import id_keys
 from dear.digests import text_digest
 from dear.errors import DataError
 
 FORMAT = "dear-label-index/1"
-ABOUT = "about.json"
+_ABOUT = "about.json"
 
 KEPT_ROWS = 200_000
 """So many rows beyond the index are read when a store is opened (in about half a second); where
@@ -42,16 +42,10 @@ _COLUMNS: dict[str, str] = {
     "texts": "<u8",
 }
 
-Places = NDArray[np.intp]
+_Places = NDArray[np.intp]
 Scores = NDArray[np.float32]
 Columns = tuple[Keys, Keys, Scores, Keys]
 """Of as many rows each: query keys, passage keys, scores, digests of texts."""
-
-
-def id_keys(ids: Iterable[str]) -> Keys:
-    """uint64 (n,): 64 bits of a hash of each id."""
-    digests = (hashlib.blake2b(i.encode(), digest_size=8).digest() for i in ids)
-    return np.frombuffer(b"".join(digests), dtype="<u8").astype(np.uint64, copy=False)
 
 
 def query_keys(ids: Sequence[str]) -> Keys:
@@ -99,7 +93,7 @@ class Rows:
             texts[order],
         )
 
-    def find(self, queries: Keys, passages: Keys) -> Places:
+    def find(self, queries: Keys, passages: Keys) -> _Places:
         """The row of each pair, (n,); -1 where there is none."""
         if not len(self):
             return np.full(len(queries), -1, dtype=np.intp)
@@ -149,18 +143,8 @@ def merged_parts(earlier: Rows, later: Rows, rows: int = _CHUNK_ROWS) -> Iterato
 
 
 def _of_both(earlier: Columns, later: Columns) -> Rows:
-    queries, passages, scores, texts = (
-        (earlier[0], later[0]),
-        (earlier[1], later[1]),
-        (earlier[2], later[2]),
-        (earlier[3], later[3]),
-    )
-    return Rows.of(
-        np.concatenate(queries),
-        np.concatenate(passages),
-        np.concatenate(scores),
-        np.concatenate(texts),
-    )
+    columns: Iterator[Any] = zip(earlier, later, strict=True)
+    return Rows.of(*(np.concatenate(both) for both in columns))
 
 
 def _edges(every: Sequence[Rows], rows: int) -> Keys:
@@ -241,7 +225,7 @@ def load(folder: Path, shards: Mapping[str, str]) -> tuple[LabelIndex, list[str]
     place, names = _place(folder), list(shards)
     for _ in range(2):  # another process may replace it in between
         try:
-            about = read_json(place / ABOUT)
+            about = read_json(place / _ABOUT)
             covered = about["shards"]
             known = {name: shards[name] for name in names[: len(covered)]}
             if about["format"] != FORMAT or covered != known:
@@ -274,7 +258,10 @@ def _write(folder: Path, earlier: Rows, later: Rows, covered: Mapping[str, str])
     place.mkdir(parents=True, exist_ok=True)
     paths = {name: place / f"{generation}.{name}" for name in _COLUMNS}
     queries = rows = 0
-    before = _generation(place)
+    try:
+        before = str(read_json(place / _ABOUT)["generation"])
+    except (DataError, KeyError):
+        before = ""
     try:
         with contextlib.ExitStack() as stack:
             files = {n: stack.enter_context(path.open("wb")) for n, path in paths.items()}
@@ -292,7 +279,7 @@ def _write(folder: Path, earlier: Rows, later: Rows, covered: Mapping[str, str])
             "rows": rows,
             "shards": dict(covered),
         }
-        write_json(place / ABOUT, about)
+        write_json(place / _ABOUT, about)
     except BaseException:
         for path in paths.values():
             with contextlib.suppress(OSError):
@@ -301,18 +288,11 @@ def _write(folder: Path, earlier: Rows, later: Rows, covered: Mapping[str, str])
     rows_now = _map(place, about)
     for old in place.iterdir():
         replaced = before and old.name.startswith(f"{before}.")
-        killed = old.name != ABOUT and not old.name.startswith(generation) and _is_old(old)
+        killed = old.name != _ABOUT and not old.name.startswith(generation) and _is_old(old)
         if replaced or killed:
             with contextlib.suppress(OSError):  # whoever has it open keeps it
                 old.unlink()
     return rows_now
-
-
-def _generation(place: Path) -> str:
-    try:
-        return str(read_json(place / ABOUT)["generation"])
-    except (DataError, KeyError):
-        return ""
 
 
 def _is_old(path: Path) -> bool:

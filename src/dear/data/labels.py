@@ -34,10 +34,10 @@ from dear.data.label_index import (
     Rows,
     Scores,
     TwoLabelsError,
-    id_keys,
     load,
     query_keys,
 )
+from dear.data.table import id_keys
 from dear.digests import Input, Inputs, file_digests, lines_digest, signature
 from dear.errors import ConfigError, ContractMismatch, DataError, excerpt
 from dear.records import Run

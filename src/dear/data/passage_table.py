@@ -6,7 +6,6 @@ A table is `KEY.arrow` (id, title, text), `KEY.npy` (hashes of the ids, sorted; 
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -15,12 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dear.artifacts import atomic_path, cache_folder, read_json, write_json
+from dear.artifacts import atomic_path, cache_folder
 from dear.data.collections import open_collection
-from dear.data.example_table import about_path, alone
 from dear.data.folders import corpus_reader
 from dear.data.formats.beir import passage_of
-from dear.data.inputs import corpus_input
+from dear.data.inputs import Keys, corpus_input
+from dear.data.table import Table, damaged, id_keys, write_once, write_table
 from dear.data.training_rows import PARQUET, open_rows
 from dear.digests import text_digest
 from dear.errors import DataError
@@ -67,10 +66,7 @@ def in_table(
     """
     name = text_digest(f"{FORMAT} {digest}")
     path = (tables or cache_folder("passages")) / f"{name}.arrow"
-    if not about_path(path).exists():
-        with alone(path):
-            if not about_path(path).exists():
-                write_passages(path, read(), source)
+    write_once(path, lambda: write_passages(path, read(), source))
     return PassageTable(path)
 
 
@@ -94,21 +90,13 @@ class PassageTable(Mapping[str, Passage]):
     """A table that is whole. DataError: none there, or a damaged one."""
 
     def __init__(self, path: Path) -> None:
-        import pyarrow as pa
-
-        about = read_json(about_path(path))
-        if about.get("format") != FORMAT:
-            raise DataError.at(path, None, f"is not of format {FORMAT}")
+        self._table = Table(path, FORMAT)
         try:
-            reader = pa.ipc.open_file(pa.memory_map(str(path)))
-            self._batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
             self._index: NDArray[Any] = np.load(path.with_suffix(".npy"), mmap_mode="r")
-        except (pa.ArrowException, OSError, ValueError) as error:
-            problem = f"the table is damaged, remove it: {str(error).splitlines()[0]}"
-            raise DataError.at(path, None, problem) from error
-        if self._index.shape != (2, about["passages"]):
-            raise DataError.at(path, None, "the table is damaged, remove it: passages are missing")
-        self.path = path
+        except (OSError, ValueError) as error:
+            raise damaged(path, str(error)) from error
+        if self._index.shape != (2, self._table.note["passages"]):
+            raise damaged(path, "passages are missing")
 
     def __len__(self) -> int:
         return int(self._index.shape[1])
@@ -119,7 +107,7 @@ class PassageTable(Mapping[str, Passage]):
 
     def __getitem__(self, passage_id: str) -> Passage:
         keys = self._index[0]
-        key = np.uint64(_key(passage_id))
+        key = id_keys([passage_id])[0]
         # a hash may be shared: all rows that have it are looked at
         for place in range(int(np.searchsorted(keys, key)), len(keys)):
             if keys[place] != key:
@@ -130,12 +118,7 @@ class PassageTable(Mapping[str, Passage]):
         raise KeyError(passage_id)
 
     def _passage(self, row: int) -> Passage:
-        batch, at = self._batches[row // _BATCH], row % _BATCH
-        return Passage(
-            id=batch.column("id")[at].as_py(),
-            text=batch.column("text")[at].as_py(),
-            title=batch.column("title")[at].as_py(),
-        )
+        return Passage(**self._table.row(row))
 
 
 def write_passages(path: Path, passages: Iterable[Passage], source: str) -> None:
@@ -144,48 +127,37 @@ def write_passages(path: Path, passages: Iterable[Passage], source: str) -> None
     import pyarrow as pa
 
     schema = pa.schema([("id", pa.string()), ("title", pa.string()), ("text", pa.string())])
-    keys: list[NDArray[np.uint64]] = []
-    prints: list[NDArray[np.uint64]] = []
-    with (
-        atomic_path(path) as temporary,
-        pa.OSFile(str(temporary), "wb") as sink,
-        pa.ipc.new_file(sink, schema) as writer,
-    ):
+    keys: list[Keys] = []
+    prints: list[Keys] = []
+
+    def rows() -> Iterator[dict[str, str]]:
         stream = iter(passages)
         while chunk := list(itertools.islice(stream, _BATCH)):
-            writer.write_batch(
-                pa.RecordBatch.from_pylist(
-                    [{"id": p.id, "title": p.title, "text": p.text} for p in chunk],
-                    schema=schema,
-                )
-            )
-            keys.append(np.array([_key(p.id) for p in chunk], dtype=np.uint64))
-            prints.append(np.array([_key(f"{p.title}\n{p.text}") for p in chunk], np.uint64))
-    index = _index_of(source, keys, prints)
-    with atomic_path(path.with_suffix(".npy")) as temporary, temporary.open("wb") as file:
-        np.save(file, index)
-    write_json(about_path(path), {"format": FORMAT, "passages": index.shape[1]})
+            keys.append(id_keys(p.id for p in chunk))
+            prints.append(id_keys(f"{p.title}\n{p.text}" for p in chunk))
+            yield from ({"id": p.id, "title": p.title, "text": p.text} for p in chunk)
+
+    def note() -> dict[str, Any]:
+        if not keys:
+            raise DataError(f"{source}: holds no passages")
+        index = _index_of(source, np.concatenate(keys), np.concatenate(prints))
+        with atomic_path(path.with_suffix(".npy")) as temporary, temporary.open("wb") as file:
+            np.save(file, index)
+        return {"format": FORMAT, "passages": index.shape[1]}
+
+    write_table(path, schema, rows(), note, batch=_BATCH)
 
 
-def _index_of(
-    source: str, keys: list[NDArray[np.uint64]], prints: list[NDArray[np.uint64]]
-) -> NDArray[np.uint64]:
+def _index_of(source: str, keys: Keys, prints: Keys) -> Keys:
     """(2, n): hashes in order, each once, and the first row that has each."""
-    if not keys:
-        raise DataError(f"{source}: holds no passages")
-    all_keys, all_prints = np.concatenate(keys), np.concatenate(prints)
-    order = np.argsort(all_keys, kind="stable")
-    repeats = np.flatnonzero(all_keys[order][1:] == all_keys[order][:-1]) + 1
+    order = np.argsort(keys, kind="stable")
+    repeats = np.flatnonzero(keys[order][1:] == keys[order][:-1]) + 1
     # 64 bits: that two ids of 8.8 million share a hash, and are taken for one, is 2 in a million
-    other = repeats[all_prints[order[repeats]] != all_prints[order[repeats - 1]]]
+    other = repeats[prints[order[repeats]] != prints[order[repeats - 1]]]
     if len(other):
         raise DataError(
             f"{source}: passage {order[other[0]] + 1:,} has the id of an earlier one and another "
             "text"
         )
     kept = np.delete(order, repeats)
-    return np.stack([all_keys[kept], kept.astype(np.uint64)])
-
-
-def _key(text: str) -> int:
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+    return np.stack([keys[kept], kept.astype(np.uint64)])

@@ -1,6 +1,7 @@
 """Tests, intervals and effects of paired values: numbers in, numbers out.
 
-Results depend on the values and the seed, not on the order of the pairs.
+Results depend on the values and the seed, not on the order of the pairs. scipy.stats has some of
+these tests; benchmarks/significance.py measures both.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ def paired_randomisation(
     a, b: one value a query, aligned. Up to 16 queries that differ, p is exact: all sign
     patterns are tried. Beyond, `permutations` random ones are, and the observed one is counted
     among them, so that p is never 0 (Phipson and Smyth 2010). DataError for unequal lengths,
-    no queries, or a value that is not finite.
+    no queries, or a value that is not finite. scipy's permutation_test takes 33 (43 queries) to
+    154 times as long (10,000).
     """
     if permutations < 1:
         raise ConfigError(f"permutations is {permutations}: it must be 1 or more")
@@ -84,7 +86,8 @@ def paired_t(a: Sequence[float], b: Sequence[float]) -> float:
     """Two-sided p of Student's paired t test.
 
     No difference at all gives 1, the same nonzero difference everywhere 0. DataError for fewer
-    than two queries, unequal lengths, or a value that is not finite.
+    than two queries, unequal lengths, or a value that is not finite. The p of scipy's ttest_rel,
+    without the 0.5 s that importing scipy.stats takes.
     """
     differences = subtracted(a, b)
     n = len(differences)
@@ -121,7 +124,7 @@ def paired_effect(a: Sequence[float], b: Sequence[float]) -> float | None:
 def holm(p_values: Sequence[float]) -> list[float]:
     """p values corrected for being several (Holm 1979), in the order given; each at most 1.
 
-    DataError for a value outside [0, 1].
+    DataError for a value outside [0, 1]. scipy.stats has no Holm correction.
     """
     for p in p_values:
         if not 0 <= p <= 1:
@@ -141,7 +144,8 @@ def bootstrap_interval(
     """(low, high) of the mean difference: percentile bootstrap over queries (Efron 1979).
 
     level: the share of resampled means between low and high, in (0, 1).
-    DataError for no differences or one that is not finite.
+    DataError for no differences or one that is not finite. scipy's bootstrap takes 1.4 to 2.3
+    times as long.
     """
     if not 0 < level < 1:
         raise ConfigError(f"level is {level}: it must lie between 0 and 1")

@@ -34,7 +34,14 @@ from dear.plan.work import (
     steps_of,
     training_flops,
 )
-from dear.recipes import LoraRecipe, ModelRecipe, Recipe
+from dear.recipes import (
+    ListwiseRecipe,
+    LoraRecipe,
+    ModelRecipe,
+    PairRecipe,
+    PointwiseRecipe,
+    Recipe,
+)
 
 MOST_DEVICES = 64
 LORA = LoraRecipe(rank=32, alpha=64.0)
@@ -352,8 +359,8 @@ def _stages(
     recipe, devices = setup.recipe, setup.devices
     mean = mean_tokens(setup, assumed)
     found: list[Stage] = []
-    if not setup.is_list and any(source.labels for source in recipe.data):
-        teacher = _teacher(recipe)
+    if isinstance(recipe, PairRecipe) and any(source.labels for source in recipe.data):
+        teacher = _teacher_shape()
         pairs = examples.count * LABEL_DEPTH
         flops = forward_flops(teacher, pairs, mean, head_tokens=0)
         what = f"{LABEL_DEPTH} passages a query, by LLaMA-2-13B"
@@ -362,7 +369,7 @@ def _stages(
     lists = epoch
     if recipe.train.max_steps:
         lists = recipe.train.max_steps * recipe.train.groups_per_step
-    sequences = lists * (1 if setup.is_list else recipe.groups.size)
+    sequences = lists * (recipe.groups.size if isinstance(recipe, PairRecipe) else 1)
     width = _width(setup, mean)
     answer = _answer(setup)
     forward = forward_flops(shape, sequences, width, head_tokens=answer)
@@ -384,7 +391,7 @@ def _width(setup: Setup, mean: int) -> float:
 
 def _rank(setup: Setup, shape: Shape, card: Card, mean: int, share: float) -> Stage:
     devices = setup.devices
-    if not setup.is_list:
+    if not isinstance(setup.recipe, ListwiseRecipe):
         pairs = TEST_QUERIES * DEPTH
         flops = forward_flops(shape, pairs, mean, head_tokens=0)
         what = f"{TEST_QUERIES} queries, {DEPTH} passages each"
@@ -418,10 +425,9 @@ def _stage(
     )
 
 
-def _teacher(recipe: Recipe) -> Shape:
+def _teacher_shape() -> Shape:
     model = ModelRecipe(base=TEACHER, dtype="bfloat16")
-    teacher = replace(recipe, kind="pointwise", model=model)
-    return weigh(Setup.of(teacher, devices=1)).shape
+    return weigh(Setup(recipe=PointwiseRecipe(name="teacher", model=model, data=()))).shape
 
 
 def mean_tokens(setup: Setup, assumed: Assumed) -> int:
@@ -435,7 +441,7 @@ def mean_tokens(setup: Setup, assumed: Assumed) -> int:
 
 def _answer(setup: Setup) -> int:
     """Tokens that a listwise model writes."""
-    if not setup.is_list:
+    if not isinstance(setup.recipe, ListwiseRecipe):
         return 0
     lists = setup.recipe.listwise
     answer = ANSWER_TOKENS * min(lists.max_window, WINDOW) // WINDOW

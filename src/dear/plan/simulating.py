@@ -23,7 +23,7 @@ from dear.checkpoints.hardware import cpu_has_bfloat16
 from dear.checkpoints.heads import pooled_logits
 from dear.plan.shapes import Shape, meta_model
 from dear.plan.work import Setup
-from dear.recipes import ModelRecipe, Recipe
+from dear.recipes import RECIPES, ListwiseRecipe, ModelRecipe, Recipe
 
 FUSED = "dear_fused"
 """Attention as a fused kernel has it: queries, keys, values, output and one number a row."""
@@ -296,7 +296,7 @@ def _simulated(
 
 def bare_recipe(kind: str, model: ModelRecipe) -> Recipe:
     """What of a recipe the model depends on."""
-    return Recipe(name="", kind=kind, model=model, data=())  # type: ignore[arg-type]
+    return RECIPES[kind](name="", model=model, data=())
 
 
 def _multiplies(setup: Setup) -> Literal["float32", "bfloat16"]:
@@ -305,9 +305,10 @@ def _multiplies(setup: Setup) -> Literal["float32", "bfloat16"]:
 
 def _kept(setup: Setup, answer: int) -> int:
     """Tokens of each list whose logits are made."""
-    if not setup.is_list:
+    recipe = setup.recipe
+    if not isinstance(recipe, ListwiseRecipe):
         return 0
-    return answer if setup.recipe.listwise.loss.text > 0 else 1
+    return answer if recipe.listwise.loss.text > 0 else 1
 
 
 def _computes_bfloat16(setup: Setup) -> bool:

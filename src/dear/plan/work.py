@@ -13,7 +13,15 @@ from dear.data.formats.lines import numbered_lines
 from dear.errors import DataError, DearError
 from dear.plan.cards import Card
 from dear.plan.shapes import Shape
-from dear.recipes import DataRecipe, LoraRecipe, Recipe
+from dear.recipes import (
+    DataRecipe,
+    GradientRecipe,
+    ListDataRecipe,
+    ListwiseRecipe,
+    LoraRecipe,
+    PairRecipe,
+    parallel_of,
+)
 
 Strategy = Literal["ddp", "fsdp2", "zero2", "zero3"]
 STRATEGIES: tuple[Strategy, ...] = ("ddp", "fsdp2", "zero2", "zero3")
@@ -29,7 +37,7 @@ class Setup:
     on_cpu: computes as a CPU does, in float32 and in small passes.
     """
 
-    recipe: Recipe
+    recipe: GradientRecipe
     devices: int = 1
     strategy: Strategy = "ddp"
     cpu_offload: bool = False
@@ -38,12 +46,12 @@ class Setup:
     on_cpu: bool = False
 
     @classmethod
-    def of(cls, recipe: Recipe, *, devices: int, on_cpu: bool = False) -> Setup:
+    def of(cls, recipe: GradientRecipe, *, devices: int, on_cpu: bool = False) -> Setup:
         return cls(
             recipe=recipe,
             devices=devices,
-            strategy=recipe.parallel.strategy,
-            cpu_offload=recipe.parallel.cpu_offload,
+            strategy=parallel_of(recipe).strategy,
+            cpu_offload=parallel_of(recipe).cpu_offload,
             quantise=recipe.model.quantise,
             activation_offload=recipe.train.activation_offload,
             on_cpu=on_cpu,
@@ -51,7 +59,7 @@ class Setup:
 
     @property
     def is_list(self) -> bool:
-        return self.recipe.kind in ("listwise", "heads")
+        return isinstance(self.recipe, ListwiseRecipe)
 
     @property
     def sharded(self) -> bool:
@@ -73,13 +81,14 @@ class Setup:
     @property
     def sequences(self) -> int:
         """Sequences that go through one device in one pass."""
-        return self.groups * (1 if self.is_list else self.recipe.groups.size)
+        recipe = self.recipe
+        return self.groups * (recipe.groups.size if isinstance(recipe, PairRecipe) else 1)
 
     @property
     def longest(self) -> int:
         """Tokens of the longest sequence that the recipe allows."""
         recipe = self.recipe
-        if self.is_list:
+        if isinstance(recipe, ListwiseRecipe):
             return recipe.listwise.max_tokens
         contract = recipe.contract
         extras = PAIR_EXTRAS + contract.append_eos
@@ -156,22 +165,23 @@ def count_examples(setup: Setup, given: int | None) -> Examples:
     """From `--queries`, from the recipe's data where they can be read, or as published."""
     if given is not None:
         return Examples(given, "--queries")
-    found = [_count(setup, source) for source in setup.recipe.data]
+    recipe = setup.recipe
+    per_query = recipe.groups.per_query if isinstance(recipe, PairRecipe) else 1
+    found = [_count(source, per_query) for source in recipe.data]
     if all(found):
         names = sorted({f.source for f in found if f})
         return Examples(sum(f.count for f in found if f), ", ".join(names))
     return Examples(MS_MARCO_QUERIES, "MS MARCO's judged training queries (the data is not here)")
 
 
-def _count(setup: Setup, source: DataRecipe) -> Examples | None:
-    rows = getattr(source, "rows", "")
-    for name in (rows, *source.lists):
-        if name:
-            published = next((n for key, n in ROWS.items() if name.endswith(key)), None)
-            here = _lines(name)
-            if here is not None:
-                return Examples(here, f"{name}, counted")
-            return Examples(published, f"{name}, as published") if published else None
+def _count(source: DataRecipe | ListDataRecipe, per_query: int) -> Examples | None:
+    file_name = source.lists[0] if isinstance(source, ListDataRecipe) else source.rows
+    if file_name or isinstance(source, ListDataRecipe):
+        published = next((n for key, n in ROWS.items() if file_name.endswith(key)), None)
+        here = _lines(file_name)
+        if here is not None:
+            return Examples(here, f"{file_name}, counted")
+        return Examples(published, f"{file_name}, as published") if published else None
     try:
         opened = open_collection(source.collection)
         judged = opened.judgements(source.split) if source.judged else None
@@ -181,7 +191,7 @@ def _count(setup: Setup, source: DataRecipe) -> Examples | None:
     except (DearError, OSError):
         return None
     queries = min(queries, source.queries or queries)
-    return Examples(queries * setup.recipe.groups.per_query, f"{source.collection}, counted")
+    return Examples(queries * per_query, f"{source.collection}, counted")
 
 
 def _lines(name: str) -> int | None:

@@ -1,4 +1,4 @@
-"""The table of a recipe that only listwise models have."""
+"""The tables [listwise] and [heads]."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class ListLossRecipe:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ListwiseRecipe:
+class ListwiseTable:
     """How lists become prompts and answers.
 
     prompt, max_words, max_window, max_tokens, thought: the contract that the checkpoint will
@@ -60,7 +60,7 @@ class ListwiseRecipe:
 
 
 @dataclass(frozen=True, kw_only=True)
-class HeadsRecipe:
+class HeadsTable:
     """How attention heads are weighted: no weight of the model changes.
 
     max_words, max_window: words of a passage and passages of a list; ranking should cut alike.

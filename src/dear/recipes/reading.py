@@ -19,18 +19,19 @@ from pydantic import TypeAdapter, ValidationError
 from dear.artifacts import read_toml
 from dear.errors import ConfigError, excerpt, nearest
 from dear.recipes.distilling import DistillRecipe
-from dear.recipes.training import FOREIGN_TABLES, LIST_KINDS, DataRecipe, Recipe
+from dear.recipes.training import RECIPES, Recipe
+from dear.recipes.values import Inapplicable
 
 T = TypeVar("T")
 DISTILL = "distill/"
 """Where the recipes of `dear distill` are among those that ship."""
-PARTS = "parts/"
+_PARTS = "parts/"
 """Where the pieces are that recipes extend and nothing trains alone."""
-EXTENDS = "extends"
+_EXTENDS = "extends"
 """The key of a recipe that is another one, or several laid over each other, and what differs."""
 
 
-DEEPEST, MOST = 20, 100
+_DEEPEST, _MOST = 20, 100
 """Recipes that may extend each other, one behind the other and in all."""
 
 
@@ -42,7 +43,7 @@ def recipes_folder() -> Path:
 
 def shipped_recipes() -> dict[str, Path]:
     """Name (family/file without its ending) → path of every recipe that ships."""
-    return {name: path for name, path in _shipped().items() if not name.startswith(PARTS)}
+    return {name: path for name, path in _shipped().items() if not name.startswith(_PARTS)}
 
 
 def _shipped() -> dict[str, Path]:
@@ -53,7 +54,7 @@ def _shipped() -> dict[str, Path]:
 def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
     """A recipe from a TOML file, or from the name of one that ships.
 
-    A file with `extends` is the recipe of that name, or at that path beside it, or several laid
+    A file with `extends` is the recipe of that name, or at that path next to it, or several laid
     over each other, with what the file says in place of what stood there: tables are merged key by
     key, lists are replaced.
     overrides: `key.path=value`, the value in TOML notation (a bare word is a string), list items
@@ -73,50 +74,13 @@ def load_distill_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Dist
 
 def parse_recipe(values: Mapping[str, Any], *, where: str = "recipe") -> Recipe:
     """A recipe from plain values; errors as `load_recipe`."""
-    recipe = _parse(Recipe, values, where)
+    kind = values.get("kind", "pointwise")
+    if not isinstance(kind, str) or kind not in RECIPES:
+        raise ConfigError(f"{where}: kind: one of {', '.join(RECIPES)}, got {_shown(kind)}")
+    recipe = _parse(RECIPES[kind], values, where, [k for k in RECIPES.values() if k.kind != kind])
     if not recipe.data:
         raise ConfigError(f"{where}: data: name at least one collection to train on")
-    _refuse_other_kinds(recipe, values, where)
     return recipe
-
-
-def _refuse_other_kinds(recipe: Recipe, values: Mapping[str, Any], where: str) -> None:
-    """ConfigError for a key that means nothing to models of this kind."""
-    lists = recipe.kind in LIST_KINDS
-    for table in FOREIGN_TABLES[recipe.kind]:
-        if table in values:
-            raise ConfigError(f"{where}: [{table}] means nothing to a {recipe.kind} model")
-    if recipe.kind == "heads" and set(values["model"]) != {"base"}:
-        raise ConfigError(f"{where}: model: weights of heads need a `base` alone")
-    for i, source in enumerate(recipe.data):
-        if lists and (not source.lists or set(values["data"][i]) != {"lists"}):
-            raise ConfigError(f"{where}: data.{i}: a {recipe.kind} model trains on `lists` alone")
-        if not lists and source.lists:
-            raise ConfigError(f"{where}: data.{i}.lists: only listwise models train on lists")
-        if not lists:
-            _check_source(source, f"{where}: data.{i}")
-
-
-_OF_ROWS, _OF_COLLECTIONS = ("corpus", "negatives_from"), ("collection", "judged")
-
-
-def _check_source(source: DataRecipe, where: str) -> None:
-    """ConfigError for keys that mean nothing beside each other."""
-    plain = DataRecipe()  # what a recipe says in full is no fault
-    given = {f.name for f in dataclasses.fields(source)}
-    given = {name for name in given if getattr(source, name) != getattr(plain, name)}
-    if not source.rows:
-        if not source.collection:
-            raise ConfigError(f"{where}.collection: Field required (or rows)")
-        if wrong := [key for key in _OF_ROWS if key in given]:
-            raise ConfigError(f"{where}.{wrong[0]}: means something beside `rows` alone")
-        return
-    if wrong := [key for key in _OF_COLLECTIONS if key in given]:
-        raise ConfigError(f"{where}.{wrong[0]}: rows are no collection and always judged")
-    if "run" in given and source.negatives_from == "rows":
-        raise ConfigError(f'{where}.run: say what it is for: negatives_from = "run" or "both"')
-    if source.negatives_from != "rows" and "run" not in given:
-        raise ConfigError(f"{where}.run: Field required, a run's file")
 
 
 def _read(path: Path | str, overrides: Sequence[str]) -> dict[str, Any]:
@@ -136,20 +100,21 @@ def _whole(
         raise ConfigError(f"{file}: extends itself")
     if here in known:
         return known[here]
-    if len(below) >= DEEPEST or len(known) >= MOST:
-        raise ConfigError(f"{file}: {EXTENDS}: more than {DEEPEST} recipes deep, or {MOST} in all")
+    if len(below) >= _DEEPEST or len(known) >= _MOST:
+        many = f"more than {_DEEPEST} recipes deep, or {_MOST} in all"
+        raise ConfigError(f"{file}: {_EXTENDS}: {many}")
     values = read_toml(file)
-    names = values.pop(EXTENDS, [])
+    names = values.pop(_EXTENDS, [])
     names = [names] if isinstance(names, str) else names
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ConfigError(f"{file}: {EXTENDS} must be the name or the path of a recipe, or a list")
+        raise ConfigError(f"{file}: {_EXTENDS} must be the name or the path of a recipe, or a list")
     whole: dict[str, Any] = {}
     for name in names:
-        beside = file.parent / name
+        sibling = file.parent / name
         try:
-            other = beside if os.path.isfile(beside) else _find(name)
+            other = sibling if os.path.isfile(sibling) else _find(name)
         except ConfigError as error:
-            raise ConfigError(f"{file}: {EXTENDS}: {error}") from None
+            raise ConfigError(f"{file}: {_EXTENDS}: {error}") from None
         whole = _merged(whole, _whole(other, (*below, here), known))
     known[here] = _merged(whole, values)
     return known[here]
@@ -167,8 +132,9 @@ def _merged(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return out
 
 
-def _parse(kind: type[T], values: Mapping[str, Any], where: str) -> T:
-    _refuse_unknown(kind, values, where, "")
+def _parse(kind: type[T], values: Mapping[str, Any], where: str, others: Sequence[type] = ()) -> T:
+    """others: kinds whose keys are known, and do not apply here."""
+    _refuse_unknown(kind, values, where, others)
     try:
         # as JSON: there a list may become a tuple, and a string or a bool never becomes a number
         return TypeAdapter(kind).validate_json(json.dumps(values), strict=True)
@@ -177,6 +143,8 @@ def _parse(kind: type[T], values: Mapping[str, Any], where: str) -> T:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         key = ".".join(str(part) for part in first["loc"])
+        if isinstance(wrong := first.get("ctx", {}).get("error"), Inapplicable):
+            raise ConfigError(f"{where}: {'.'.join(filter(None, (key, str(wrong))))}") from None
         given = "" if first["type"] == "missing" else f", got {_shown(first['input'])}"
         raise ConfigError(f"{where}: {key}: {first['msg']}{given}") from None
 
@@ -232,22 +200,38 @@ def _index(items: list[Any], part: str, override: str) -> int:
     return int(part)
 
 
-def _refuse_unknown(kind: type, values: Mapping[str, Any], where: str, prefix: str) -> None:
-    """ConfigError for a key that the dataclass does not have, all the way down."""
-    hints = typing.get_type_hints(kind)
-    known = {f.name: hints[f.name] for f in dataclasses.fields(kind)}
+def _refuse_unknown(
+    kind: type,
+    values: Mapping[str, Any],
+    where: str,
+    others: Sequence[type],
+    prefix: str = "",
+    models: str = "",
+) -> None:
+    """ConfigError for a key that the dataclass does not have, all the way down.
+
+    others: dataclasses of other kinds at the same place.  models: the recipe's kind.
+    """
+    models = models or getattr(kind, "kind", "")
+    known = typing.get_type_hints(kind)
+    elsewhere = [typing.get_type_hints(other) for other in others]
     for key, value in values.items():
-        if key not in known:
+        applies = key in known and (known[key] is not types.NoneType or value is None)
+        if not applies and any(key in hints for hints in elsewhere):
+            name = f"{prefix}{key}" if prefix else f"[{key}]"
+            raise ConfigError(f"{where}: {name} does not apply to {models} models; remove it")
+        if not applies:
             raise ConfigError(f"{where}: unknown key {prefix + key!r}{nearest(key, known)}")
         inner = _dataclass_in(known[key])
         if inner is None:
             continue
+        there = [t for hints in elsewhere if (t := _dataclass_in(hints.get(key)))]
         if isinstance(value, Mapping):
-            _refuse_unknown(inner, value, where, f"{prefix}{key}.")
+            _refuse_unknown(inner, value, where, there, f"{prefix}{key}.", models)
         elif isinstance(value, list):
             for index, item in enumerate(value):
                 if isinstance(item, Mapping):
-                    _refuse_unknown(inner, item, where, f"{prefix}{key}.{index}.")
+                    _refuse_unknown(inner, item, where, there, f"{prefix}{key}.{index}.", models)
 
 
 def _dataclass_in(hint: Any) -> type | None:

@@ -1,15 +1,23 @@
-"""What `dear train` reads: frozen dataclasses, one for each table of a recipe."""
+"""What `dear train` reads: one frozen dataclass for each kind of recipe, one for each table."""
 
 from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field
 
-from dear.recipes.listwise import HeadsRecipe, ListwiseRecipe
-from dear.recipes.values import STRICT, Count, CountOrNone, NotNegative, Positive, Share
+from dear.recipes.listwise import HeadsTable, ListwiseTable
+from dear.recipes.values import (
+    STRICT,
+    Count,
+    CountOrNone,
+    Inapplicable,
+    NotNegative,
+    Positive,
+    Share,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,12 +81,11 @@ class ContractRecipe:
 
 @dataclass(frozen=True, kw_only=True)
 class DataRecipe:
-    """One collection, or training rows, to train on; for a listwise model, lists instead.
+    """One collection, or training rows, to train on.
 
-    lists: files of `dear reason`, or folders with an `examples.jsonl`.
     rows: in Tevatron's layouts: a .jsonl, .jsonl.gz or .parquet file, a folder of them, or
         OWNER/NAME of the hub; see dear.data.training_rows.open_rows.
-    corpus: the texts of rows by id, and of a run beside rows: a file, a folder, a collection.
+    corpus: the texts of rows by id, and of a run given with rows: a file, a folder, a collection.
     negatives_from: the row's own negatives, those of `run` in their place, or both.
     run: a run's file, or the name of one of the collection's own runs.
     exclude: test collections whose queries are left out, NAME or NAME@SPLIT; "present" names all
@@ -90,7 +97,6 @@ class DataRecipe:
 
     __pydantic_config__ = STRICT
     collection: str = ""
-    lists: tuple[str, ...] = ()
     rows: str = ""
     corpus: str = ""
     negatives_from: Literal["rows", "run", "both"] = "rows"
@@ -102,6 +108,36 @@ class DataRecipe:
     judged: bool = True
     queries: Count | None = None
     exclude: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        # what a recipe says in full is no fault
+        given = {f.name for f in dataclasses.fields(self) if getattr(self, f.name) != f.default}
+        if not self.rows:
+            if not self.collection:
+                raise Inapplicable("collection: Field required (or rows)")
+            for key in ("corpus", "negatives_from"):
+                if key in given:
+                    raise Inapplicable(f"{key}: applies to `rows` only")
+            return
+        for key in ("collection", "judged"):
+            if key in given:
+                raise Inapplicable(f"{key}: does not apply to `rows`")
+        if "run" in given and self.negatives_from == "rows":
+            raise Inapplicable('run: say what it is for: negatives_from = "run" or "both"')
+        if self.negatives_from != "rows" and "run" not in given:
+            raise Inapplicable("run: Field required, a run's file")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListDataRecipe:
+    """Lists to train on: files of `dear reason`, or folders with an `examples.jsonl`."""
+
+    __pydantic_config__ = STRICT
+    lists: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if not self.lists:
+            raise Inapplicable("lists: name at least one file")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,47 +250,89 @@ class ParallelRecipe:
     cpu_offload: bool = False
 
 
-LIST_KINDS = ("listwise", "heads")
-"""What trains on lists instead of pairs."""
-
-_OF_PAIRS = ("contract", "groups", "loss", "dev")
-FOREIGN_TABLES = {
-    "pointwise": ("listwise", "heads"),
-    "biencoder": ("listwise", "heads", "parallel"),
-    "listwise": (*_OF_PAIRS, "heads"),
-    "heads": (*_OF_PAIRS, "listwise", "train", "parallel"),
-}
-"""Kind → tables that mean nothing to it."""
-
-
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class _AnyRecipe:
     """Everything that one training run depends on, and how processes share it."""
 
     __pydantic_config__ = STRICT
     name: str
-    kind: Literal["pointwise", "biencoder", "listwise", "heads"] = "pointwise"
+    kind: str
     description: str = ""
     model: ModelRecipe
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values of what decides the weights: without `parallel`, so that a training may go
+        on in other processes."""
+        values = dataclasses.asdict(self)
+        values.pop("parallel", None)
+        return values
+
+
+@dataclass(frozen=True, kw_only=True)
+class _OfPairs(_AnyRecipe):
+    """What trains on groups of a query's passages."""
+
     data: tuple[DataRecipe, ...]
     contract: ContractRecipe = ContractRecipe()
     groups: GroupsRecipe = GroupsRecipe()
     loss: LossRecipe = LossRecipe()
-    listwise: ListwiseRecipe = field(default_factory=ListwiseRecipe)
-    heads: HeadsRecipe = field(default_factory=HeadsRecipe)
     dev: DevRecipe | None = None
+    train: TrainRecipe = TrainRecipe()
+
+
+@dataclass(frozen=True, kw_only=True)
+class PointwiseRecipe(_OfPairs):
+    """A cross-encoder with a one-logit head."""
+
+    kind: Literal["pointwise"] = "pointwise"
+    parallel: ParallelRecipe = ParallelRecipe()
+
+
+@dataclass(frozen=True, kw_only=True)
+class BiencoderRecipe(_OfPairs):
+    """An encoder of queries and passages; one process trains it, and no dev chooses its weights."""
+
+    kind: Literal["biencoder"] = "biencoder"
+    dev: None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListwiseRecipe(_AnyRecipe):
+    """A generative model that writes the order of a list."""
+
+    kind: Literal["listwise"] = "listwise"
+    data: tuple[ListDataRecipe, ...]
+    listwise: ListwiseTable = field(default_factory=ListwiseTable)
     train: TrainRecipe = TrainRecipe()
     parallel: ParallelRecipe = ParallelRecipe()
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values of what decides the weights: without `parallel`, so that a training may go
-        on in other processes, and without what has nothing to do with the kind."""
-        values = dataclasses.asdict(self)
-        for table in {*FOREIGN_TABLES[self.kind], "parallel"}:
-            del values[table]
-        if self.kind in LIST_KINDS:
-            values["data"] = [{"lists": source["lists"]} for source in values["data"]]
-        else:
-            for source in values["data"]:
-                del source["lists"]
-        return values
+
+@dataclass(frozen=True, kw_only=True)
+class HeadsRecipe(_AnyRecipe):
+    """Weights of a generative model's attention heads; the model itself stays as it is."""
+
+    kind: Literal["heads"] = "heads"
+    data: tuple[ListDataRecipe, ...]
+    heads: HeadsTable = field(default_factory=HeadsTable)
+
+    def __post_init__(self) -> None:
+        if self.model != ModelRecipe(base=self.model.base):
+            raise Inapplicable("model: weights of heads need a `base` alone")
+
+
+PairRecipe: TypeAlias = PointwiseRecipe | BiencoderRecipe
+GradientRecipe: TypeAlias = PairRecipe | ListwiseRecipe
+"""What an optimiser trains."""
+Recipe: TypeAlias = GradientRecipe | HeadsRecipe
+RECIPES: dict[str, type[Recipe]] = {
+    "pointwise": PointwiseRecipe,
+    "biencoder": BiencoderRecipe,
+    "listwise": ListwiseRecipe,
+    "heads": HeadsRecipe,
+}
+"""By kind."""
+
+
+def parallel_of(recipe: GradientRecipe) -> ParallelRecipe:
+    """How processes share it; the default where the kind has no say."""
+    return ParallelRecipe() if isinstance(recipe, BiencoderRecipe) else recipe.parallel

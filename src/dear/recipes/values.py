@@ -6,6 +6,8 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field
 
+from dear.errors import ConfigError
+
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 Count = Annotated[int, Field(ge=1)]
@@ -14,3 +16,10 @@ CountOrNone = Annotated[int, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 NotNegative = Annotated[float, Field(ge=0)]
+
+
+class Inapplicable(ConfigError, ValueError):
+    """Settings that do not go with each other, "key: what is wrong".
+
+    A ValueError too: pydantic adds where in the recipe it was.
+    """

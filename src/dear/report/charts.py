@@ -23,13 +23,13 @@ _STYLE = (
     ".n{fill:#0d1117}.c{stroke:#4493f8}.o{stroke:#9198a1}.bg{fill:#0d1117}.k2{stroke:#db6d28}"
     ".k3{stroke:#9198a1}.k4{stroke:#e6edf3}}"
 )
-HEAD = 46
+_HEAD = 46
 """Height of title and subtitle above the plot, in a document of its own."""
 
 _CONTROLS = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
-def plain(text: str) -> str:
+def printable(text: str) -> str:
     """Without the characters that neither XML nor HTML may hold."""
     return _CONTROLS.sub("\ufffd", text)
 
@@ -42,14 +42,14 @@ class Canvas:
 
     def __init__(self, width: int, height: int, title: str, description: str = "") -> None:
         self.width, self.height = width, height
-        self.title, self.description = plain(title), plain(description)
+        self.title, self.description = printable(title), printable(description)
         self._parts: list[str] = []
 
     def text(self, x: float, y: float, text: str, kind: str = "", *, anchor: str = "start") -> None:
         named = f' class="{kind}"' if kind else ""
         placed = "" if anchor == "start" else f' text-anchor="{anchor}"'
         self._parts.append(
-            f'<text{named} x="{_n(x)}" y="{_n(y)}"{placed}>{escape(plain(text))}</text>'
+            f'<text{named} x="{_n(x)}" y="{_n(y)}"{placed}>{escape(printable(text))}</text>'
         )
 
     def line(self, x1: float, y1: float, x2: float, y2: float, kind: str = "g") -> None:
@@ -76,15 +76,15 @@ class Canvas:
 
     def document(self, subtitle: str = "") -> str:
         """A file of its own, with title and subtitle above the plot."""
-        width, height = self.width, self.height + HEAD
+        width, height = self.width, self.height + _HEAD
         parts = [
             f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
             f'viewBox="0 0 {width} {height}" role="img" aria-label={quoteattr(self.title)}>',
             f"<style>{_STYLE}</style>",
             f'<rect class="bg" width="{width}" height="{height}"/>',
             f'<text x="12" y="20" font-weight="600">{escape(self.title)}</text>',
-            f'<text x="12" y="38" class="s">{escape(plain(subtitle))}</text>',
-            f'<g transform="translate(0 {HEAD})">',
+            f'<text x="12" y="38" class="s">{escape(printable(subtitle))}</text>',
+            f'<g transform="translate(0 {_HEAD})">',
             *self._parts,
             "</g>",
             "</svg>",
@@ -106,12 +106,12 @@ class Canvas:
 
 def ticks(low: float, high: float, about: int = 5) -> Iterator[float]:
     """Round numbers from low to high, roughly `about` of them."""
-    step = nice_step(high - low, about)
+    step = _nice_step(high - low, about)
     for index in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1):
         yield index * step
 
 
-def nice_step(span: float, about: int = 5) -> float:
+def _nice_step(span: float, about: int = 5) -> float:
     """1, 2 or 5 times a power of ten; near a span of `about` steps."""
     raw = max(span, 1e-12) / about
     power: float = 10.0 ** math.floor(math.log10(raw))
@@ -124,7 +124,7 @@ def label(value: float) -> str:
     return "0" if text == "-0" else text.replace("-", "−")
 
 
-def shortened(text: str, limit: int) -> str:
+def _shortened(text: str, limit: int) -> str:
     """Cut in the middle: names of systems differ at both ends."""
     if len(text) <= limit:
         return text
@@ -135,9 +135,6 @@ def shortened(text: str, limit: int) -> str:
 def _n(value: float) -> str:
     text = f"{round(value, 1):.1f}".removesuffix(".0")
     return "0" if text == "-0" else text
-
-
-_LEFT, _WIDTH, _RIGHT, _ROW = 190, 400, 70, 34
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,23 +152,24 @@ def bars(title: str, subtitle: str, found: Sequence[Bar]) -> str:
 
     Values are 0 or more; the axis ends at the next tenth.
     """
+    left, length, right, row = 190, 400, 70, 34
     ends = [b.interval[1] if b.interval else b.value for b in found]
     top = max(0.1, -(-max(ends) * 10 // 1) / 10)
-    bottom = _ROW * len(found) + 6
-    canvas = Canvas(_LEFT + _WIDTH + _RIGHT, bottom + 28, title)
+    bottom = row * len(found) + 6
+    canvas = Canvas(left + length + right, bottom + 28, title)
 
     def x(value: float) -> float:
-        return _LEFT + _WIDTH * value / top
+        return left + length * value / top
 
     for tenth in range(round(top * 10) + 1):
         at = x(tenth / 10)
         canvas.line(at, 0, at, bottom)
         canvas.text(at, bottom + 16, f"{tenth / 10:.1f}", "s", anchor="middle")
     for index, bar in enumerate(found):
-        y = _ROW * index + 8
+        y = row * index + 8
         middle, edge = y + 10, x(bar.value)
-        canvas.text(_LEFT - 10, middle + 5, bar.name, anchor="end")
-        canvas.rect(_LEFT, y, edge - _LEFT, 20, "m" if bar.strong else "b", rounded=True)
+        canvas.text(left - 10, middle + 5, bar.name, anchor="end")
+        canvas.rect(left, y, edge - left, 20, "m" if bar.strong else "b", rounded=True)
         if bar.interval is not None:
             low, edge = x(bar.interval[0]), x(bar.interval[1])
             canvas.line(low, middle, edge, middle, "i")
@@ -200,12 +198,12 @@ def curves(title: str, found: Sequence[Series], *, x: str, y: str) -> Canvas:
     low, high = min(p[1] for p in everything), max(p[1] for p in everything)
     margin = 0.06 * (high - low) or 0.05
     low, high = low - margin, high + margin
-    told = "; ".join(
+    texts = "; ".join(
         f"{s.name}: from {s.points[0][1]:.4g} at {s.points[0][0]:g} "
         f"to {s.points[-1][1]:.4g} at {s.points[-1][0]:g}"
         for s in found
     )
-    canvas = Canvas(360, bottom + 40, title, f"{y} by {x}. {told}.")
+    canvas = Canvas(360, bottom + 40, title, f"{y} by {x}. {texts}.")
 
     def at_x(value: float) -> float:
         return left + width * (value - low_x) / (high_x - low_x or 1.0)
@@ -222,7 +220,7 @@ def curves(title: str, found: Sequence[Series], *, x: str, y: str) -> Canvas:
     for index, series in enumerate(found):
         kind = f"c{_DASHES[index % len(_DASHES)]}"
         canvas.line(left, 10 + 18 * index, left + 26, 10 + 18 * index, kind)
-        canvas.text(left + 34, 14 + 18 * index, shortened(series.name, 44), "s")
+        canvas.text(left + 34, 14 + 18 * index, _shortened(series.name, 44), "s")
         if len(series.points) == 1:
             canvas.circle(at_x(series.points[0][0]), at_y(series.points[0][1]), 4, "m")
         else:
@@ -238,10 +236,10 @@ def reliability(title: str, bins: Sequence[tuple[float, float, int]], ece: float
     """
     left, top, size = 44, 24, 200
     bottom = top + size
-    told = "; ".join(f"{c:.2f} → {rate:.2f} ({count})" for c, rate, count in bins)
+    texts = "; ".join(f"{c:.2f} → {rate:.2f} ({count})" for c, rate, count in bins)
     canvas = Canvas(
         *(360, bottom + 40, title),
-        f"Expected calibration error {ece:.4f}. Confidence → observed rate (passages): {told}.",
+        f"Expected calibration error {ece:.4f}. Confidence → observed rate (passages): {texts}.",
     )
     for tenth in (0.0, 0.2, 0.4, 0.6, 0.8, 1.0):
         at_x, at_y = left + size * tenth, bottom - size * tenth
@@ -336,12 +334,12 @@ def gains(title: str, found: Sequence[Gain], *, x: str) -> Canvas:
     margin = 0.04 * (high - low) or 0.05
     low, high = low - margin, high + margin
     bottom = top + row * len(found)
-    told = "; ".join(
+    texts = "; ".join(
         f"{g.name}: {g.difference:+.4f}, {g.interval[0]:+.4f} to {g.interval[1]:+.4f}"
         f"{'' if g.sure else ', not significant'}"
         for g in found
     )
-    canvas = Canvas(_WIDTH, bottom + 44, title, f"{told}.")
+    canvas = Canvas(_WIDTH, bottom + 44, title, f"{texts}.")
 
     def at(value: float) -> float:
         return left + width * (value - low) / (high - low)
@@ -355,7 +353,7 @@ def gains(title: str, found: Sequence[Gain], *, x: str) -> Canvas:
         y = top + row * index
         middle = y + 29
         # a long name starts at the left edge, whatever lies below
-        canvas.text(left, y + 16, shortened(gain.name, 44), "t")
+        canvas.text(left, y + 16, _shortened(gain.name, 44), "t")
         canvas.line(at(gain.interval[0]), middle, at(gain.interval[1]), middle, "i")
         kind = "m" if gain.difference >= 0 else "l"
         canvas.circle(at(gain.difference), middle, 5, kind if gain.sure else f"{kind} open")
@@ -481,13 +479,13 @@ def scatter(title: str, subtitle: str, found: Sequence[Point], *, x: str, y: str
 
 
 def numbered(title: str, found: Sequence[Point], *, x: str, y: str) -> Canvas:
-    """The same for a narrow place: points are numbered from 1, and named beside the plot.
+    """The same for a narrow column: points are numbered from 1, and named next to the plot.
 
-    Points that would cover each other are drawn one beside the other, tied to their place.
+    Points that would cover each other are drawn side by side, tied to where they belong.
     """
     frame = _Frame.around(found, 48, 26, 288, 190)
-    told = "; ".join(f"{i}: {p.name}, {p.x:.4g}, {p.y:.4f}" for i, p in enumerate(found, 1))
-    canvas = Canvas(360, 262, title, f"{y} against {x}. {told}.")
+    texts = "; ".join(f"{i}: {p.name}, {p.x:.4g}, {p.y:.4f}" for i, p in enumerate(found, 1))
+    canvas = Canvas(360, 262, title, f"{y} against {x}. {texts}.")
     frame.draw(canvas, x, y)
     placed: list[tuple[float, float]] = []
     for number, point in enumerate(found, 1):

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from markupsafe import Markup
 
 from dear.evaluate.study import Entry
 from dear.report.charts import (
@@ -17,23 +20,22 @@ from dear.report.charts import (
     numbered,
     reliability,
 )
-from dear.report.markup import Html, tag
 from dear.report.parts import Curve, ReportPart
 from dear.report.rows import ALPHA
 
 
-def figure(canvas: Canvas, name: str, caption: str) -> Html:
-    return tag(
-        "figure",
-        tag("figcaption", tag("b", canvas.title), f" {caption}"),
-        Html(canvas.inline(name)),
-    )
+class _Figure(NamedTuple):
+    """A plot that is named by its title."""
+
+    title: str
+    caption: str
+    svg: Markup
 
 
-def collection_figures(part: ReportPart, name: str) -> list[Html]:
+def collection_figures(part: ReportPart, name: str) -> list[_Figure]:
     """Gains, differences of each query, distributions of scores, reliability. name: of the ids."""
     made = [*_gains(part), *_differences(part), *_densities(part), *_reliability(part)]
-    return [figure(canvas, f"{name}f{i}", caption) for i, (canvas, caption) in enumerate(made)]
+    return [_figure(canvas, f"{name}f{i}", caption) for i, (canvas, caption) in enumerate(made)]
 
 
 def _gains(part: ReportPart) -> Iterator[tuple[Canvas, str]]:
@@ -57,14 +59,14 @@ def _differences(part: ReportPart) -> Iterator[tuple[Canvas, str]]:
 
 def _densities(part: ReportPart) -> Iterator[tuple[Canvas, str]]:
     for entry in part.study.entries:
-        relevant, others = scores_by_relevance(part, entry)
+        relevant, others = _scores_by_relevance(part, entry)
         if relevant and others:
             canvas = densities(f"Scores of {entry.name}", relevant, others)
             grade = part.study.min_grade
             yield canvas, f"Relevant: grade {grade} or above; each area is 1."
 
 
-def scores_by_relevance(part: ReportPart, entry: Entry) -> tuple[list[float], list[float]]:
+def _scores_by_relevance(part: ReportPart, entry: Entry) -> tuple[list[float], list[float]]:
     """Scores of relevant passages, and of all others that the run ranks for judged queries."""
     relevant: list[float] = []
     others: list[float] = []
@@ -88,7 +90,7 @@ def _reliability(part: ReportPart) -> Iterator[tuple[Canvas, str]]:
         )
 
 
-def cost_figure(part: ReportPart, name: str) -> tuple[Html | None, dict[str, int]]:
+def cost_figure(part: ReportPart, name: str) -> tuple[_Figure | None, dict[str, int]]:
     """Quality against time, and the number of each entry in it; None where no time is known."""
     timed = [
         (e, ms)
@@ -104,24 +106,29 @@ def cost_figure(part: ReportPart, name: str) -> tuple[Html | None, dict[str, int
         for value in (e.evaluation.means[part.measure],)
     ]
     canvas = numbered("Quality against time", points, x="milliseconds a query", y=part.measure)
-    shown = figure(canvas, f"{name}cost", "Up and to the left is better. The table has the names.")
+    shown = _figure(canvas, f"{name}cost", "Up and to the left is better. The table has the names.")
     return shown, {e.name: number for number, (e, _) in enumerate(timed, 1)}
 
 
-def training_figures(found: Sequence[Curve]) -> list[Html]:
+def training_figures(found: Sequence[Curve]) -> list[_Figure]:
     """The loss of the models, and the measure on dev of those that had it; four to a plot."""
     losses = [Series(c.name, c.loss) for c in found if c.loss]
     devs = [Series(c.name, c.dev) for c in found if c.dev]
     made = []
     for number, series in enumerate(_fours(losses)):
         canvas = curves("Loss in training", series, x="step", y="loss")
-        made.append(figure(canvas, f"t{number}l", "Each point is the mean since the one before."))
+        made.append(_figure(canvas, f"t{number}l", "Each point is the mean since the one before."))
     for number, series in enumerate(_fours(devs)):
         canvas = curves("Dev in training", series, x="step", y="nDCG@10")
-        made.append(figure(canvas, f"t{number}d", "nDCG@10 on dev."))
+        made.append(_figure(canvas, f"t{number}d", "nDCG@10 on dev."))
     return made
 
 
 def _fours(series: Sequence[Series]) -> Iterator[Sequence[Series]]:
     for start in range(0, len(series), 4):
         yield series[start : start + 4]
+
+
+def _figure(canvas: Canvas, name: str, caption: str) -> _Figure:
+    """name: an id of the page."""
+    return _Figure(canvas.title, caption, Markup(canvas.inline(name)))

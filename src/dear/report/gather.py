@@ -1,13 +1,17 @@
-"""From a plan to a report: opens collections, reads runs and what lies beside them."""
+"""From a plan (a TOML file, or built in Python) to a report: opens collections, reads runs."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated, Any
 
-from dear.artifacts import read_json, versions
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+
+from dear.artifacts import read_json, read_toml, versions
 from dear.data.collections import Collection, open_collection
 from dear.data.formats import read_lists, read_run
 from dear.data.inputs import judgements_input, pairs_input, texts_input
@@ -20,23 +24,84 @@ from dear.evaluate.published import PublishedRow, all_published, published_rows
 from dear.evaluate.reliability import assess, judged_scores, reliability
 from dear.evaluate.study import RunSource, Study, study
 from dear.records import gather as gather_texts
-from dear.report.parts import (
-    Cost,
-    Curve,
-    Reliability,
-    Report,
-    ReportPart,
-)
-from dear.report.plan import CollectionPlan, ReportPlan
+from dear.report.parts import Cost, Curve, Reliability, Report, ReportPart
 
-TRAINING_FILE = "dear_training.json"
+_TRAINING_FILE = "dear_training.json"
 """In a checkpoint's folder (dear.train.checkpoints)."""
 
-Thoughts = dict[str, list[str]]
-
-
-Revision = Callable[[Path], str]
+_Revision = Callable[[Path], str]
 """(folder of a checkpoint) → the revision of the weights in it now."""
+
+
+_STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollectionPlan:
+    """One collection. Runs are files, or the collection's own; all paths start at the file.
+
+    runs:        the name to show → run.
+    first_stage: a name in `runs`, or a run; without it the notes next to the runs say, else
+                 the collection's own bm25.
+    models:      name → checkpoint folder, for training curves and calibration; without it the
+                 notes say.
+    costs:       name → a JSON file with seconds, pairs, parameters, …; without it the notes say.
+    thoughts:    name → a file of lists with thoughts (`read_lists`).
+    """
+
+    __pydantic_config__ = _STRICT
+    name: str
+    runs: dict[str, str]
+    split: str = "test"
+    min_grade: Annotated[int, Field(ge=1)] | None = None
+    first_stage: str | None = None
+    models: dict[str, str] = field(default_factory=dict)
+    costs: dict[str, str] = field(default_factory=dict)
+    thoughts: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportPlan:
+    """A whole report.
+
+    measures: the defaults where empty; compared: as `study` has it.  published: put next to what
+    others published, true for all of it, or the names of systems.  texts: show queries and
+    passages; without them ids stand there, as where the texts' licence forbids to pass them on.
+    """
+
+    __pydantic_config__ = _STRICT
+    collection: tuple[CollectionPlan, ...]
+    title: str = ""
+    measures: tuple[str, ...] = ()
+    compared: str | None = None
+    across_candidates: bool = False
+    published: bool | tuple[str, ...] = False
+    texts: bool = True
+
+
+def read_plan(path: Path) -> ReportPlan:
+    """A plan from a TOML file. DataError: no TOML. ConfigError: unknown keys, a wrong value."""
+    values = read_toml(path)
+    try:
+        # as JSON: there a list may become a tuple, and a string never becomes a number
+        plan = TypeAdapter(ReportPlan).validate_json(json.dumps(values, default=str), strict=True)
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {_explained(error)}") from error
+    if not plan.collection:
+        raise ConfigError(f"{path}: no collection; a report needs [[collection]]")
+    return plan
+
+
+def _explained(error: ValidationError) -> str:
+    first = error.errors(include_url=False)[0]
+    *place, key = (str(part) for part in first["loc"])
+    where = f"in {'.'.join(place)}: " if place else ""
+    if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        kinds: tuple[Any, ...] = (ReportPlan, CollectionPlan)
+        kind = kinds[min(len(place), 1)]
+        known = [f.name for f in dataclasses.fields(kind)]
+        return f"{where}unknown key {key!r}{nearest(key, known)}"
+    return f"{where}{key}: {first['msg'][:1].lower()}{first['msg'][1:]}"
 
 
 def gather(
@@ -45,7 +110,7 @@ def gather(
     *,
     command: str = "",
     texts: bool = True,
-    revision: Revision | None = None,
+    revision: _Revision | None = None,
 ) -> Report:
     """Everything that the plan names, measured.
 
@@ -82,8 +147,8 @@ def gather(
         maps = _maps(made, models, revisions, notes)
         made = dataclasses.replace(made, notes=(*notes, *made.notes))
         for name, model in models.items():
-            if (model / TRAINING_FILE).is_file() and model.resolve() not in curves:
-                curves[model.resolve()] = Curve.of(name, read_json(model / TRAINING_FILE))
+            if (model / _TRAINING_FILE).is_file() and model.resolve() not in curves:
+                curves[model.resolve()] = Curve.of(name, read_json(model / _TRAINING_FILE))
         parts.append(
             ReportPart(
                 study=made,
@@ -255,9 +320,9 @@ def _check_published(plan: ReportPlan) -> None:
             raise ConfigError(f"nothing published is known of {name!r}{nearest(name, known)}")
 
 
-def _thoughts(path: Path) -> Thoughts:
+def _thoughts(path: Path) -> dict[str, list[str]]:
     """Query id → thoughts; below each, which passage its [1], [2], … are."""
-    found: Thoughts = {}
+    found: dict[str, list[str]] = {}
     for example in read_lists(path):
         if example.thought:
             key = ", ".join(f"[{i}] {p.id}" for i, p in enumerate(example.passages, 1))

@@ -1,4 +1,4 @@
-"""What a report is made from: a study for each collection, and what is known beside it."""
+"""What a report is made from: a study for each collection, and what else is known."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Cost:
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Cost:
-        """From the note beside a run, or any mapping with these keys.
+        """From the note next to a run, or any mapping with these keys.
 
         What `cost` inside holds goes first, and what its stages hold is added up.
         """
@@ -65,7 +65,7 @@ class Cost:
         return cls(**found)
 
 
-LARGEST = 1e18
+_LARGEST = 1e18
 """Beyond it no run took anything, whatever its note says."""
 
 
@@ -131,7 +131,7 @@ class ReportPart:
         return [e for e in self.study.entries if not e.is_first_stage]
 
     def cost(self, entry: Entry) -> Cost:
-        """What is given, else what the note beside the run says."""
+        """What is given, else what the note next to the run says."""
         given = self.costs.get(entry.name)
         found = given if given is not None else Cost.of(entry.source.origin or {})
         if found.queries is None:
@@ -161,7 +161,7 @@ class Report:
 def _number(value: Any) -> float | None:
     """A number that a report can show; None for anything else, NaN and 10**400 too."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if is_number and abs(value) <= LARGEST else None
+    return float(value) if is_number and abs(value) <= _LARGEST else None
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

@@ -7,20 +7,19 @@ from pathlib import Path
 
 from dear.artifacts import atomic_path
 from dear.errors import ConfigError
-from dear.report.latex import latex
-from dear.report.markdown import markdown
 from dear.report.page import page
 from dear.report.parts import Report
+from dear.report.text import latex, markdown
 
 MAX_QUERIES = 50
 """Queries that are shown for each collection, unless something else is asked for."""
 
 
 def write_report(path: Path | str, report: Report, *, max_queries: int = MAX_QUERIES) -> None:
-    """One HTML file, without anything beside it; the same report gives the same bytes.
+    """One HTML file, that needs no other; the same report gives the same bytes.
 
-    max_queries: shown for each collection. ConfigError: no collection, one twice, or something
-    beside a study that belongs to none of its runs.
+    max_queries: shown for each collection. ConfigError: no collection, one twice, or costs or
+    thoughts of a name that is no run of its study.
     """
     _check(report)
     if max_queries < 0:

@@ -33,10 +33,12 @@ from dear.recipes import (
     CORES_WITHOUT,
     LONG,
     SHORT,
+    BiencoderRecipe,
     DataRecipe,
     DistillRecipe,
     LossRecipe,
-    Recipe,
+    PairRecipe,
+    PointwiseRecipe,
     fitting_recipe,
     load_distill_recipe,
 )
@@ -224,9 +226,8 @@ class _Distillation:
         """The name of the teacher, which is trained here."""
         stage = self.recipe.teacher
         assert stage.model is not None
-        recipe = Recipe(
+        recipe = BiencoderRecipe(
             name=f"{self.recipe.name}-teacher",
-            kind="biencoder",
             model=stage.model,
             contract=stage.contract,
             groups=stage.groups,
@@ -298,7 +299,7 @@ class _Distillation:
             loss = LossRecipe(main=("ce",), alpha=0.0)
         elif split.train_judgements is None:
             loss = LossRecipe(main=(), alpha=1.0, temperature=stage.loss.temperature)
-        recipe = Recipe(
+        recipe = PointwiseRecipe(
             name=f"{self.recipe.name}-{name}",
             model=model,
             contract=stage.contract,
@@ -316,7 +317,7 @@ class _Distillation:
     def _train(
         self,
         name: str,
-        recipe: Recipe,
+        recipe: PairRecipe,
         split: _Split,
         queries_limit: int | None,
         labels: Path | None,

@@ -20,7 +20,7 @@ from dear.digests import Inputs
 from dear.errors import ConfigError
 from dear.listwise.loading import PEFT_TYPE, HeadWeights, ListModel, fit_heads, load_list_model
 from dear.listwise.reader import ListReader
-from dear.recipes import HeadsRecipe, Recipe
+from dear.recipes import HeadsRecipe, HeadsTable
 from dear.records import ListExample
 from dear.train.checkpoints import TRAINING_FILE, claimed
 from dear.train.inputs import data_inputs, inputs_of, plan_of
@@ -51,7 +51,7 @@ class FittedHeads:
 
 
 def train_heads(
-    recipe: Recipe,
+    recipe: HeadsRecipe,
     folder: Path,
     *,
     examples: Sequence[ListExample] | None = None,
@@ -95,7 +95,7 @@ def train_heads(
     return fitted
 
 
-def _short(examples: Sequence[ListExample], asked: HeadsRecipe) -> list[ListExample]:
+def _short(examples: Sequence[ListExample], asked: HeadsTable) -> list[ListExample]:
     return [e for e in examples if len(e.passages) <= asked.max_window]
 
 
@@ -143,7 +143,7 @@ def _judge(
 
 
 def _save(
-    recipe: Recipe,
+    recipe: HeadsRecipe,
     folder: Path,
     contract: ListwiseContract,
     weights: HeadWeights,

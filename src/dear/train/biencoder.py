@@ -19,7 +19,7 @@ from dear.checkpoints.weights import read_pretrained
 from dear.errors import ConfigError
 from dear.losses import Objective, Term
 from dear.losses.listwise import softmax_cross_entropy
-from dear.recipes import Recipe
+from dear.recipes import PairRecipe
 from dear.scoring.batching import collate, token_batches
 from dear.scoring.encoding import Encoded
 from dear.scoring.loading import load_tokenizer
@@ -31,7 +31,7 @@ SCALE = 20.0
 """Cosine to logit, as in sentence-transformers' MultipleNegativesRankingLoss."""
 
 
-def start_biencoder(recipe: Recipe) -> tuple[Any, Any]:
+def start_biencoder(recipe: PairRecipe) -> tuple[Any, Any]:
     """(model without a head, tokenizer) of the recipe's base."""
     from transformers import AutoModel
 
@@ -49,7 +49,7 @@ def start_biencoder(recipe: Recipe) -> tuple[Any, Any]:
     return model, load_tokenizer(source)
 
 
-def contrastive_objective(recipe: Recipe) -> Objective:
+def contrastive_objective(recipe: PairRecipe) -> Objective:
     """ConfigError for anything but cross-entropy: the batch's other passages have no labels."""
     loss = recipe.loss
     if loss.terms or tuple(loss.main) != ("ce",) or loss.alpha:

@@ -9,7 +9,7 @@ from pathlib import Path
 from dear.data.collections import Collection
 from dear.digests import Changes, Input, Inputs
 from dear.errors import DearError
-from dear.recipes import Recipe
+from dear.recipes import HeadsRecipe, PairRecipe, Recipe
 from dear.train.checkpoints import finished_inputs
 from dear.train.inputs import changes, data_inputs, inputs_of, is_of_data, opened_collections
 from dear.train.lists import exact_inputs as exact_lists
@@ -50,12 +50,12 @@ def changes_since(recipe: Recipe, folder: Path, *, opened: Opened | None = None)
 
 
 def _reads_labels(recipe: Recipe) -> bool:
-    return recipe.kind in ("pointwise", "biencoder") and needs_teacher(recipe)
+    return isinstance(recipe, PairRecipe) and needs_teacher(recipe)
 
 
 def _exact(recipe: Recipe, opened: Opened) -> dict[str, Input]:
-    if recipe.kind in ("pointwise", "biencoder"):
+    if isinstance(recipe, PairRecipe):
         return exact_inputs(read_examples(recipe, opened), read_dev(recipe, opened))
     examples = load_lists([path for source in recipe.data for path in source.lists])
-    dev = recipe.listwise.dev if recipe.kind == "listwise" else recipe.heads.dev
+    dev = recipe.heads.dev if isinstance(recipe, HeadsRecipe) else recipe.listwise.dev
     return exact_lists(examples, load_lists(dev) if dev else ())

@@ -18,7 +18,7 @@ from dear.data.labels import labels_input
 from dear.data.passage_table import passages_digest
 from dear.data.training_rows import open_rows
 from dear.digests import Changes, Input, Inputs, file_digests, lines_digest
-from dear.recipes import DataRecipe, Recipe
+from dear.recipes import DataRecipe, DevRecipe, HeadsRecipe, PairRecipe, Recipe
 from dear.scoring.revisions import base_inputs
 from dear.train.lists import list_file
 
@@ -33,6 +33,8 @@ Opened = Mapping[str, Collection]
 
 def opened_collections(recipe: Recipe, given: Opened | None = None) -> dict[str, Collection]:
     """Every collection that a recipe names, opened once: what is read of it stays in it."""
+    if not isinstance(recipe, PairRecipe):
+        return {}
     names = [source.collection for source in recipe.data if source.collection]
     names += [recipe.dev.collection] if recipe.dev is not None else []
     return {name: (given or {}).get(name) or open_collection(name) for name in names}
@@ -54,10 +56,15 @@ def data_inputs(recipe: Recipe, opened: Opened, *, with_labels: bool = True) -> 
     def add(kind: str, one: Input) -> None:
         found.setdefault(kind, []).append(one)
 
+    if not isinstance(recipe, PairRecipe):
+        for lists in recipe.data:
+            add("lists", _files(lists.lists))
+        dev = recipe.heads.dev if isinstance(recipe, HeadsRecipe) else recipe.listwise.dev
+        if dev:
+            add("dev", _files(dev))
+        return {kind: _joined(several) for kind, several in found.items()}
     for source in recipe.data:
-        if source.lists:
-            add("lists", _files(source.lists))
-        elif source.rows:
+        if source.rows:
             _add_rows(source, add)
         else:
             _add_collection(opened[source.collection], source, add)
@@ -68,20 +75,15 @@ def data_inputs(recipe: Recipe, opened: Opened, *, with_labels: bool = True) -> 
             texts = sorted(held_out_queries(source.exclude))
             add("held out", Input(lines_digest(texts), ", ".join(source.exclude)))
     if recipe.dev is not None:
-        dev = recipe.dev
-        collection, parts = opened[dev.collection], {}
-
-        def keep(kind: str, one: Input) -> None:
-            parts[kind] = one
-
-        _add_collection(
-            collection, DataRecipe(collection=dev.collection, split=dev.split, run=dev.run), keep
-        )
-        add("dev", Input(Inputs(parts).digest, f"{dev.collection}, {dev.split}"))
-    held_out = (*recipe.listwise.dev, *recipe.heads.dev)
-    if held_out:
-        add("dev", _files(held_out))
+        add("dev", _dev_data(recipe.dev, opened[recipe.dev.collection]))
     return {kind: _joined(several) for kind, several in found.items()}
+
+
+def _dev_data(dev: DevRecipe, collection: Collection) -> Input:
+    parts: dict[str, Input] = {}
+    source = DataRecipe(collection=dev.collection, split=dev.split, run=dev.run)
+    _add_collection(collection, source, parts.__setitem__)
+    return Input(Inputs(parts).digest, f"{dev.collection}, {dev.split}")
 
 
 def dev_input(dev: Dev) -> Input:

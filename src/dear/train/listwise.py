@@ -22,7 +22,7 @@ from dear.errors import ConfigError, DataError, MissingExtra
 from dear.listwise.encoding import ListEncoder
 from dear.listwise.loading import head_of, side_of
 from dear.losses.table import find_loss
-from dear.recipes import ListLossRecipe, Recipe
+from dear.recipes import ListLossRecipe, ListwiseRecipe
 from dear.records import ListExample
 from dear.scoring.loading import count_parameters
 from dear.train.checkpoints import finish
@@ -76,7 +76,7 @@ class TrainedLists:
     trained: int
 
 
-def list_contract_of(recipe: Recipe) -> ListwiseContract:
+def list_contract_of(recipe: ListwiseRecipe) -> ListwiseContract:
     """The contract that the recipe's checkpoint will carry. ConfigError: no loss has a weight."""
     lists, loss = recipe.listwise, recipe.listwise.loss
     learnt: Literal["text", "first", "both"] = "both"
@@ -95,7 +95,7 @@ def list_contract_of(recipe: Recipe) -> ListwiseContract:
 
 
 def train_lists(
-    recipe: Recipe,
+    recipe: ListwiseRecipe,
     folder: Path,
     *,
     examples: Sequence[ListExample] | None = None,
@@ -115,7 +115,7 @@ def train_lists(
 
 
 def _train_lists(
-    recipe: Recipe,
+    recipe: ListwiseRecipe,
     folder: Path,
     examples: Sequence[ListExample] | None,
     held_out: Sequence[ListExample] | None,
@@ -209,7 +209,7 @@ def _train_lists(
     return trained
 
 
-def _tokens(recipe: Recipe, examples: Sequence[ListExample], encode: ListTokenizer) -> Any:
+def _tokens(recipe: ListwiseRecipe, examples: Sequence[ListExample], encode: ListTokenizer) -> Any:
     """(epochs of tokens, as many as the steps read; rejections)."""
     seed = recipe.train.seed if recipe.listwise.shuffle else None
     wanted = recipe.train.max_steps * recipe.train.groups_per_step
@@ -222,7 +222,7 @@ def _tokens(recipe: Recipe, examples: Sequence[ListExample], encode: ListTokeniz
         epochs = enough
 
 
-def _steps(recipe: Recipe, examples: int) -> tuple[int, int]:
+def _steps(recipe: ListwiseRecipe, examples: int) -> tuple[int, int]:
     """(steps in all, steps in an epoch)."""
     per_step = recipe.train.groups_per_step
     steps = recipe.train.max_steps or math.ceil(examples * recipe.train.epochs / per_step)
@@ -230,7 +230,7 @@ def _steps(recipe: Recipe, examples: int) -> tuple[int, int]:
 
 
 def _trainer(
-    recipe: Recipe,
+    recipe: ListwiseRecipe,
     folder: Path,
     model: Any,
     tokenizer: Any,
@@ -284,7 +284,7 @@ def _trainer(
     )
 
 
-def _head(recipe: Recipe, contract: ListwiseContract) -> Any:
+def _head(recipe: ListwiseRecipe, contract: ListwiseContract) -> Any:
     """float32 (H,): the base's pointwise head, where the loss on passages reads it."""
     if not recipe.listwise.loss.passages:
         return None

@@ -22,7 +22,7 @@ from dear.data.collections import Collection, open_collection
 from dear.digests import Input, Inputs
 from dear.errors import ConfigError, DataError
 from dear.losses import Objective, Term
-from dear.recipes import DevRecipe, LossRecipe, Recipe
+from dear.recipes import DevRecipe, LossRecipe, PairRecipe
 from dear.records import every_nth, gather, limit_run
 from dear.scoring.encoding import PairEncoder
 from dear.scoring.loading import check_length, count_parameters
@@ -75,7 +75,7 @@ def objective_of(recipe: LossRecipe) -> Objective:
     return Objective.dear(recipe.main, recipe.alpha, recipe.temperature)
 
 
-def contract_of(recipe: Recipe) -> ScoringContract:
+def contract_of(recipe: PairRecipe) -> ScoringContract:
     """The contract that the recipe's checkpoint will carry."""
     c = recipe.contract
     return replace(
@@ -88,7 +88,7 @@ def contract_of(recipe: Recipe) -> ScoringContract:
 
 
 def train(
-    recipe: Recipe,
+    recipe: PairRecipe,
     folder: Path,
     *,
     examples: Sequence[Example] | None = None,
@@ -115,7 +115,7 @@ def train(
 
 
 def _train(
-    recipe: Recipe,
+    recipe: PairRecipe,
     folder: Path,
     examples: Sequence[Example] | None,
     inputs: Mapping[str, Input] | None,
@@ -123,8 +123,6 @@ def _train(
     progress: Callable[[Step], None] | None,
 ) -> Trained:
     biencoder = recipe.kind == "biencoder"
-    if biencoder and recipe.dev is not None:
-        raise ConfigError("dev is for pointwise models; leave it out for a biencoder")
     objective = contrastive_objective(recipe) if biencoder else objective_of(recipe.loss)
     if examples is None:
         collections = opened_collections(recipe, collections)
@@ -169,7 +167,7 @@ def _train(
 
 
 def read_examples(
-    recipe: Recipe, collections: Mapping[str, Collection] | None = None
+    recipe: PairRecipe, collections: Mapping[str, Collection] | None = None
 ) -> Sequence[Example]:
     """The training examples of a recipe's data."""
     return load_examples(
@@ -181,7 +179,7 @@ def read_examples(
     )
 
 
-def needs_teacher(recipe: Recipe) -> bool:
+def needs_teacher(recipe: PairRecipe) -> bool:
     """Whether the recipe's loss reads labels."""
     if recipe.kind == "biencoder":
         return contrastive_objective(recipe).needs_teacher
@@ -195,7 +193,7 @@ def exact_inputs(examples: Sequence[Example], dev: Dev | None) -> dict[str, Inpu
 
 
 def _finish(
-    recipe: Recipe,
+    recipe: PairRecipe,
     folder: Path,
     model: Any,
     scoring: Scoring,
@@ -212,7 +210,7 @@ def _finish(
 
 
 def _trainer(
-    recipe: Recipe,
+    recipe: PairRecipe,
     folder: Path,
     examples: Sequence[Example],
     objective: Objective,
@@ -240,7 +238,7 @@ def _trainer(
 
 
 def _contrastive_trainer(
-    recipe: Recipe,
+    recipe: PairRecipe,
     folder: Path,
     examples: Sequence[Example],
     objective: Objective,
@@ -267,7 +265,7 @@ def _contrastive_trainer(
     )
 
 
-def read_dev(recipe: Recipe, collections: Mapping[str, Collection] | None = None) -> Dev | None:
+def read_dev(recipe: PairRecipe, collections: Mapping[str, Collection] | None = None) -> Dev | None:
     """What training is evaluated on, where the recipe names it."""
     if recipe.dev is None:
         return None
@@ -307,7 +305,7 @@ def _require_targets(examples: Sequence[Example], objective: Objective) -> None:
         )
 
 
-def _pairs_seen(examples: Sequence[Example], recipe: Recipe, steps: int) -> int:
+def _pairs_seen(examples: Sequence[Example], recipe: PairRecipe, steps: int) -> int:
     mean = totals_of(examples).pairs / len(examples)
     per_epoch = -(-len(examples) // recipe.train.groups_per_step)
     return round(mean * len(examples) * steps / per_epoch)

@@ -13,7 +13,7 @@ from transformers import TrainerState
 
 from dear.checkpoints.hardware import has_bfloat16
 from dear.errors import ConfigError, DataError
-from dear.recipes import Recipe
+from dear.recipes import GradientRecipe, PairRecipe, parallel_of
 from dear.train.checkpoints import STEPS, require_undamaged, saving
 from dear.train.deepspeed import Zero
 from dear.train.fsdp import Fsdp2, shard
@@ -22,12 +22,12 @@ from dear.train.parallel import SHARDS, Shards
 from dear.train.processes import local_device, rank, world_size
 
 
-def in_shards(recipe: Recipe) -> bool:
+def in_shards(recipe: GradientRecipe) -> bool:
     """True if the recipe lays the model over the processes that there are."""
-    return world_size() > 1 and recipe.parallel.strategy != "ddp"
+    return world_size() > 1 and parallel_of(recipe).strategy != "ddp"
 
 
-def laid_out(model: Any, recipe: Recipe, resume: Path | None) -> Any:
+def laid_out(model: Any, recipe: GradientRecipe, resume: Path | None) -> Any:
     """The model as the recipe's strategy wants it before a trainer takes it.
 
     resume: the checkpoint to go on from; a model in shards has read its weights already.
@@ -38,18 +38,18 @@ def laid_out(model: Any, recipe: Recipe, resume: Path | None) -> Any:
         raise ConfigError('model.quantise goes with parallel.strategy = "ddp" alone')
     if resume is not None:
         read_weights(model, resume)
-    device, strategy = local_device(), recipe.parallel.strategy
+    device, shared = local_device(), parallel_of(recipe)
     autocast = recipe.train.autocast and recipe.model.dtype == "float32"
-    cpu_offload = recipe.parallel.cpu_offload and device.type != "cpu"
+    cpu_offload = shared.cpu_offload and device.type != "cpu"
     bfloat16 = autocast and has_bfloat16(device)
     shards: Shards
-    if strategy == "fsdp2":
+    if shared.strategy == "fsdp2":
         model = shard(model, device, cpu_offload=cpu_offload, bfloat16=bfloat16)
         shards = Fsdp2(model)
     else:
         shards = Zero(
             model,
-            3 if strategy == "zero3" else 2,
+            3 if shared.strategy == "zero3" else 2,
             cpu_offload=cpu_offload,
             bfloat16=bfloat16,
             max_grad_norm=recipe.train.max_grad_norm,
@@ -59,7 +59,11 @@ def laid_out(model: Any, recipe: Recipe, resume: Path | None) -> Any:
 
 
 def run_to_end(
-    trainer: Any, recipe: Recipe, folder: Path, resume: Path | None, start: Callable[[], Any]
+    trainer: Any,
+    recipe: GradientRecipe,
+    folder: Path,
+    resume: Path | None,
+    start: Callable[[], Any],
 ) -> Any:
     """Train to the end; the model with the best weights, whole, in the first process.
 
@@ -78,12 +82,12 @@ def run_to_end(
         at = None
     else:
         lora = recipe.model.lora
-        has_dev = recipe.dev is not None or bool(recipe.listwise.dev)
+        dev = recipe.dev if isinstance(recipe, PairRecipe) else recipe.listwise.dev
         try:
             with saving(
                 folder,
                 trainer.model,
-                kept=2 if has_dev else 1,
+                kept=2 if dev else 1,
                 merges=lora is not None and lora.merge,
             ):
                 trainer.train(resume_from_checkpoint=str(resume) if resume else None)

@@ -18,7 +18,7 @@ from dear.checkpoints.hardware import has_bfloat16, pick_device
 from dear.checkpoints.heads import HEAD_PARTS, HEADS
 from dear.checkpoints.registry import Source, locate
 from dear.errors import ConfigError, MissingExtra
-from dear.recipes import LoraRecipe, ModelRecipe, Recipe, TrainRecipe
+from dear.recipes import GradientRecipe, LoraRecipe, ModelRecipe, TrainRecipe
 from dear.scoring.loading import load_reader, load_weights, mend_padding, pick_layers
 from dear.train.checkpoints import STEPS
 from dear.train.processes import local_device, rank, world_size
@@ -127,7 +127,7 @@ def ready_for_adapter(model: Any) -> Any:
     return prepare(model, use_gradient_checkpointing=False)
 
 
-def training_arguments(recipe: Recipe, folder: Path) -> TrainingArguments:
+def training_arguments(recipe: GradientRecipe, folder: Path) -> TrainingArguments:
     """The Trainer's arguments; ConfigError for what it does not know."""
     t = recipe.train
     if t.groups_per_step % t.accumulate:
