@@ -10,9 +10,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dear.steps import retrieve
+    from dear.steps import compare, evaluate, label, reason, report, retrieve, train
 
-__all__ = ["retrieve"]
+__all__ = ["compare", "evaluate", "label", "reason", "report", "retrieve", "train"]
 
 
 def __getattr__(name: str) -> Any:

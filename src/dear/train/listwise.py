@@ -27,7 +27,7 @@ from dear.records import ListExample
 from dear.scoring.loading import count_parameters
 from dear.train.checkpoints import finish
 from dear.train.inputs import data_inputs, inputs_of
-from dear.train.list_trainer import judge_of, list_quality
+from dear.train.list_reading import judge_of, list_quality
 from dear.train.lists import (
     ListTokenizer,
     ListTokens,
