@@ -4,10 +4,10 @@
 
 labelling: the same pairs of pydocs, labelled into a new folder by this source tree and by an
 earlier one in turns (SRC, a folder that holds `dear`; `git archive 3380414 src` gives one), each in
-a process of its own, in processor time of `dear.label.label` alone. The teacher is the cheapest
-there is for a pair, a bi-encoder that embeds each text once: with any other, digests are a smaller
-part. `beside_model` is what `label` takes but for the model: its difference is what digests add,
-without the noise of the model's own time.
+a process of its own, in processor time of `dear.label.label_with` alone. The teacher is the
+cheapest there is for a pair, a bi-encoder that embeds each text once: with any other, digests are a
+smaller part. `beside_model` is what `label_with` takes but for the model: its difference is what
+digests add, without the noise of the model's own time.
 look_up: a known digest of a corpus of 100,000 passages in one file, and the first one.
 stores: labels with MS MARCO's numbers for ids, 200 passages a query: bytes a row on disk and in the
 index, opening, membership of 100,000 pairs, and the labels of 64 queries x 16 passages.
@@ -44,7 +44,7 @@ import sys, time, json
 from pathlib import Path
 from dear.data.collections import open_collection
 from dear.data.formats import read_run
-from dear.label import label
+from dear.label import label_with
 from dear.scoring.opening import open_model
 run = read_run(Path(sys.argv[1]))
 collection = open_collection("pydocs")
@@ -63,7 +63,7 @@ def timed(work):
     return run
 teacher.prepare, teacher.score = timed(teacher.prepare), timed(teacher.score)
 started = time.process_time()
-done = label(collection, [run], teacher, Path(sys.argv[2]))
+done = label_with(collection, [run], teacher, Path(sys.argv[2]))
 seconds = time.process_time() - started
 print(json.dumps({"seconds": seconds, "beside_model": seconds - model, "pairs": done.scored}))
 """

@@ -86,7 +86,7 @@ def prepare(root: Path, threads: int) -> None:
     """The part of pydocs that the jobs read: BM25's runs, soft labels and lists; recipes."""
     from dear.data.collections import Collection, open_collection
     from dear.data.formats import write_beir, write_lists
-    from dear.label import FirstStage, label
+    from dear.label import FirstStage, label_with
     from dear.retrieve.bm25 import options_for, retrieve
 
     set_threads(threads)
@@ -111,7 +111,9 @@ def prepare(root: Path, threads: int) -> None:
     )
     collection = Collection.from_folder(folder)
     teacher = FirstStage([runs["train"]])
-    label(collection, [runs["train"]], teacher, root / "bm25-labels", judged=judgements["train"])
+    label_with(
+        collection, [runs["train"]], teacher, root / "bm25-labels", judged=judgements["train"]
+    )
     for name, text in (("train", TRAIN), ("listwise", LISTWISE)):
         (root / f"{name}.toml").write_text(text.format(root=root, dev=DEV_QUERIES))
     write_lists(root / "lists.jsonl", _lists(collection, runs["train"]))
@@ -147,12 +149,12 @@ def listwise_job(root: Path, folder: Path, threads: int) -> None:
 
 def label_job(root: Path, folder: Path, threads: int) -> None:
     from dear.data.collections import Collection
-    from dear.label import label
+    from dear.label import label_with
     from dear.scoring.opening import open_model
 
     set_threads(threads)
     collection = Collection.from_folder(root / "collection")
-    label(
+    label_with(
         collection,
         [collection.run("bm25", "train")],
         open_model(root / "train-whole"),

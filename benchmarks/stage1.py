@@ -41,7 +41,7 @@ from dear.data.groups import Group, sample_groups
 from dear.data.labels import Labels, ensemble, read_labels
 from dear.evaluate.compare import compare_all, pool
 from dear.evaluate.metrics import Evaluation, evaluate
-from dear.label import FirstStage, label
+from dear.label import FirstStage, label_with
 from dear.rank.fusion import fuse_runs
 from dear.rank.reranker import Reranker
 from dear.recipes import parse_recipe
@@ -224,8 +224,10 @@ class Bench:
             teacher = teacher or open_model(f"biencoder:{self.teacher()}")
             run = self.train_run(name)
             args = (self.collection(name), [run])
-            done = label(*args, teacher, folder / "biencoder", judged=self.judgements(name))
-            label(*args, FirstStage([run]), folder / "first-stage", judged=self.judgements(name))
+            done = label_with(*args, teacher, folder / "biencoder", judged=self.judgements(name))
+            label_with(
+                *args, FirstStage([run]), folder / "first-stage", judged=self.judgements(name)
+            )
             (folder / "done").touch()
             say(f"labels {name}: {done.scored + done.kept:,} pairs, {done.seconds:.0f} s")
 

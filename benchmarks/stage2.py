@@ -217,7 +217,7 @@ class Stage2:
 
     def evaluate(self) -> None:
         """Every finished model on the held-out lists."""
-        from dear.train.list_trainer import orders
+        from dear.train.list_reading import orders
 
         results = self.results()
         rows: dict[str, Any] = results.setdefault("held-out", {})

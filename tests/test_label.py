@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import dear.data.labels as store_module
 from dear.data.collections import Collection
 from dear.data.labels import LabelStore, read_labels
 from dear.errors import BackendError, ConfigError, ContractMismatch, DataError
-from dear.label import FirstStage, label, label_with_all, slug, subset
+from dear.label import FirstStage, label_with, label_with_all, slug
 from dear.records import Ranking, Run
 from dear.scoring.opening import open_model
 from kills import dies_at, in_a_process
@@ -57,6 +57,12 @@ def train_run(tiny: Collection) -> dict[str, Ranking]:
     return tiny.run("bm25", "train")
 
 
+def subset(run: Run, query_ids: Iterable[str]) -> dict[str, Ranking]:
+    """The part of a run that ranks for these queries, in the run's order."""
+    wanted = set(query_ids)
+    return {q: r for q, r in run.items() if q in wanted}
+
+
 def pairs_in(run: Run) -> set[tuple[str, str]]:
     return {(q, p) for q, r in run.items() for p in r.passage_ids}
 
@@ -76,7 +82,7 @@ def rows_of(folder: Path) -> list[tuple[str, str, bytes]]:
 def test_every_pair_gets_its_score(tiny: Collection, reranker: str, tmp_path: Path) -> None:
     teacher = open_model(reranker, dtype="float32", device="cpu")
     run = train_run(tiny)
-    done = label(tiny, [run], teacher, tmp_path / "l", shard_pairs=50)
+    done = label_with(tiny, [run], teacher, tmp_path / "l", shard_pairs=50)
     labels = read_labels(tmp_path / "l")
     assert (done.scored, done.kept) == (len(labels), 0)
     assert labels.missing(run) == 0
@@ -99,9 +105,9 @@ def test_nothing_is_scored_twice(tiny: Collection, tmp_path: Path) -> None:
     run = train_run(tiny)
     first, second = list(run)[:10], list(run)[5:]
     teacher = Fake()
-    label(tiny, [subset(run, first)], teacher, tmp_path / "l", shard_pairs=7)
+    label_with(tiny, [subset(run, first)], teacher, tmp_path / "l", shard_pairs=7)
     # overlapping runs, each given twice over
-    again = label(
+    again = label_with(
         tiny,
         [subset(run, second), subset(run, first), subset(run, second)],
         teacher,
@@ -110,7 +116,7 @@ def test_nothing_is_scored_twice(tiny: Collection, tmp_path: Path) -> None:
     assert again.kept == len(pairs_in(subset(run, first)))
     assert again.scored + again.kept == len(pairs_in(run))
     assert len(teacher.asked) == len(pairs_in(run))
-    nothing = label(tiny, [run], teacher, tmp_path / "l")
+    nothing = label_with(tiny, [run], teacher, tmp_path / "l")
     assert (nothing.scored, nothing.kept) == (0, len(pairs_in(run)))
     assert len(rows_of(tmp_path / "l")) == len(pairs_in(run))
 
@@ -119,7 +125,7 @@ def test_relevant_passages_are_labelled_whether_found_or_not(
     tiny: Collection, tmp_path: Path
 ) -> None:
     run, judged = train_run(tiny), tiny.judgements("train")
-    label(tiny, [run], Fake(), tmp_path / "l", judged=judged)
+    label_with(tiny, [run], Fake(), tmp_path / "l", judged=judged)
     labels = read_labels(tmp_path / "l")
     relevant = {(q, p) for q, row in judged.items() for p, grade in row.items() if grade > 0}
     assert relevant - pairs_in(run)
@@ -129,16 +135,16 @@ def test_relevant_passages_are_labelled_whether_found_or_not(
 def test_irrelevant_judgements_and_other_queries_are_not(tiny: Collection, tmp_path: Path) -> None:
     run = subset(train_run(tiny), ["q0"])
     unseen = next(p for p in tiny.corpus if p not in run["q0"].passage_ids)
-    label(tiny, [run], Fake(), tmp_path / "l", judged={"q0": {unseen: 0}, "q1": {unseen: 1}})
+    label_with(tiny, [run], Fake(), tmp_path / "l", judged={"q0": {unseen: 0}, "q1": {unseen: 1}})
     assert set(read_labels(tmp_path / "l").scores["q0"]) == set(run["q0"].passage_ids)
     assert set(read_labels(tmp_path / "l").scores) == {"q0"}
 
 
 def test_progress_counts_what_is_there_and_what_comes(tiny: Collection, tmp_path: Path) -> None:
     run = train_run(tiny)
-    label(tiny, [subset(run, ["q0", "q1"])], Fake(), tmp_path / "l")
+    label_with(tiny, [subset(run, ["q0", "q1"])], Fake(), tmp_path / "l")
     seen: list[tuple[int, int]] = []
-    label(
+    label_with(
         tiny,
         [subset(run, ["q1", "q2", "q3"])],
         Fake(),
@@ -162,10 +168,10 @@ def test_labels_of_another_teacher_are_refused_and_kept(
     tiny: Collection, tmp_path: Path, teacher: Fake, difference: str
 ) -> None:
     run = train_run(tiny)
-    label(tiny, [run], Fake(), tmp_path / "l")
+    label_with(tiny, [run], Fake(), tmp_path / "l")
     before = rows_of(tmp_path / "l")
     with pytest.raises(ContractMismatch, match=difference):
-        label(tiny, [run], teacher, tmp_path / "l")
+        label_with(tiny, [run], teacher, tmp_path / "l")
     assert not teacher.asked
     assert rows_of(tmp_path / "l") == before
 
@@ -176,10 +182,10 @@ def test_another_contract_of_the_same_weights_is_refused(
     from dear.checkpoints.contract import DEAR
 
     run = subset(train_run(tiny), ["q0"])
-    label(tiny, [run], open_model(reranker, dtype="float32", device="cpu"), tmp_path / "l")
+    label_with(tiny, [run], open_model(reranker, dtype="float32", device="cpu"), tmp_path / "l")
     other = open_model(reranker, contract=DEAR, dtype="float32", device="cpu")
     with pytest.raises(ContractMismatch, match="truncation: 'pair' there, 'separate' now"):
-        label(tiny, [run], other, tmp_path / "l")
+        label_with(tiny, [run], other, tmp_path / "l")
 
 
 def test_other_weights_under_the_same_name_are_refused(tiny: Collection, tmp_path: Path) -> None:
@@ -188,12 +194,12 @@ def test_other_weights_under_the_same_name_are_refused(tiny: Collection, tmp_pat
 
     folder = Path(save_reranker(tmp_path / "model"))
     run = subset(train_run(tiny), ["q0"])
-    label(tiny, [run], open_model(folder, dtype="float32", device="cpu"), tmp_path / "l")
+    label_with(tiny, [run], open_model(folder, dtype="float32", device="cpu"), tmp_path / "l")
     weights = load_file(folder / "model.safetensors")
     weights = {name: w + torch.full_like(w, 0.01) for name, w in weights.items()}
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ContractMismatch, match=r"revision: 'local-.* there, 'local-.* now"):
-        label(tiny, [run], open_model(folder, dtype="float32", device="cpu"), tmp_path / "l")
+        label_with(tiny, [run], open_model(folder, dtype="float32", device="cpu"), tmp_path / "l")
 
 
 def test_a_score_that_is_not_finite_stops_the_job_and_is_not_written(
@@ -208,10 +214,10 @@ def test_a_score_that_is_not_finite_stops_the_job_and_is_not_written(
 
     run = train_run(tiny)
     with pytest.raises(DataError, match=r"query 'q.*', passage 'p.*': nan"):
-        label(tiny, [run], Broken(), tmp_path / "l", shard_pairs=40)
+        label_with(tiny, [run], Broken(), tmp_path / "l", shard_pairs=40)
     assert len(rows_of(tmp_path / "l")) == 40
     # a sound teacher goes on from there
-    label(tiny, [run], Fake(), tmp_path / "l", shard_pairs=40)
+    label_with(tiny, [run], Fake(), tmp_path / "l", shard_pairs=40)
     assert read_labels(tmp_path / "l").missing(run) == 0
 
 
@@ -225,7 +231,7 @@ def test_a_model_that_scores_nan_names_the_pair(tiny: Collection, tmp_path: Path
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     teacher = open_model(folder, dtype="float32", device="cpu")
     with pytest.raises(BackendError, match="score nan for query 'w"):
-        label(tiny, [train_run(tiny)], teacher, tmp_path / "l")
+        label_with(tiny, [train_run(tiny)], teacher, tmp_path / "l")
     assert rows_of(tmp_path / "l") == []
 
 
@@ -238,20 +244,20 @@ def test_ids_without_text_are_named_before_anything_is_scored(
         return {query_id: Ranking(query_id=query_id, passage_ids=(passage_id,), scores=(1.0,))}
 
     with pytest.raises(DataError, match="'q99', which has no text"):
-        label(tiny, [run("q99", "p0-0")], teacher, tmp_path / "l")
+        label_with(tiny, [run("q99", "p0-0")], teacher, tmp_path / "l")
     with pytest.raises(DataError, match=r"query 'q1': passage 'p99' is not in the corpus of tiny"):
-        label(tiny, [run("q1", "p99")], teacher, tmp_path / "l")
+        label_with(tiny, [run("q1", "p99")], teacher, tmp_path / "l")
     with pytest.raises(DataError, match="ranks nothing"):
-        label(tiny, [{}], teacher, tmp_path / "l")
+        label_with(tiny, [{}], teacher, tmp_path / "l")
     with pytest.raises(ConfigError, match="shard_pairs is 0"):
-        label(tiny, [run("q1", "p0-0")], teacher, tmp_path / "l", shard_pairs=0)
+        label_with(tiny, [run("q1", "p0-0")], teacher, tmp_path / "l", shard_pairs=0)
     assert not teacher.asked
     assert not (tmp_path / "l").exists()
 
 
 def test_the_first_stage_is_a_teacher(tiny: Collection, tmp_path: Path) -> None:
     run, judged = train_run(tiny), tiny.judgements("train")
-    label(tiny, [run], FirstStage([run]), tmp_path / "l", judged=judged)
+    label_with(tiny, [run], FirstStage([run]), tmp_path / "l", judged=judged)
     labels = read_labels(tmp_path / "l")
     for query_id, ranking in run.items():
         assert labels.of(query_id, ranking.passage_ids).tolist() == list(ranking.scores)
@@ -318,7 +324,7 @@ def job(kind: str, model: str, folder: Path, kill: str, call: int) -> None:
     elif kill == "at the manifest":
         store_module.write_json = dies_at(call, store_module.write_json)
     teacher = open_model(f"{kind}{model}", dtype="float32", device="cpu", batch_tokens=200)
-    label(
+    label_with(
         tiny,
         [train_run(tiny)],
         teacher,

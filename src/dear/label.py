@@ -6,6 +6,7 @@ import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,8 @@ from dear.data.labels import PairId, Stamp, open_store, write_ensemble
 from dear.digests import lines_digest
 from dear.errors import ConfigError, ContractMismatch, DataError
 from dear.evaluate.cost import Meter, stage
-from dear.records import Judgements, Ranking, Run
+from dear.records import Judgements, Run
+from dear.scoring.revisions import former
 
 if TYPE_CHECKING:
     from dear.data.collections import Collection
@@ -77,7 +79,7 @@ class FirstStage:
         return np.array([rows[q].get(p, min(rows[q].values())) for q, p in pairs], dtype=np.float32)
 
 
-def label(
+def label_with(
     collection: Collection,
     runs: Sequence[Run],
     teacher: PairModel | FirstStage,
@@ -163,7 +165,7 @@ def label_with_all(
     for name, teacher in sorted(
         zip(names, teachers, strict=True), key=lambda n: n[1] != FIRST_STAGE
     ):
-        done[name] = label(
+        done[name] = label_with(
             collection, runs, teachers[teacher], folder / name, judged=judged, progress=progress
         )
     write_ensemble(folder, dict(zip(names, weights, strict=True)))
@@ -281,20 +283,5 @@ def stamp_of(collection: str, teacher: PairModel | FirstStage) -> Stamp:
         revision=teacher.revision,
         fingerprint=teacher.fingerprint,
         contract={**plain, **getattr(teacher, "computing", {})},
-        former=teacher.former if isinstance(teacher, FirstStage) else _former(teacher.name),
+        former=teacher.former if isinstance(teacher, FirstStage) else partial(former, teacher.name),
     )
-
-
-def _former(name: str) -> Callable[[str], bool | None]:
-    def check(digest: str) -> bool | None:
-        from dear.scoring.revisions import former  # only here: it loads torch
-
-        return former(name, digest)
-
-    return check
-
-
-def subset(run: Run, query_ids: Iterable[str]) -> dict[str, Ranking]:
-    """The part of a run that ranks for these queries, in the run's order."""
-    wanted = set(query_ids)
-    return {q: r for q, r in run.items() if q in wanted}

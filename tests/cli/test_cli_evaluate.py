@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 from command_line import CORPUS, JUDGEMENTS, QUERIES, dear, first_stage, good, refused, start
 
-from dear.cli.evaluate import run_names
 from dear.data.collections import open_collection
 from dear.data.formats import write_run
 from dear.evaluate.compare import compare_all
 from dear.evaluate.metrics import MEASURES, evaluate
 from dear.records import Ranking
+from dear.steps.inputs import run_names
 
 TEST = JUDGEMENTS["test"]
 

@@ -24,7 +24,8 @@ from dear.losses import LOSSES
 from dear.recipes import ModelRecipe, Recipe
 from dear.train import list_trainer
 from dear.train.checkpoints import TRAINING_FILE
-from dear.train.list_trainer import ListTrainer, orders, read
+from dear.train.list_reading import orders, read
+from dear.train.list_trainer import ListTrainer
 from dear.train.lists import ListTokenizer, ListTokens, row_of, tokenise
 from dear.train.listwise import list_quality, train_lists
 from dear.train.start import start_list_model

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 
-from dear.cli.launching import launched, places_of
 from dear.errors import BackendError, ConfigError
+from dear.steps.options import LaunchOptions
+from dear.steps.train import _places
 from dear.train.launching import PORT, Launch, launch
 
 TWO = Launch(processes=2, on_cpu=True)
@@ -159,19 +159,18 @@ def test_wrong_places_are_refused(
     options: dict[str, Any], problem: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    plain = {"kind": "pointwise", "gpus": None, "processes": None, "nodes": 1, "node_rank": 0}
+    kind = options.get("kind", "pointwise")
+    asked = {key: value for key, value in options.items() if key != "kind"}
     with pytest.raises(ConfigError, match=problem):
-        places_of(**{**plain, "main_address": None, **options})
+        _places(kind, LaunchOptions(**asked))
 
 
 def test_under_another_launcher_nothing_is_launched(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ConfigError, match="a launcher has started this process"):
-        places_of("pointwise", None, 2, 1, 0, None)
-    assert not launched(["train"], places_of("pointwise", None, None, 1, 0, None))
+        _places("pointwise", LaunchOptions(processes=2))
+    assert _places("pointwise", LaunchOptions()) is None
 
 
-def test_the_status_is_that_of_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(typer.Exit) as caught:
-        launched(["train", "no-such-recipe", "--output", "x"], Launch(processes=1))
-    assert caught.value.exit_code == 2
+def test_the_status_is_that_of_the_first() -> None:
+    assert launch(["train", "no-such-recipe", "--output", "x"], Launch(processes=1)) == 2

@@ -23,7 +23,7 @@ from dear.prompts.listwise import LISTWISE_PROMPTS, guard
 from dear.recipes import ModelRecipe
 from dear.records import Passage, Query
 from dear.scoring.encoding import PairEncoder
-from dear.train.list_trainer import read
+from dear.train.list_reading import read
 from dear.train.lists import ListTokenizer, row_of, tokenise
 from dear.train.listwise import train_lists
 from dear.train.start import start_list_model

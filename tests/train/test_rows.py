@@ -26,7 +26,7 @@ from dear.data.formats import (
 from dear.data.formats.training import TrainingIds, TrainingRow
 from dear.data.labels import read_labels
 from dear.errors import ConfigError, DataError
-from dear.label import FirstStage, label
+from dear.label import FirstStage, label_with
 from dear.recipes import DataRecipe, GroupsRecipe, load_recipe, parse_recipe
 from dear.records import Ranking
 from dear.train.checkpoints import TRAINING_FILE
@@ -345,7 +345,7 @@ def test_labels_of_rows_are_for_the_passages_that_training_reads(
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     opened = open_collection(f"rows:{rows}")
     run = opened.run("rows", "train")
-    label(opened, [run], FirstStage([run]), tmp_path / "l")
+    label_with(opened, [run], FirstStage([run]), tmp_path / "l")
     assert len(read_labels(tmp_path / "l")) == sum(map(len, run.values()))
     found = load_examples(
         [DataRecipe(rows=str(rows), labels=(str(tmp_path / "l"),))],

@@ -8,51 +8,46 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from dear.cli.output import UNLIMITED, Align, count, note, quiet, table
-from dear.errors import DataError
+from dear.steps.inputs import queries_if_readable
 
 if TYPE_CHECKING:
-    from dear.data.collections import Collection
     from dear.evaluate.compare import PairwiseComparison
     from dear.evaluate.published import PublishedRow
     from dear.evaluate.study import Entry, Refusal, Study
     from dear.records import Query
+    from dear.steps.evaluate import EvaluateResult
 
-RIGHT: Align = "right"
-ALPHA = 0.05
+_RIGHT: Align = "right"
+_ALPHA = 0.05
 """A difference with a corrected p below this is marked."""
 
-MANY = 4
+_MANY = 4
 """Of more runs than these, only the pairs with a first stage are shown."""
 
-NAME_COLUMNS = 14
-QUERY_CHARACTERS = 100
+_NAME_COLUMNS = 14
+_QUERY_CHARACTERS = 100
 
 
-def show(
-    found: Study,
-    collection: Collection,
-    published: Sequence[PublishedRow] = (),
-    *,
-    hurt: int,
-    all_pairs: bool,
-    per_query: bool,
-) -> None:
+def show(result: EvaluateResult, *, hurt: int, all_pairs: bool, per_query: bool) -> None:
     """The tables.
 
-    published: rows of others, in a table of their own.
     hurt: how many queries a run, with their texts from the collection; 0: none.
     all_pairs: show every pair, however many.
     """
+    found = result.study
     _show_means(found)
-    if published:
+    if result.published:
         print()
-        _show_published(published)
+        _show_published(result.published)
     if found.comparisons or found.refusals:
         print()
         _show_comparisons(found, all_pairs)
     if hurt and any(found.hurt(entry, 1) for entry in found.entries):
         print()
-        _show_hurt(found, hurt, _queries(collection))
+        queries, unreadable = queries_if_readable(result.collection)
+        if unreadable is not None:
+            note(unreadable)
+        _show_hurt(found, hurt, queries)
     if per_query:
         print()
         _show_queries(found)
@@ -75,7 +70,7 @@ def _show_means(found: Study) -> None:
         ("win/tie/loss", [_counts(found.against_first_stage(entry)) for entry in entries]),
         (f"95 % of {found.compared}", [_interval(entry, found.compared) for entry in entries]),
     ):
-        if any(cells) and _width(columns) + _width({header: cells}) + NAME_COLUMNS <= _terminal():
+        if any(cells) and _width(columns) + _width({header: cells}) + _NAME_COLUMNS <= _terminal():
             columns[header] = cells
     table(
         ("run", *columns),
@@ -83,7 +78,7 @@ def _show_means(found: Study) -> None:
             (f"{entry.name} (first stage)" if entry.is_first_stage else entry.name, *cells)
             for entry, *cells in zip(entries, *columns.values(), strict=True)
         ],
-        align=("left", *[RIGHT] * len(columns)),
+        align=("left", *[_RIGHT] * len(columns)),
         wrap=("run",),
     )
     if quiet.get():
@@ -91,7 +86,7 @@ def _show_means(found: Study) -> None:
     if found.min_grade > 1:
         print(f"relevant in binary measures (MRR, MAP, R): grade {found.min_grade} and above")
     if any(marks):
-        print(f"▲ ▼ {found.compared} above, below the first stage's: corrected p < {ALPHA}")
+        print(f"▲ ▼ {found.compared} above, below the first stage's: corrected p < {_ALPHA}")
 
 
 def _show_published(rows: Sequence[PublishedRow]) -> None:
@@ -107,7 +102,7 @@ def _show_published(rows: Sequence[PublishedRow]) -> None:
             )
             for row in rows
         ],
-        align=("left", "left", RIGHT, "left", "left"),
+        align=("left", "left", _RIGHT, "left", "left"),
         shorten="source",
     )
 
@@ -120,7 +115,7 @@ def _reranked(row: PublishedRow) -> str:
 def _mark(found: Study, entry: Entry) -> str:
     """Whether a run is surely above or below its first stage."""
     pair = found.against_first_stage(entry)
-    if pair is None or pair.holm_randomisation >= ALPHA:
+    if pair is None or pair.holm_randomisation >= _ALPHA:
         return ""
     return "▲" if pair.comparison.difference > 0 else "▼"
 
@@ -148,7 +143,7 @@ def _show_comparisons(found: Study, all_pairs: bool) -> None:
     measure = found.compared
     first = {e.source.first_stage for e in found.entries}
     of_first_stages = {(e.name, e.source.first_stage) for e in found.entries}
-    few = len(found.entries) > MANY and not all_pairs and first != {None}
+    few = len(found.entries) > _MANY and not all_pairs and first != {None}
     pairs = [p for p in found.comparisons if not few or (p.a, p.b) in of_first_stages]
     refusals = [r for r in found.refusals if not few or (r.a, r.b) in of_first_stages]
     table(
@@ -167,7 +162,7 @@ def _show_comparisons(found: Study, all_pairs: bool) -> None:
             for c in (pair.comparison,)
         ]
         + [(f"{r.a} − {r.b}", "not compared", _why(r), "", "", "", "") for r in refusals],
-        align=("left", *[RIGHT] * 6),
+        align=("left", *[_RIGHT] * 6),
         wrap=(measure,),
     )
     if quiet.get():
@@ -200,14 +195,6 @@ def _p(value: float) -> str:
     return "<0.0001" if value < 0.0001 else f"{value:.4f}"
 
 
-def _queries(collection: Collection) -> Mapping[str, Query]:
-    try:
-        return collection.queries()
-    except DataError as error:
-        note(f"queries are shown without their texts: {error}")
-        return {}
-
-
 def _show_hurt(found: Study, most: int, queries: Mapping[str, Query]) -> None:
     header = f"hurt most ({found.compared})"
     rows = []
@@ -215,13 +202,13 @@ def _show_hurt(found: Study, most: int, queries: Mapping[str, Query]) -> None:
         for change in found.hurt(entry, most):
             query = queries.get(change.query_id)
             text = "" if query is None else " ".join(query.text.split())
-            cut = text if len(text) <= QUERY_CHARACTERS else text[: QUERY_CHARACTERS - 1] + "…"
+            cut = text if len(text) <= _QUERY_CHARACTERS else text[: _QUERY_CHARACTERS - 1] + "…"
             values = f"{change.before:.4f} → {change.after:.4f}"
             rows.append((entry.name, change.query_id, values, f"{change.difference:+.4f}", cut))
     table(
         (header, "query", "before → after", "difference", "text"),
         rows,
-        align=("left", "left", RIGHT, RIGHT, "left"),
+        align=("left", "left", _RIGHT, _RIGHT, "left"),
         shorten="text",
     )
 
@@ -231,5 +218,5 @@ def _show_queries(found: Study) -> None:
     table(
         (f"query ({found.compared})", *(entry.name for entry in found.entries)),
         [(q, *(f"{one[q]:.4f}" for one in values)) for q in found.query_ids],
-        align=("left", *[RIGHT] * len(found.entries)),
+        align=("left", *[_RIGHT] * len(found.entries)),
     )

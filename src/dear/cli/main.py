@@ -42,7 +42,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "Train a teacher or a student: a recipe to a checkpoint. Goes on where it was stopped.",
     ),
     "label": (
-        "dear.cli.train:label",
+        "dear.cli.label:label",
         "Write a teacher's soft labels: a run to a folder. Goes on where it was stopped.",
     ),
     "reason": (

@@ -10,7 +10,7 @@ import torch
 
 from dear.checkpoints.composite import chat_contract, load_answering, load_modules
 from dear.checkpoints.contract import DType, ScoringContract
-from dear.checkpoints.contract_resolution import require_pointwise, resolve
+from dear.checkpoints.contract_resolution import Resolved, require_pointwise, resolve
 from dear.checkpoints.files import revision_of
 from dear.checkpoints.hardware import (
     QUANTISED,
@@ -160,32 +160,9 @@ def load_scoring_model(
     picked = pick_dtype(chosen.dtype if dtype == "auto" else dtype, where)
     # a low-rank update vanishes in the steps of 8 and 4 bits
     merge = merge and picked not in QUANTISED
-    if resolved.modules:
-        model, tokenizer = load_modules(
-            source,
-            attn_implementation=pick_attention(where),
-            **weight_options(picked, where, sharded=device == SHARDED),
-        )
-    elif (chosen.yes or resolved.answers) and not is_classifier(source):
-        model, tokenizer, chosen = load_answering(
-            gguf_as_safetensors(source),
-            chosen,
-            attn_implementation=pick_attention(where),
-            **weight_options(picked, where, sharded=device == SHARDED),
-        )
-    else:
-        model, tokenizer, fresh = load_weights(
-            source, dtype=picked, merge=merge, device=where, sharded=device == SHARDED
-        )
-        if fresh:
-            raise _without_head(str(name), source, fresh)
-        require_one_output(str(name), model.config.num_labels)
-        if resolved.own_length:  # of sentence-transformers' files, or asked to be like them
-            chosen = chat_contract(source, tokenizer, chosen)
-    if resolved.own_length:
-        entry = transformer_entry(source)
-        length = own_length(source, tokenizer, model.config, entry=entry)
-        chosen = replace(chosen, max_tokens=length)
+    model, tokenizer, chosen = _load_resolved(
+        str(name), source, resolved, picked, where, merge=merge, sharded=device == SHARDED
+    )
     chosen = replace(chosen, dtype=picked, pooling="mask" if pools_by_mask(model) else "model")
     if instruction is not None:
         chosen = replace(chosen, instruction=instruction)
@@ -216,6 +193,47 @@ def load_scoring_model(
         device=where,
         why=resolved.why,
     )
+
+
+def _load_resolved(
+    name: str,
+    source: Source,
+    resolved: Resolved,
+    dtype: DType,
+    device: torch.device,
+    *,
+    merge: bool,
+    sharded: bool,
+) -> tuple[Any, Any, ScoringContract]:
+    """(model, tokenizer, contract), the contract completed by what these say."""
+    contract = resolved.contract
+    if resolved.modules:
+        model, tokenizer = load_modules(
+            source,
+            attn_implementation=pick_attention(device),
+            **weight_options(dtype, device, sharded=sharded),
+        )
+    elif (contract.yes or resolved.answers) and not is_classifier(source):
+        model, tokenizer, contract = load_answering(
+            gguf_as_safetensors(source),
+            contract,
+            attn_implementation=pick_attention(device),
+            **weight_options(dtype, device, sharded=sharded),
+        )
+    else:
+        model, tokenizer, fresh = load_weights(
+            source, dtype=dtype, merge=merge, device=device, sharded=sharded
+        )
+        if fresh:
+            raise _without_head(name, source, fresh)
+        require_one_output(name, model.config.num_labels)
+        if resolved.own_length:  # of sentence-transformers' files, or asked to be like them
+            contract = chat_contract(source, tokenizer, contract)
+    if resolved.own_length:
+        entry = transformer_entry(source)
+        length = own_length(source, tokenizer, model.config, entry=entry)
+        contract = replace(contract, max_tokens=length)
+    return model, tokenizer, contract
 
 
 def _first_pass(

@@ -11,9 +11,41 @@ from typing import TYPE_CHECKING
 from dear.lazy import submodules
 
 if TYPE_CHECKING:
-    from dear.steps import bench, calibrate, check, distill, export, plan, rank, rerank, retrieve
+    from dear.steps import (
+        bench,
+        calibrate,
+        check,
+        compare,
+        distill,
+        evaluate,
+        export,
+        label,
+        plan,
+        rank,
+        reason,
+        report,
+        rerank,
+        retrieve,
+        train,
+    )
 
-__all__ = ["bench", "calibrate", "check", "distill", "export", "plan", "rank", "rerank", "retrieve"]
+__all__ = [
+    "bench",
+    "calibrate",
+    "check",
+    "compare",
+    "distill",
+    "evaluate",
+    "export",
+    "label",
+    "plan",
+    "rank",
+    "reason",
+    "report",
+    "rerank",
+    "retrieve",
+    "train",
+]
 
 
 __getattr__ = submodules(__name__, *__all__)

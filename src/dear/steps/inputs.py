@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dear.data.collections import Collection, open_collection
 from dear.data.formats import read_run
 from dear.digests import Inputs
 from dear.errors import ConfigError, DataError
-from dear.records import Candidates, Judgements, Run, gather
+from dear.records import Candidates, Judgements, Query, Run, gather
 from dear.steps.options import TOP_K
+
+_ENDINGS = (".gz", ".trec", ".run", ".txt")
 
 
 def find_run(collection: Collection, run: str, split: str) -> Path:
@@ -73,3 +76,40 @@ def made_of_the_same(path: Path, there: Inputs, now: Inputs) -> None:
             f"{path} is there already, and does not say what it was made from; remove it to "
             "make it anew"
         )
+
+
+def run_names(paths: Sequence[Path], own: Mapping[Path, str]) -> list[str]:
+    """A short name for each file, all different: the file's, with folders where it must be.
+
+    own: resolved path → name, for the collection's own runs.
+    """
+    names = [own.get(path.resolve()) or _short_name(path, 1) for path in paths]
+    for depth in range(2, max(len(path.resolve().parts) for path in paths)):
+        if len(set(names)) == len(names):
+            return names
+        names = [
+            _short_name(path, depth) if names.count(name) > 1 else name
+            for path, name in zip(paths, names, strict=True)
+        ]
+    return names if len(set(names)) == len(names) else [str(path) for path in paths]
+
+
+def _short_name(path: Path, depth: int) -> str:
+    name = path.name
+    for ending in _ENDINGS:
+        name = name.removesuffix(ending)
+    parents = path.resolve().parent.parts[1:]
+    return "/".join((*parents[len(parents) - depth + 1 :], name or path.name))
+
+
+def own_run_names(collection: Collection, split: str) -> dict[Path, str]:
+    """Resolved path → name of the collection's own runs of a split."""
+    return {path.resolve(): name for name, path in collection.runs(split).items()}
+
+
+def queries_if_readable(collection: Collection) -> tuple[Mapping[str, Query], str | None]:
+    """The queries; without them where they cannot be read, and the reason as a note."""
+    try:
+        return collection.queries(), None
+    except DataError as error:
+        return {}, f"queries are shown without their texts: {error}"

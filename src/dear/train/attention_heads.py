@@ -24,8 +24,8 @@ from dear.recipes import HeadsRecipe, HeadsTable
 from dear.records import ListExample
 from dear.train.checkpoints import TRAINING_FILE, claimed
 from dear.train.inputs import data_inputs, inputs_of, plan_of
+from dear.train.list_reading import list_quality
 from dear.train.lists import exact_inputs, load_lists
-from dear.train.listwise import list_quality
 
 Progress = Callable[[int, int], None]
 """(lists done, lists in all)."""

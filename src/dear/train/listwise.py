@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,10 +29,11 @@ from dear.scoring.loading import count_parameters
 from dear.train.checkpoints import finish
 from dear.train.history import best_step, dev_curve, loss_curve, mean_loss
 from dear.train.inputs import data_inputs, inputs_of
-from dear.train.list_trainer import judge_of, list_quality
+from dear.train.list_reading import judge_of, list_quality
 from dear.train.lists import (
     ListTokenizer,
     ListTokens,
+    Rejection,
     exact_inputs,
     load_lists,
     plan,
@@ -135,31 +137,11 @@ def _train_lists(
         model, tokenizer = start_list_model(recipe.model, on_cpu=in_shards(recipe))
         require_positions(model, contract, recipe.model.base)
         encode = ListTokenizer(ListEncoder(tokenizer), contract, reads)
-        epochs, rejected = _tokens(recipe, examples, encode)
-        steps, epoch_steps = _steps(recipe, len(epochs[0]))
-        rows = list(
-            plan(
-                epochs,
-                per_step=recipe.train.groups_per_step,
-                passes=recipe.train.accumulate,
-                seed=recipe.train.seed,
-                steps=steps,
-                short_first=recipe.listwise.short_first,
-            )
-        )
+        schedule = _schedule(recipe, examples, encode)
         learning = sum(p.numel() for p in model.parameters() if p.requires_grad)
         model = laid_out(model, recipe, resume)
-        trainer = _trainer(
-            recipe,
-            folder,
-            model,
-            tokenizer,
-            rows,
-            epoch_steps,
-            head,
-            judge_of(encode, held_out),
-            progress,
-        )
+        judge = judge_of(encode, held_out)
+        trainer = _trainer(recipe, folder, model, tokenizer, schedule, head, judge, progress)
         for callback in reporters(recipe.train, folder, step_of(resume)):
             trainer.add_callback(callback)
         started = time.perf_counter()
@@ -170,43 +152,75 @@ def _train_lists(
             resume,
             lambda: start_list_model(recipe.model, on_cpu=in_shards(recipe))[0],
         )
-        seconds = time.perf_counter() - started
-        history, curve = trainer.state.log_history, dev_curve(trainer.state.log_history)
+        curve = dev_curve(trainer.state.log_history)
         trained = TrainedLists(
             folder=folder,
-            examples=len(epochs[0]),
-            rejected=rejected.total(),
-            why=told(rejected),
-            lists=len(rows),
-            tokens=sum(map(len, rows)),
-            seconds=seconds,
-            loss=mean_loss(history),
+            examples=schedule.examples,
+            rejected=schedule.rejected.total(),
+            why=told(schedule.rejected),
+            lists=len(schedule.rows),
+            tokens=sum(map(len, schedule.rows)),
+            seconds=time.perf_counter() - started,
+            loss=mean_loss(trainer.state.log_history),
             best_ndcg=max(entry["eval_ndcg"] for entry in curve) if curve else None,
             parameters=count_parameters(model),
             trained=learning,
         )
-        metrics = {
-            "steps": trainer.state.global_step,
-            "best_step": best_step(history) or trainer.state.global_step,
-            "examples": trained.examples,
-            "rejected": dict(rejected),
-            "lists": trained.lists,
-            "tokens": trained.tokens,
-            "trained_parameters": trained.trained,
-            "processes": world_size(),
-            "seconds": round(seconds, 1),
-            "resumed_from_step": step_of(resume),
-            "training_loss": trained.loss,
-            "best_dev_ndcg": trained.best_ndcg,
-            "loss_curve": loss_curve(history),
-            "dev_curve": curve,
-        }
         if rank() == 0:
             if recipe.model.lora is not None and recipe.model.lora.merge:
                 model = model.merge_and_unload()
+            metrics = _metrics(trained, schedule, trainer.state, step_of(resume))
             finish(folder, model, tokenizer, contract, made_of, metrics)
         wait_for_all()
     return trained
+
+
+@dataclass(frozen=True, slots=True)
+class _ListSchedule:
+    """The lists of all steps, in order, from `examples` different ones."""
+
+    rows: Sequence[ListTokens]
+    examples: int
+    rejected: Counter[Rejection]
+    epoch_steps: int
+
+
+def _schedule(
+    recipe: ListwiseRecipe, examples: Sequence[ListExample], encode: ListTokenizer
+) -> _ListSchedule:
+    epochs, rejected = _tokens(recipe, examples, encode)
+    steps, epoch_steps = _steps(recipe, len(epochs[0]))
+    rows = plan(
+        epochs,
+        per_step=recipe.train.groups_per_step,
+        passes=recipe.train.accumulate,
+        seed=recipe.train.seed,
+        steps=steps,
+        short_first=recipe.listwise.short_first,
+    )
+    return _ListSchedule(list(rows), len(epochs[0]), rejected, epoch_steps)
+
+
+def _metrics(
+    trained: TrainedLists, schedule: _ListSchedule, state: Any, resumed_from: int
+) -> dict[str, Any]:
+    """For the file beside the weights."""
+    return {
+        "steps": state.global_step,
+        "best_step": best_step(state.log_history) or state.global_step,
+        "examples": trained.examples,
+        "rejected": dict(schedule.rejected),
+        "lists": trained.lists,
+        "tokens": trained.tokens,
+        "trained_parameters": trained.trained,
+        "processes": world_size(),
+        "seconds": round(trained.seconds, 1),
+        "resumed_from_step": resumed_from,
+        "training_loss": trained.loss,
+        "best_dev_ndcg": trained.best_ndcg,
+        "loss_curve": loss_curve(state.log_history),
+        "dev_curve": dev_curve(state.log_history),
+    }
 
 
 def _tokens(recipe: ListwiseRecipe, examples: Sequence[ListExample], encode: ListTokenizer) -> Any:
@@ -234,8 +248,7 @@ def _trainer(
     folder: Path,
     model: Any,
     tokenizer: Any,
-    rows: Sequence[ListTokens],
-    epoch_steps: int,
+    schedule: _ListSchedule,
     head: Any,
     judge: Callable[[Any], float] | None,
     progress: Callable[[Step], None] | None,
@@ -268,8 +281,8 @@ def _trainer(
     )
     flow = replace(
         recipe.train,
-        eval_steps=recipe.train.eval_steps or epoch_steps,
-        save_steps=recipe.train.save_steps or (0 if judge else epoch_steps),
+        eval_steps=recipe.train.eval_steps or schedule.epoch_steps,
+        save_steps=recipe.train.save_steps or (0 if judge else schedule.epoch_steps),
     )
     return ListTrainer(
         recipe=flow,
@@ -280,7 +293,7 @@ def _trainer(
         model=model,
         args=args,
         processing_class=tokenizer,
-        train_dataset=Dataset.from_list([row_of(t) for t in rows], features=features),
+        train_dataset=Dataset.from_list([row_of(t) for t in schedule.rows], features=features),
     )
 
 
