@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dear.data import passage_table
+from dear.data.collections import open_passages
 from dear.data.labels import LabelsOnDisk, Stamp, open_labels, open_store, read_labels
-from dear.data.passage_table import PassageTable, open_passages, write_passages
+from dear.data.passage_table import PassageTable, write_passages
 from dear.errors import DataError
 from dear.records import Passage
 

@@ -1,84 +1,15 @@
-"""`dear models`, and the options that say how a model computes."""
+"""`dear models`."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated
 
 import typer
 
-from dear.checkpoints.contract import read_contract
 from dear.checkpoints.registry import FAMILY, place_of
 from dear.cli.output import note, print_json, table
 from dear.prompts.pointwise import ZERO_SHOT_PROMPTS
-
-DTypeOption: TypeAlias = Annotated[
-    str,
-    typer.Option(
-        metavar="TYPE",
-        help="auto, float32, bfloat16 or float16; int8 or int4 for weights that would not fit.",
-        show_default=False,
-    ),
-]
-DeviceOption: TypeAlias = Annotated[
-    str,
-    typer.Option(
-        metavar="NAME",
-        help="auto, cpu, cuda, cuda:1 or mps; several, with commas between, share the work; "
-        "sharded: one model over all GPUs.",
-        show_default=False,
-    ),
-]
-BatchOption: TypeAlias = Annotated[
-    int | None,
-    typer.Option(min=1, metavar="N", help="Padded tokens in a batch.", show_default="by device"),
-]
-ContractOption: TypeAlias = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME|FILE",
-        help="How MODEL reads a pair: plain, card, dear, rankllama …; or a file that says it.",
-        show_default="by its files and name",
-    ),
-]
-InstructionOption: TypeAlias = Annotated[
-    str | None,
-    typer.Option(metavar="TEXT", help="What to look for, for models that are told."),
-]
-RevisionOption: TypeAlias = Annotated[
-    str | None,
-    typer.Option(metavar="REV", help="Of a hub id: a branch, a tag or a commit."),
-]
-PassageTokensOption: TypeAlias = Annotated[
-    int | None,
-    typer.Option(
-        min=1, metavar="N", help="Of a passage, in a zero-shot reading.", show_default="1024"
-    ),
-]
-
-
-def opening_options(
-    dtype: str,
-    device: str,
-    batch_tokens: int | None,
-    contract: str | None = None,
-    instruction: str | None = None,
-    revision: str | None = None,
-    max_passage_tokens: int | None = None,
-) -> dict[str, Any]:
-    """Arguments of `open_model` and `Reranker`; ConfigError for a contract that is none, before
-    any other work."""
-    if contract is not None:
-        read_contract(contract)
-    return {
-        "dtype": dtype,
-        "device": device,
-        "batch_tokens": batch_tokens,
-        "contract": contract,
-        "instruction": instruction,
-        "revision": revision,
-        "max_passage_tokens": max_passage_tokens,
-    }
 
 
 def models(

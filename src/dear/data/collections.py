@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 
 from dear.data.catalogue import (
@@ -22,10 +24,17 @@ from dear.data.folders import (
     is_installed,
     list_collections,
 )
+from dear.data.formats.beir import passage_of
+from dear.data.formats.tevatron import training_record
+from dear.data.formats.training import QueryTexts, TrainingIds
 from dear.data.hub import open_hub
+from dear.data.inputs import corpus_input
 from dear.data.irds import open_irds, open_irds_splits
+from dear.data.passage_table import SMALL_BYTES, in_memory, in_table
 from dear.data.pydocs import open_pydocs
-from dear.errors import ConfigError, MissingExtra, nearest
+from dear.data.training_rows import PARQUET, RowSource, open_rows
+from dear.errors import ConfigError, DataError, MissingExtra, nearest
+from dear.records import Passage, Query, Ranking
 
 __all__ = [
     "COLLECTIONS",
@@ -61,8 +70,6 @@ def open_collection(spec: str | Path) -> Collection:
     if text.startswith("hf:"):
         return open_hub(text.removeprefix("hf:"))
     if text.startswith("rows:"):
-        from dear.data.row_collection import open_row_collection
-
         return open_row_collection(text.removeprefix("rows:"))
     entry = find_entry(text)
     if folder.is_dir() and (corpus_reader(folder) or entry is None):
@@ -122,3 +129,109 @@ def _nearest(text: str) -> str:
 
 def _open_irds(dataset_id: str) -> Collection:
     return open_irds(dataset_id, entry=entry_of_irds(dataset_id))
+
+
+def open_passages(spec: str, tables: Path | None = None) -> Mapping[str, Passage]:
+    """Passage id → passage, of a corpus file, a data set of the hub, or a collection.
+
+    Files are .jsonl, .jsonl.gz or .parquet with `docid` (or `_id`), `text` and `title`, as BEIR
+    and Tevatron have them. Small files are held in memory; for others, and for the hub, a table is
+    written once, in `tables` or in the cache.
+    """
+    path = Path(spec).expanduser()
+    if not _is_rows(spec):
+        return open_collection(spec).corpus
+    rows = open_rows(spec)
+    if path.is_file() and path.stat().st_size < SMALL_BYTES and not spec.endswith(PARQUET):
+        return in_memory(map(passage_of, rows.read()), spec)
+    return in_table(lambda: map(passage_of, rows.read()), rows.digest(), spec, tables)
+
+
+def passages_digest(spec: str) -> str:
+    """Over all passages that `open_passages` gives; "" for no spec."""
+    if not spec:
+        return ""
+    return (
+        open_rows(spec).digest() if _is_rows(spec) else corpus_input(open_collection(spec)).digest
+    )
+
+
+def _is_rows(spec: str) -> bool:
+    path = Path(spec).expanduser()
+    if path.exists():
+        return path.is_file() or corpus_reader(path) is None
+    return "/" in spec and not spec.startswith("irds:")
+
+
+RUN = "rows"
+"""The run's name: each query's positives, then its negatives, in the order of its rows."""
+
+
+def open_row_collection(spec: str, tables: Path | None = None) -> Collection:
+    """Rows as `dear.data.training_rows.open_rows` knows them, or `ROWS,CORPUS` for rows by id.
+
+    Queries and judgements are those of split train, and the positives are relevant (grade 1). The
+    passages have the ids that training gives them. Queries, judgements and the run are held in
+    memory, by id; the texts of large files, or of the hub, are on disk.
+    """
+    where, _, corpus = spec.partition(",")
+    rows = open_rows(where)
+
+    @cache
+    def read() -> tuple[dict[str, Query], Grades, dict[str, Ranking]]:
+        return _read(rows)
+
+    def run(split: str) -> dict[str, Ranking]:
+        if split != "train":
+            raise DataError(f"rows:{spec}: rows are split train, there is no {split!r}")
+        return dict(read()[2])
+
+    return Collection(
+        rows.name,
+        corpus=lambda: open_passages(corpus, tables) if corpus else _texts(rows, where, tables),
+        queries=lambda: read()[0],
+        qrels={"train": lambda: read()[1]},
+        made_runs={RUN: run},
+    )
+
+
+def _read(rows: RowSource) -> tuple[dict[str, Query], Grades, dict[str, Ranking]]:
+    texts = QueryTexts()
+    queries: dict[str, Query] = {}
+    grades: Grades = {}
+    order: dict[str, dict[str, None]] = {}
+    for row in rows.read():
+        found = training_record(row)
+        query = texts.check(found.query, row)
+        if isinstance(found, TrainingIds):
+            positives, negatives = found.positive_ids, found.negative_ids
+        else:
+            positives = tuple(p.id for p in found.positives)
+            negatives = tuple(p.id for p in found.negatives)
+        queries.setdefault(query.id, query)
+        grades.setdefault(query.id, {}).update(dict.fromkeys(positives, 1))
+        order.setdefault(query.id, {}).update(dict.fromkeys((*positives, *negatives)))
+    run = {
+        query_id: Ranking(
+            query_id=query_id,
+            passage_ids=tuple(ids),
+            scores=tuple(float(s) for s in range(len(ids), 0, -1)),
+        )
+        for query_id, ids in order.items()
+    }
+    return queries, grades, run
+
+
+def _texts(rows: RowSource, where: str, tables: Path | None) -> Mapping[str, Passage]:
+    def passages() -> Iterator[Passage]:
+        for row in rows.read():
+            found = training_record(row)
+            if isinstance(found, TrainingIds):
+                raise ConfigError(f"rows:{where}: rows by id; write rows:{where},CORPUS")
+            yield from found.positives
+            yield from found.negatives
+
+    path = Path(where)
+    if path.is_file() and path.stat().st_size < SMALL_BYTES:
+        return in_memory(passages(), where)
+    return in_table(passages, f"texts of {rows.digest()}", where, tables)

@@ -15,12 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dear.artifacts import atomic_path, cache_folder
-from dear.data.collections import open_collection
-from dear.data.folders import corpus_reader
-from dear.data.formats.beir import passage_of
-from dear.data.inputs import Keys, corpus_input
+from dear.data.inputs import Keys
 from dear.data.table import Table, damaged, id_keys, write_once, write_table
-from dear.data.training_rows import PARQUET, open_rows
 from dear.digests import text_digest
 from dear.errors import DataError
 from dear.records import Passage
@@ -30,22 +26,6 @@ SMALL_BYTES = 64 << 20
 """A file below this is read into memory, and no table is written."""
 
 _BATCH = 2048
-
-
-def open_passages(spec: str, tables: Path | None = None) -> Mapping[str, Passage]:
-    """Passage id → passage, of a corpus file, a data set of the hub, or a collection.
-
-    Files are .jsonl, .jsonl.gz or .parquet with `docid` (or `_id`), `text` and `title`, as BEIR
-    and Tevatron have them. Small files are held in memory; for others, and for the hub, a table is
-    written once, in `tables` or in the cache.
-    """
-    path = Path(spec).expanduser()
-    if not _is_rows(spec):
-        return open_collection(spec).corpus
-    rows = open_rows(spec)
-    if path.is_file() and path.stat().st_size < SMALL_BYTES and not spec.endswith(PARQUET):
-        return in_memory(map(passage_of, rows.read()), spec)
-    return in_table(lambda: map(passage_of, rows.read()), rows.digest(), spec, tables)
 
 
 def in_memory(passages: Iterable[Passage], source: str) -> dict[str, Passage]:
@@ -68,22 +48,6 @@ def in_table(
     path = (tables or cache_folder("passages")) / f"{name}.arrow"
     write_once(path, lambda: write_passages(path, read(), source))
     return PassageTable(path)
-
-
-def passages_digest(spec: str) -> str:
-    """Over all passages that `open_passages` gives; "" for no spec."""
-    if not spec:
-        return ""
-    return (
-        open_rows(spec).digest() if _is_rows(spec) else corpus_input(open_collection(spec)).digest
-    )
-
-
-def _is_rows(spec: str) -> bool:
-    path = Path(spec).expanduser()
-    if path.exists():
-        return path.is_file() or corpus_reader(path) is None
-    return "/" in spec and not spec.startswith("irds:")
 
 
 class PassageTable(Mapping[str, Passage]):

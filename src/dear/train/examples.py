@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from dear.data.collections import Collection, open_collection
+from dear.data.collections import Collection, open_collection, open_passages, passages_digest
 from dear.data.example_table import (
     IN_MEMORY,
     Example,
@@ -31,7 +31,6 @@ from dear.data.labels import (
     open_labels,
     read_labels,
 )
-from dear.data.passage_table import open_passages, passages_digest
 from dear.data.row_groups import RowSampling
 from dear.data.training_rows import open_rows
 from dear.digests import lines_digest

@@ -11,11 +11,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dear.data.collections import Collection, open_collection
+from dear.data.collections import Collection, open_collection, passages_digest
 from dear.data.held_out import held_out_queries
 from dear.data.inputs import judgements_input, run_input, texts_input
 from dear.data.labels import labels_input
-from dear.data.passage_table import passages_digest
 from dear.data.training_rows import open_rows
 from dear.digests import Changes, Input, Inputs, file_digests, lines_digest
 from dear.recipes import DataRecipe, DevRecipe, HeadsRecipe, PairRecipe, Recipe

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from transformers import set_seed
 
+import dear.train as training
 from dear.checkpoints.contract import ListwiseContract
 from dear.checkpoints.files import quiet, read_config
 from dear.errors import ConfigError, DataError, MissingExtra
@@ -258,7 +259,7 @@ def _trainer(
         from datasets import Sequence as Items
         from trl.trainer.sft_config import SFTConfig
 
-        from dear.train.list_trainer import ListTrainer
+        trainer_class = training.list_trainer.ListTrainer
     except ImportError:
         raise MissingExtra.of("trl", "listwise") from None
     # all epochs stand in the dataset, each list in its order: to the Trainer they are one
@@ -284,7 +285,7 @@ def _trainer(
         eval_steps=recipe.train.eval_steps or schedule.epoch_steps,
         save_steps=recipe.train.save_steps or (0 if judge else schedule.epoch_steps),
     )
-    return ListTrainer(
+    return trainer_class(
         recipe=flow,
         loss=recipe.listwise.loss,
         head=head,
