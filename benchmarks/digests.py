@@ -5,9 +5,9 @@
 labelling: the same pairs of pydocs, labelled into a new folder by this source tree and by an
 earlier one in turns (SRC, a folder that holds `dear`; `git archive 3380414 src` gives one), each in
 a process of its own, in processor time of `dear.label.label_with` alone. The teacher is the
-cheapest there is for a pair, a bi-encoder that embeds each text once: with any other, digests are a smaller
-part. `beside_model` is what `label_with` takes but for the model: its difference is what digests add,
-without the noise of the model's own time.
+cheapest there is for a pair, a bi-encoder that embeds each text once: with any other, digests are a
+smaller part. `beside_model` is what `label_with` takes but for the model: its difference is what
+digests add, without the noise of the model's own time.
 look_up: a known digest of a corpus of 100,000 passages in one file, and the first one.
 stores: labels with MS MARCO's numbers for ids, 200 passages a query: bytes a row on disk and in the
 index, opening, membership of 100,000 pairs, and the labels of 64 queries x 16 passages.
