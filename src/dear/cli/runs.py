@@ -14,14 +14,6 @@ SplitOption: TypeAlias = Annotated[
 ]
 
 
-MeasureOption: TypeAlias = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--measure",
-        metavar="M",
-        help="Such as MAP; may be repeated, the first is compared. Without it, nDCG@10 is.",
-    ),
-]
 MinGradeOption: TypeAlias = Annotated[
     int | None,
     typer.Option(
@@ -29,14 +21,4 @@ MinGradeOption: TypeAlias = Annotated[
         metavar="N",
         help="Lowest grade that is relevant in MRR, MAP, R: 1, unless the collection says another.",
     ),
-]
-FirstStageOption: TypeAlias = Annotated[
-    str | None,
-    typer.Option(metavar="RUN", help="The run that was reranked, where nothing beside it says."),
-]
-AcrossOption: TypeAlias = Annotated[
-    bool, typer.Option("--across-candidates", help="Compare runs over different candidates, too.")
-]
-PublishedOption: TypeAlias = Annotated[
-    bool, typer.Option("--published", help="Put beside what others published; not measured here.")
 ]

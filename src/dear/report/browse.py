@@ -198,7 +198,7 @@ class Browser:
         return tag("details", tag("summary", many), tag("dl", *rows), class_="texts")
 
 
-def passages_shown(part: ReportPart, query_ids: Sequence[str]) -> set[str]:
+def _passages_shown(part: ReportPart, query_ids: Sequence[str]) -> set[str]:
     """The ids of all passages that the list of these queries holds."""
     return {
         p

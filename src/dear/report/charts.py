@@ -106,12 +106,12 @@ class Canvas:
 
 def ticks(low: float, high: float, about: int = 5) -> Iterator[float]:
     """Round numbers from low to high, roughly `about` of them."""
-    step = nice_step(high - low, about)
+    step = _nice_step(high - low, about)
     for index in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1):
         yield index * step
 
 
-def nice_step(span: float, about: int = 5) -> float:
+def _nice_step(span: float, about: int = 5) -> float:
     """1, 2 or 5 times a power of ten; near a span of `about` steps."""
     raw = max(span, 1e-12) / about
     power: float = 10.0 ** math.floor(math.log10(raw))

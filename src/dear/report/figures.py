@@ -57,14 +57,14 @@ def _differences(part: ReportPart) -> Iterator[tuple[Canvas, str]]:
 
 def _densities(part: ReportPart) -> Iterator[tuple[Canvas, str]]:
     for entry in part.study.entries:
-        relevant, others = scores_by_relevance(part, entry)
+        relevant, others = _scores_by_relevance(part, entry)
         if relevant and others:
             canvas = densities(f"Scores of {entry.name}", relevant, others)
             grade = part.study.min_grade
             yield canvas, f"Relevant: grade {grade} or above; each area is 1."
 
 
-def scores_by_relevance(part: ReportPart, entry: Entry) -> tuple[list[float], list[float]]:
+def _scores_by_relevance(part: ReportPart, entry: Entry) -> tuple[list[float], list[float]]:
     """Scores of relevant passages, and of all others that the run ranks for judged queries."""
     relevant: list[float] = []
     others: list[float] = []

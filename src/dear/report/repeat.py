@@ -13,7 +13,7 @@ from dear.report.parts import Report
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class RunFile:
+class _RunFile:
     """A run's file. sha256: of its bytes; empty where it is gone."""
 
     collection: str
@@ -23,16 +23,16 @@ class RunFile:
     made_by: str
 
 
-def run_files(report: Report) -> Iterator[RunFile]:
+def run_files(report: Report) -> Iterator[_RunFile]:
     """Those of every run that came from a file."""
     for part in report.parts:
         for entry in part.study.entries:
             source = entry.source
             if source.path is not None:
-                yield RunFile(
+                yield _RunFile(
                     collection=part.study.collection,
                     name=entry.name,
-                    path=shown_path(source.path),
+                    path=_shown_path(source.path),
                     sha256=_sha256(source.path),
                     made_by=_made_by(source),
                 )
@@ -46,7 +46,7 @@ def measured_with(report: Report) -> Iterator[str]:
             yield f"{part.study.collection}: {digests}"
 
 
-def shown_path(path: Path) -> str:
+def _shown_path(path: Path) -> str:
     """As given; an absolute one without the folders that are this machine's own."""
     return str(path) if not path.is_absolute() else str(Path("…", *path.parts[-2:]))
 
@@ -56,8 +56,8 @@ def _made_by(source: RunSource) -> str:
     model = str((source.origin or {}).get("model") or "")
     kind, colon, place = model.partition(":")
     if colon and Path(place).is_absolute():
-        return f"{kind}:{shown_path(Path(place))}"
-    return shown_path(Path(model)) if Path(model).is_absolute() else model
+        return f"{kind}:{_shown_path(Path(place))}"
+    return _shown_path(Path(model)) if Path(model).is_absolute() else model
 
 
 def _sha256(path: Path) -> str:

@@ -29,7 +29,7 @@ class Cell:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ReportRow:
+class _ReportRow:
     """One system. cells: None where it has no run. mean: where it has one on every collection."""
 
     name: str
@@ -47,7 +47,7 @@ class Headline:
     """
 
     columns: tuple[tuple[str, str], ...]
-    rows: tuple[ReportRow, ...]
+    rows: tuple[_ReportRow, ...]
     published: tuple[tuple[str, str, tuple[float | None, ...]], ...]
 
     @property
@@ -66,7 +66,7 @@ def headline(report: Report) -> Headline:
     names = list(dict.fromkeys(e.name for part in report.parts for e in part.study.entries))
     best = [max(round(_value(e, p), 4) for e in p.study.entries) for p in report.parts]
     rows = [
-        ReportRow(name=name, cells=tuple(map(_cell, report.parts, [name] * len(best), best)))
+        _ReportRow(name=name, cells=tuple(map(_cell, report.parts, [name] * len(best), best)))
         for name in names
     ]
     means = {
@@ -78,7 +78,7 @@ def headline(report: Report) -> Headline:
     return Headline(
         columns=tuple((p.study.collection, p.measure) for p in report.parts),
         rows=tuple(
-            ReportRow(
+            _ReportRow(
                 name=row.name,
                 cells=row.cells,
                 mean=means.get(row.name),
