@@ -57,7 +57,7 @@ def open_collection(spec: str | Path) -> Collection:
     spec: a folder (`Collection.from_folder`); a name or an alias in COLLECTIONS, of which a local
     folder goes before ir_datasets, and that before the Hugging Face hub; `irds:ID`, or an ID with
     a slash in it, for ir_datasets; `hf:OWNER/NAME` or `hf:FOLDER` for a Hugging Face data set in
-    BEIR layout; `rows:ROWS` or `rows:ROWS,CORPUS` for training rows (dear.data.row_collection). A
+    BEIR layout; `rows:ROWS` or `rows:ROWS,CORPUS` for training rows (`open_row_collection`). A
     folder that holds a corpus goes before a registered name.
     ConfigError: neither a folder nor a name; names the nearest known one. Or a name that is not
     on this machine and that nothing can download. MissingExtra: the library that could is not

@@ -164,7 +164,7 @@ def _logistic(design: Floats, relevant: ArrayLike) -> list[float]:
     return [float(w) for w in found]
 
 
-def read_map(values: Mapping[str, Any]) -> Map:
+def _read_map(values: Mapping[str, Any]) -> Map:
     """What `to_dict` gave.
 
     KeyError and TypeError for other keys and types, ValueError for what could reverse a ranking.
@@ -261,7 +261,7 @@ class Calibration:
         try:
             return cls(
                 kind=str(values["kind"]),
-                map=read_map(values["map"]),
+                map=_read_map(values["map"]),
                 revision=str(values["revision"]),
                 contract=dict(values["contract"]),
                 before=Assessment(**values["before"]),

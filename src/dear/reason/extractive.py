@@ -180,7 +180,7 @@ class Evidence:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Draft:
+class _Draft:
     """A question with its scores, and quotes: (position, exact text), best passage first."""
 
     question: Question
@@ -218,7 +218,7 @@ def draft(
     drafts: Drafts,
     evidence: Evidence,
     progress: Progress | None = None,
-) -> list[Draft]:
+) -> list[_Draft]:
     """Scores, where a question has none, and evidence; from `drafts` where they are there.
 
     Chunks of CHUNK questions are scored together and kept together, so that a killed job that
@@ -239,7 +239,7 @@ def draft(
             if progress is not None:
                 progress(done, len(questions), before)
     return [
-        Draft(
+        _Draft(
             question=replace(question, scores=tuple(drafts[key]["scores"])),
             quotes=tuple((i, quote) for i, quote in drafts[key]["quotes"]),
         )
@@ -278,7 +278,7 @@ def with_scores(
     return [next(scored).question if q.scores is None else q for q in questions]
 
 
-def thought(one: Draft) -> str:
+def thought(one: _Draft) -> str:
     """`Needs: …` and a line for each quote; the ranking follows in the answer."""
     lines = [f"Needs: {', '.join(needs(one.question.query.text))}"]
     lines += [f'[{i + 1}]: "{quote}"' for i, quote in one.quotes]

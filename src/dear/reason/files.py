@@ -119,7 +119,7 @@ def write_set(
         raise DataError.at(folder, None, f"no example was kept; {REPORT} says why")
 
 
-def answer_text(example: ListExample, prompt: ListwisePrompt) -> str:
+def _answer_text(example: ListExample, prompt: ListwisePrompt) -> str:
     """What the model should answer, in the form that the prompt asks for."""
     return render_answer(
         example.order,
@@ -133,7 +133,7 @@ def chat(example: ListExample, prompt: ListwisePrompt) -> Iterator[Message]:
     """The prompt's turns and the answer."""
     for role, text in prompt.render(example.query, example.passages).messages:
         yield Message(role=role, content=text)
-    yield Message(role="assistant", content=answer_text(example, prompt))
+    yield Message(role="assistant", content=_answer_text(example, prompt))
 
 
 def cot(example: ListExample, prompt: ListwisePrompt) -> CotExample:
@@ -144,6 +144,6 @@ def cot(example: ListExample, prompt: ListwisePrompt) -> CotExample:
     return CotExample(
         system=system,
         instruction=spoken[-1],
-        output=answer_text(example, prompt),
+        output=_answer_text(example, prompt),
         history=tuple(zip(spoken[:-1:2], spoken[1::2], strict=True)),
     )
