@@ -3,8 +3,7 @@
 import torch
 from torch import Tensor
 
-from dear.losses import LOSSES
-from dear.losses.objective import Loss, Objective, Term
+from dear.losses import LOSSES, Loss, Objective, Term
 
 
 def hinge(scores: Tensor, targets: Tensor, mask: Tensor, *, margin: float = 1.0) -> Tensor:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dear.data import collections, passage_table
+from dear.data import passage_table
 from dear.data.collections import open_passages
 from dear.data.labels import LabelsOnDisk, Stamp, open_labels, open_store, read_labels
 from dear.data.passage_table import PassageTable, write_passages
@@ -51,7 +51,7 @@ def test_a_corpus_file_is_read_alike_in_memory_and_on_disk(
     path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     small = open_passages(str(path), tmp_path / "t")
     assert isinstance(small, dict)
-    monkeypatch.setattr(collections, "SMALL_BYTES", 10)
+    monkeypatch.setattr(passage_table, "SMALL_BYTES", 10)
     large = open_passages(str(path), tmp_path / "t")
     assert isinstance(large, PassageTable)
     assert dict(large) == small

@@ -223,7 +223,7 @@ def test_the_command_prints_and_writes(tmp_path: Path, capsys: pytest.CaptureFix
         (["--gpu", "h10"], "did you mean 'h100'"),
         (["--gpus", "0"], "--gpus"),
         (["--gpu", "cpu", "--gpus", "2"], "one process"),
-        (["--json", "/no/such/folder/x.json"], "no folder"),
+        (["--json", "/dev/null/x.json"], "is no folder"),
         (["--set", "model.base=nobody/has-this"], "nobody/has-this"),
     ],
 )

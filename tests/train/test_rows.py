@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from dear.artifacts import read_json
-from dear.data import collections
+from dear.data import passage_table
 from dear.data.collections import Collection, open_collection
 from dear.data.example_table import Example
 from dear.data.formats import (
@@ -340,8 +340,7 @@ def test_labels_of_rows_are_for_the_passages_that_training_reads(
     rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, on_disk: bool
 ) -> None:
     if on_disk:
-        monkeypatch.setattr(collections, "SMALL_BYTES", 1)
-        monkeypatch.setattr("dear.data.collections.SMALL_BYTES", 1)
+        monkeypatch.setattr(passage_table, "SMALL_BYTES", 1)
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     opened = open_collection(f"rows:{rows}")
     run = opened.run("rows", "train")

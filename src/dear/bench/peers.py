@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from dear.bench.turns import Score, System
 from dear.checkpoints.contract import ScoringContract
@@ -36,8 +37,6 @@ class _Peer:
 
 def _published(folder: str, _tokens: int, device: str) -> Score:
     """The DeAR paper's way: float32, every pair filled up to 228 tokens, 64 pairs a batch."""
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     model = AutoModelForSequenceClassification.from_pretrained(
         folder, num_labels=1, dtype=torch.float32, trust_remote_code=False

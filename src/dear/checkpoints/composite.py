@@ -15,7 +15,10 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+import transformers as hf
 from torch import nn
+from transformers import AutoModelForCausalLM
+from transformers.modeling_outputs import SequenceClassifierOutput
 
 from dear.checkpoints.contract import TEMPLATE, ScoringContract
 from dear.checkpoints.files import model_json
@@ -68,8 +71,6 @@ class AssembledScorer(nn.Module):
         token_type_ids: torch.Tensor | None = None,
         **_other: Any,
     ) -> Any:
-        from transformers.modeling_outputs import SequenceClassifierOutput
-
         extra = {}
         if token_type_ids is not None and takes(self.body, "token_type_ids"):
             extra["token_type_ids"] = token_type_ids
@@ -120,8 +121,6 @@ def load_answering(
     options: for `from_pretrained`.  ConfigError: the tokenizer does not tell the answers apart, or
     the folder's template has no place for a query or a passage.
     """
-    from transformers import AutoModelForCausalLM
-
     tokenizer = load_tokenizer(source)
     if not contract.yes:
         contract = _from_files(source, tokenizer, contract)
@@ -227,8 +226,6 @@ def load_modules(source: Source, **options: Any) -> tuple[Any, Any]:
 
 def encoder_class(source: Source, entry: ModuleEntry) -> Any:
     """The auto class for a transformer that embeds: of an encoder-decoder, the encoder alone."""
-    import transformers as hf
-
     config = model_json(transformer_source(source, entry), "config.json")
     both = config.get("is_encoder_decoder") or config.get("model_type") in ("t5", "mt5", "umt5")
     return hf.AutoModelForTextEncoding if both else hf.AutoModel

@@ -15,6 +15,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from dear.artifacts import read_json
 from dear.checkpoints.registry import FAMILY, Source
 from dear.checkpoints.screening import (
@@ -219,8 +221,6 @@ def reading(source: Source) -> Iterator[None]:
 
     Before that, `require_harmless`.
     """
-    from safetensors import SafetensorError
-
     require_harmless(source)
     try:
         with quiet():

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 
 from dear.checkpoints.files import model_file, model_json, reading
 from dear.checkpoints.heads import is_head
@@ -123,8 +124,6 @@ def read_adapter(source: Source) -> Weights:
     `….score.modules_to_save.default.weight`. peft writes a grown embedding under two of them.
     DataError: two different weights of one name.
     """
-    from safetensors.torch import load_file
-
     path = model_file(source, WEIGHTS)
     if path is None:
         # of the hub it is not asked for: the answer would be the file

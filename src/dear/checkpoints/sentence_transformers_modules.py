@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from dear.checkpoints.activations import make_activation
@@ -250,8 +251,6 @@ def _config(source: Source, entry: ModuleEntry) -> dict[str, Any]:
 
 def _with_weights(build: Callable[[], Module], source: Source, entry: ModuleEntry) -> Module:
     """The module with its weights in float32, each of which must be there, in its shape."""
-    from safetensors.torch import load_file
-
     file, pickle = entry.file("model.safetensors"), entry.file("pytorch_model.bin")
     path = model_file(source, file)
     if path is None:

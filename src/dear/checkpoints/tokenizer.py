@@ -14,6 +14,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from tokenizers import normalizers
+from transformers import AutoTokenizer
+
 from dear.checkpoints.files import model_file, reading
 from dear.checkpoints.registry import Source
 from dear.checkpoints.threads import in_time
@@ -38,8 +41,6 @@ def has_tokenizer(source: Source) -> bool:
 
 def load_tokenizer(source: Source) -> Any:
     """The fast tokenizer of a model, with a pad token."""
-    from transformers import AutoTokenizer
-
     folder = source.folder
     require_no_code(source)
     if folder is not None and source.gguf_file is None and not has_tokenizer(source):
@@ -64,8 +65,6 @@ def load_tokenizer(source: Source) -> Any:
 
 def lower_cased(tokenizer: Any) -> Any:
     """The tokenizer, reading capital letters as small ones."""
-    from tokenizers import normalizers
-
     backend = tokenizer.backend_tokenizer
     own = backend.normalizer
     lower = normalizers.Lowercase()

@@ -16,6 +16,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoTokenizer
+
 from dear.artifacts import cache_folder, read_json, unfinished, unfinished_in, write_json
 from dear.checkpoints.files import model_json, read_config, reading, weights_held
 from dear.checkpoints.heads import is_head
@@ -82,8 +85,6 @@ def require_no_code(source: Source) -> None:
     """
     if source.gguf_file is not None:
         return
-    from transformers import CONFIG_MAPPING
-
     config = model_json(source, "config.json")
     own = config.get("auto_map")
     if not isinstance(own, dict) or not own:
@@ -183,9 +184,6 @@ def _is_whole(entry: Path) -> bool:
 @LOADING
 def _convert(source: Source, entry: Path) -> None:
     """Write beside `entry`, then rename: other processes see all of it or nothing."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
     # transformers shows a bar of its own here, whatever it is told
     with reading(source), contextlib.redirect_stderr(io.StringIO()):
         tokenizer = AutoTokenizer.from_pretrained(

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from dear import steps
-from dear.artifacts import check_output, write_json
 from dear.cli.options import expanded
-from dear.cli.output import Align, count, duration, note, print_json, quiet, table
+from dear.cli.output import (
+    Align,
+    JsonFile,
+    JsonOutput,
+    count,
+    duration,
+    note,
+    quiet,
+    table,
+)
 from dear.cli.progress import progress
 from dear.steps.options import CheckOptions
 
@@ -22,21 +27,13 @@ if TYPE_CHECKING:
 @expanded
 def check(
     options: CheckOptions,
-    json_file: Annotated[
-        Path | None,
-        typer.Option("--json", metavar="FILE", help="Write everything; - is standard output."),
-    ] = None,
+    json_file: JsonFile = None,
 ) -> None:
     """Check how a ranker stands orders, attacks, typos, cuts and strange passages."""
-    to_stdout = json_file is not None and str(json_file) == "-"
-    if json_file is not None and not to_stdout:
-        check_output(json_file)
+    json = JsonOutput(json_file)
     found = steps.check.check(options, watch=progress)
-    if to_stdout:
-        print_json(found.values)
-    else:
-        if json_file is not None:
-            write_json(json_file, found.values)
+    json.give(found.values)
+    if not json.instead:
         _show(found)
     for line in found.report.notes:
         note(line)

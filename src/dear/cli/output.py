@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Annotated, Any, Literal, TypeAlias
 
+import typer
+
+from dear.artifacts import check_output, write_json
 from dear.characters import visible, visible_json, visible_line
 
 Align = Literal["left", "right"]
@@ -134,6 +137,32 @@ def print_json(value: Any) -> None:
     encoding = (sys.stdout.encoding or "ascii").lower().replace("-", "")
     ascii_only = not encoding.startswith("utf")
     print(visible_json(json.dumps(value, ensure_ascii=ascii_only, indent=2, allow_nan=False)))
+
+
+JsonFile: TypeAlias = Annotated[
+    Path | None,
+    typer.Option("--json", metavar="FILE", help="Write everything; - is standard output."),
+]
+
+
+class JsonOutput:
+    """Where `--json FILE` goes. DataError, before any work, for a file that cannot be written.
+
+    instead: the JSON goes to standard output, in place of tables.
+    """
+
+    def __init__(self, file: Path | None) -> None:
+        self.instead = file is not None and str(file) == "-"
+        self._file = None if self.instead else file
+        if self._file is not None:
+            check_output(self._file)
+
+    def give(self, values: Mapping[str, Any]) -> None:
+        """Nothing happens without the option."""
+        if self.instead:
+            print_json(values)
+        elif self._file is not None:
+            write_json(self._file, values)
 
 
 def duration(seconds: float) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from dear import steps
 from dear.cli.options import expanded
-from dear.cli.output import duration, rate, summary, table
+from dear.cli.output import JsonFile, JsonOutput, duration, rate, summary, table
 from dear.plan.cards import GIB
 from dear.steps.options import PlanOptions
 
@@ -15,14 +15,19 @@ if TYPE_CHECKING:
 
 
 @expanded
-def plan(options: PlanOptions) -> None:
+def plan(options: PlanOptions, json_file: JsonFile = None) -> None:
     """Say what a training needs on given cards: memory, time, cost, and what would make it fit.
 
     Nothing is loaded or trained, and no weights need to be there.
     """
-    _show(steps.plan.plan(options))
-    if options.json_file is not None:
-        summary(f"{options.json_file}: the plan", options.json_file)
+    json = JsonOutput(json_file)
+    found = steps.plan.plan(options)
+    json.give(found.to_dict())
+    if json.instead:
+        return
+    _show(found)
+    if json_file is not None:
+        summary(f"{json_file}: the plan", json_file)
 
 
 def _show(plan: Plan) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 
+from dear import data
 from dear.data.catalogue import (
     COLLECTIONS,
     FAMILIES,
@@ -28,9 +29,7 @@ from dear.data.formats.beir import passage_of
 from dear.data.formats.tevatron import training_record
 from dear.data.formats.training import QueryTexts, TrainingIds
 from dear.data.hub import open_hub
-from dear.data.inputs import corpus_input
 from dear.data.irds import open_irds, open_irds_splits
-from dear.data.passage_table import SMALL_BYTES, in_memory, in_table
 from dear.data.pydocs import open_pydocs
 from dear.data.training_rows import PARQUET, RowSource, open_rows
 from dear.errors import ConfigError, DataError, MissingExtra, nearest
@@ -142,9 +141,15 @@ def open_passages(spec: str, tables: Path | None = None) -> Mapping[str, Passage
     if not _is_rows(spec):
         return open_collection(spec).corpus
     rows = open_rows(spec)
-    if path.is_file() and path.stat().st_size < SMALL_BYTES and not spec.endswith(PARQUET):
-        return in_memory(map(passage_of, rows.read()), spec)
-    return in_table(lambda: map(passage_of, rows.read()), rows.digest(), spec, tables)
+    if (
+        path.is_file()
+        and path.stat().st_size < data.passage_table.SMALL_BYTES
+        and not spec.endswith(PARQUET)
+    ):
+        return data.passage_table.in_memory(map(passage_of, rows.read()), spec)
+    return data.passage_table.in_table(
+        lambda: map(passage_of, rows.read()), rows.digest(), spec, tables
+    )
 
 
 def passages_digest(spec: str) -> str:
@@ -152,7 +157,9 @@ def passages_digest(spec: str) -> str:
     if not spec:
         return ""
     return (
-        open_rows(spec).digest() if _is_rows(spec) else corpus_input(open_collection(spec)).digest
+        open_rows(spec).digest()
+        if _is_rows(spec)
+        else data.inputs.corpus_input(open_collection(spec)).digest
     )
 
 
@@ -232,6 +239,6 @@ def _texts(rows: RowSource, where: str, tables: Path | None) -> Mapping[str, Pas
             yield from found.negatives
 
     path = Path(where)
-    if path.is_file() and path.stat().st_size < SMALL_BYTES:
-        return in_memory(passages(), where)
-    return in_table(passages, f"texts of {rows.digest()}", where, tables)
+    if path.is_file() and path.stat().st_size < data.passage_table.SMALL_BYTES:
+        return data.passage_table.in_memory(passages(), where)
+    return data.passage_table.in_table(passages, f"texts of {rows.digest()}", where, tables)

@@ -14,6 +14,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, overload
 
+import pyarrow as pa
+
 from dear.artifacts import cache_folder
 from dear.data.groups import Group
 from dear.data.table import Table, damaged, is_table, write_once, write_table
@@ -185,8 +187,6 @@ def write_examples(
 
 
 def _schema() -> Any:
-    import pyarrow as pa
-
     texts = pa.list_(pa.string())
     return pa.schema(
         [

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from dear.artifacts import atomic_path, cache_folder
@@ -88,8 +89,6 @@ class PassageTable(Mapping[str, Passage]):
 def write_passages(path: Path, passages: Iterable[Passage], source: str) -> None:
     """All passages into one table. The same passage may come again; DataError, with the source's
     name, for one id with two texts. Memory: about 50 bytes a passage, and one batch of texts."""
-    import pyarrow as pa
-
     schema = pa.schema([("id", pa.string()), ("title", pa.string()), ("text", pa.string())])
     keys: list[Keys] = []
     prints: list[Keys] = []

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from dear import locks
 from dear.artifacts import atomic_path, read_json, write_json
@@ -27,8 +28,6 @@ class Table:
     """
 
     def __init__(self, path: Path, format_: str) -> None:
-        import pyarrow as pa
-
         self.path, self.note = path, read_json(_note_path(path))
         if self.note.get("format") != format_:
             raise DataError.at(path, None, f"is not of format {format_}")
@@ -65,8 +64,6 @@ def write_table(
 
     note: called when the last row has come.
     """
-    import pyarrow as pa
-
     with (
         atomic_path(path) as temporary,
         pa.OSFile(str(temporary), "wb") as sink,

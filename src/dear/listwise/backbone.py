@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers import AutoModelForSequenceClassification
 
 from dear.checkpoints.contract import DType
 from dear.checkpoints.contract_resolution import contract_of
@@ -77,8 +78,6 @@ class Backbone:
 @LOADING
 def _scoring_model(reader: Reader, side: Side, tokenizer: Any, name: str) -> ScoringModel:
     """A one-logit model whose body is the causal model's own."""
-    from transformers import AutoModelForSequenceClassification
-
     causal, head = reader.model, head_of(side)
     if head.shape[0] != 1:
         raise ConfigError(f"{name}: {head.shape[0]} outputs, but a reranker has one")

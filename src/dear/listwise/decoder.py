@@ -10,6 +10,8 @@ from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar, cast
 
 import torch
 from transformers.cache_utils import Cache, DynamicLayer
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
 
 from dear.checkpoints.heads import takes
 from dear.checkpoints.threads import exclusive
@@ -38,8 +40,6 @@ def attend(
     values, H / G of each; here every group of heads meets its keys where they lie.
     """
     if softcap is None and query.shape[2] > SHORT:
-        from transformers.integrations.sdpa_attention import sdpa_attention_forward
-
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, scaling=scaling, **other
         )
@@ -98,8 +98,6 @@ def window_attention(model: Any, attention: WindowAttention = ATTEND) -> Iterato
     if not takes_attention(model):
         yield
         return
-    from transformers.masking_utils import sdpa_mask
-
     config = model.config.get_text_config()
     with attending(config, attention.name, attention.function, sdpa_mask):
         yield

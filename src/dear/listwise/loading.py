@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from pydantic import ConfigDict, TypeAdapter, ValidationError
+from safetensors import safe_open
+from transformers import AutoModelForCausalLM
 
 from dear.artifacts import read_json, write_json
 from dear.checkpoints.contract import DType, ListwiseContract
@@ -237,8 +239,6 @@ def finish(
 
 def load_causal(name: str | Path | Source, dtype: DType, device: str) -> Reader:
     """A base model with a vocabulary's head, in eval mode on its device."""
-    from transformers import AutoModelForCausalLM
-
     try:
         return load_reader(name, AutoModelForCausalLM, dtype=dtype, device=device)
     except DataError as error:
@@ -321,8 +321,6 @@ def common_base(pointwise: Side, lists: Side) -> str:
 
 def head_of(side: Side) -> torch.Tensor:
     """float32 (outputs, H), the pointwise head. ConfigError: there is none."""
-    from safetensors import safe_open
-
     source = side.source
     if side.adapter is not None:
         found = read_adapter(source).get(HEAD)

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import transformers as hf
+from transformers import LlamaConfig
 
 from dear.checkpoints.files import model_json, quiet, read_config
 from dear.checkpoints.heads import HEAD_PARTS, HEADS
@@ -142,8 +144,6 @@ def base_config(name: str, *, above: tuple[str, ...] = ()) -> Any:
     above: folders of the adapters that sit on it.
     ConfigError for what is nowhere, DataError for a damaged file.
     """
-    from transformers import LlamaConfig
-
     if name in PUBLISHED:
         return LlamaConfig(**PUBLISHED[name])
     known = FAMILY.get(name)
@@ -166,8 +166,6 @@ def meta_model(recipe: Recipe, *, attention: str = "sdpa", thin: int | None = No
     recipe's dtype.  attention: a name that transformers knows.  thin: build only so many layers.
     ConfigError for targets or layers that the base lacks.
     """
-    import transformers as hf
-
     config = base_config(recipe.model.base)
     auto: Any = hf.AutoModelForSequenceClassification
     if recipe.kind == "biencoder":

@@ -18,6 +18,8 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from dear.checkpoints.hardware import cpu_has_bfloat16
 from dear.checkpoints.heads import pooled_logits
@@ -178,9 +180,6 @@ def _attend(
 @contextlib.contextmanager
 def fused_attention() -> Iterator[str]:
     """The name of FUSED in transformers' table, while it is there."""
-    from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
-    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-
     ALL_ATTENTION_FUNCTIONS.register(FUSED, _attend)
     ALL_MASK_ATTENTION_FUNCTIONS.register(FUSED, lambda *_args, **_kwargs: None)
     yield FUSED

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import regex
 
 from dear.characters import normal
@@ -174,8 +175,6 @@ class Bm25Index:
 
     def _scores(self, query_text: str) -> np.ndarray:
         """(len(passage_ids),) float32; a term that the query repeats counts as often."""
-        import numpy as np
-
         if self._index is None:
             return np.zeros(len(self.passage_ids), dtype=np.float32)
         numbers = self._index.get_tokens_ids(self._terms(query_text))
@@ -183,8 +182,6 @@ class Bm25Index:
         return scores
 
     def _rank(self, query_id: str, scores: np.ndarray, top_k: int) -> Ranking | None:
-        import numpy as np
-
         matches = np.flatnonzero(scores > 0)
         if not len(matches):
             return None

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from transformers import AttentionInterface, AttentionMaskInterface
+
 
 @contextmanager
 def attending(
@@ -21,8 +23,6 @@ def attending(
     mask: makes the mask that `attention` reads, from transformers' masking functions; None for
     an attention that is handed the mask as it is, or needs none.
     """
-    from transformers import AttentionInterface, AttentionMaskInterface
-
     AttentionInterface.register(name, attention)
     if mask is not None:
         AttentionMaskInterface.register(name, mask)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import AutoModelForSequenceClassification
 
 from dear.checkpoints.composite import chat_contract, load_answering, load_modules
 from dear.checkpoints.contract import DType, ScoringContract
@@ -268,8 +269,6 @@ def load_weights(
     are on the CPU; `device` only says where they will be used. Weights of 8 and 4 bits go there,
     and `sharded` ones to all GPUs, while they are read.
     """
-    from transformers import AutoModelForSequenceClassification
-
     adapter = adapter_config(source)
     base = source if adapter is None else base_of(source, adapter)
     base = gguf_as_safetensors(base)

@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tokenizers import Tokenizer
+
 from dear.checkpoints.threads import tokenize
 
 QUERY_SHARE = 0.75
@@ -255,8 +257,6 @@ def _forbid_mark(step: Any) -> bool:
 
 
 def _with_state(tokenizer: Any, state: dict[str, Any]) -> Any:
-    from tokenizers import Tokenizer
-
     other = copy.copy(tokenizer)
     other._tokenizer = Tokenizer.from_str(json.dumps(state))
     return other

@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from dear.checkpoints.contract import DType, ScoringContract
@@ -265,8 +266,6 @@ class ScorerPool:
 
 def _threads(devices: Sequence[str]) -> list[int]:
     """Of PyTorch on the CPU, for each process; 0 leaves a GPU's process as it is."""
-    import torch
-
     on_cpu = [pick_device(device).type == "cpu" for device in devices]
     share = max(1, torch.get_num_threads() // max(1, sum(on_cpu)))
     return [share if cpu else 0 for cpu in on_cpu]

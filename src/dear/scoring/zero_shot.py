@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from dear.checkpoints.contract import DType, fingerprint_of
 from dear.checkpoints.layers import NO_LIMIT, own_length
@@ -69,8 +70,6 @@ class ZeroShot:
         batch_tokens: int | None = None,
         revision: str | None = None,
     ) -> None:
-        from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
-
         if prompt not in ZERO_SHOT_PROMPTS:
             raise ConfigError(f"no prompt {prompt!r}{nearest(prompt, ZERO_SHOT_PROMPTS)}")
         self.prompt = ZERO_SHOT_PROMPTS[prompt]

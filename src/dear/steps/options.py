@@ -485,17 +485,10 @@ class PlanOptions:
     price_per_hour: Annotated[
         float | None, Option("Of one card; adds what all of it costs.", "PRICE", least=0.0)
     ] = None
-    json_file: Annotated[
-        Path | None, Option("Write the plan as JSON, too.", "FILE", flags=("--json",))
-    ] = None
     changes: Annotated[
         Names,
         Option("Change the recipe: train.accumulate=8.", "KEY=VALUE", flags=("--set",)),
     ] = ()
-
-    def __post_init__(self) -> None:
-        if self.json_file is not None and not self.json_file.absolute().parent.is_dir():
-            raise ConfigError(f"{self.json_file}: there is no folder {self.json_file.parent}")
 
 
 CollectionRuns: TypeAlias = Annotated[

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dear.artifacts import write_json
 from dear.plan.cards import find_card
 from dear.plan.planning import Assumed, Plan
 from dear.plan.planning import plan as compute
@@ -11,10 +10,9 @@ from dear.steps.options import PlanOptions
 
 
 def plan(options: PlanOptions) -> Plan:
-    """Plan a recipe's training; written as JSON where a file is named. ConfigError: no such card
-    or recipe."""
+    """Plan a recipe's training. ConfigError: no such card or recipe."""
     card = find_card(options.gpu)
-    found = compute(
+    return compute(
         load_recipe(options.recipe, options.changes),
         card,
         options.gpus,
@@ -26,6 +24,3 @@ def plan(options: PlanOptions) -> Plan:
             price_per_hour=options.price_per_hour,
         ),
     )
-    if options.json_file is not None:
-        write_json(options.json_file, found.to_dict())
-    return found

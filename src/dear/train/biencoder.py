@@ -6,11 +6,13 @@ with (each text is embedded once), so it is the teacher that fits a laptop.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import AutoModel
 
 from dear.artifacts import write_json
 from dear.checkpoints.registry import locate
@@ -33,8 +35,6 @@ SCALE = 20.0
 
 def start_biencoder(recipe: PairRecipe) -> tuple[Any, Any]:
     """(model without a head, tokenizer) of the recipe's base."""
-    from transformers import AutoModel
-
     if recipe.model.lora is not None or recipe.model.layers:
         raise ConfigError("a biencoder is trained whole: leave out model.lora and model.layers")
     source = locate(recipe.model.base)
@@ -147,8 +147,6 @@ def write_modules(folder: Path, max_tokens: int, hidden: int) -> None:
         {"idx": i, "name": str(i), "path": path, "type": f"{prefix}.{kind}"}
         for i, (path, kind) in enumerate(modules)
     ]
-    import json
-
     (folder / "modules.json").write_text(json.dumps(text, indent=2) + "\n", encoding="utf-8")
     write_json(
         folder / "sentence_bert_config.json",

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
+from accelerate.data_loader import prepare_data_loader
 from torch import nn
 from torch.utils.data import DataLoader
 from transformers import Trainer
@@ -76,8 +77,6 @@ class StepTrainer(Trainer):
         """What one process would read, of which the collator keeps this one's share."""
         if not self.several:
             return super().get_train_dataloader()
-        from accelerate.data_loader import prepare_data_loader
-
         args: Any = self.args
         data: Any = self.train_dataset
         collator: Any = self.data_collator

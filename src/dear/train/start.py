@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
-from transformers import TrainerCallback, TrainingArguments
-from transformers.integrations.integration_utils import get_reporting_integration_callbacks
+from transformers import AutoModelForCausalLM, TrainerCallback, TrainingArguments
+from transformers.integrations.integration_utils import (
+    TensorBoardCallback,
+    get_reporting_integration_callbacks,
+)
 
 from dear.checkpoints.contract import DType, ListwiseContract
 from dear.checkpoints.files import model_json
@@ -201,7 +204,6 @@ def reporters(recipe: TrainRecipe, folder: Path, step: int) -> list[TrainerCallb
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of tensorboard's own imports
             from torch.utils.tensorboard import SummaryWriter
-            from transformers.integrations.integration_utils import TensorBoardCallback
     except ImportError:
         raise MissingExtra.of("tensorboard", "train") from None
     writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step or None)
@@ -216,8 +218,6 @@ def start_list_model(recipe: ModelRecipe, *, on_cpu: bool = False) -> tuple[Any,
     current seed. DataError: the checkpoint has no language head.
     on_cpu: leave the weights there, for a model that no GPU holds alone.
     """
-    from transformers import AutoModelForCausalLM
-
     if recipe.layers and recipe.lora is not None and not recipe.lora.merge:
         raise ConfigError(
             "model.layers with an adapter that is not merged: the base would be loaded with all "

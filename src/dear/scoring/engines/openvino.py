@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from dear.checkpoints.hardware import cpu_has_tiles
@@ -68,8 +69,6 @@ class OpenVINOEngine:
     ) -> None:
         ov = load_openvino()
         if threads is None:
-            import torch
-
             threads = torch.get_num_threads()
         self.pad_id = pad_id
         self.batch_tokens = batch_tokens

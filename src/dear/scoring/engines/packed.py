@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from dear.checkpoints.heads import bare_model, first_position, takes, takes_argument
 from dear.checkpoints.threads import exclusive
@@ -142,8 +143,6 @@ class PackedEngine:
         pooler = getattr(self.body, "pooler", None)
 
         def known(*_args: Any, **_kwargs: Any) -> Any:
-            from transformers.modeling_outputs import BaseModelOutputWithPooling
-
             pooled = pooler(states) if pooler is not None else None
             return BaseModelOutputWithPooling(last_hidden_state=states, pooler_output=pooled)
 
