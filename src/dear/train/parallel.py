@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
-from accelerate.data_loader import prepare_data_loader
 from torch import nn
 from torch.utils.data import DataLoader
 from transformers import Trainer
@@ -75,6 +74,8 @@ class StepTrainer(Trainer):
 
     def get_train_dataloader(self) -> Any:
         """What one process would read, of which the collator keeps this one's share."""
+        from accelerate.data_loader import prepare_data_loader
+
         if not self.several:
             return super().get_train_dataloader()
         args: Any = self.args
