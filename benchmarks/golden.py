@@ -48,6 +48,7 @@ STATED = {
     r"^report\.html: ": "it shows times, and that note",
     r"^distill\.stdout: .* M +[\d,]+": "its table shows pairs a second",
     r"^models\.stdout: ": "`dear models` says what to install",
+    r"^plan\.stdout: ": "`--json -` prints the plan instead of writing a file of that name",
 }
 """What differs on purpose, by the line that says so."""
 
@@ -134,9 +135,10 @@ def commands(at: Path) -> dict[str, list[str]]:
             "--json",
             "{out}/check.json",
         ],
+        "train": ["train", str(at / "recipe.toml"), "-o", "{out}/student"],
         "calibrate": [
             "calibrate",
-            model,
+            "biencoder:minilm-l6",
             "--collection",
             animals,
             "--run",
@@ -149,7 +151,6 @@ def commands(at: Path) -> dict[str, list[str]]:
             "{out}/map",
             *exact,
         ],
-        "train": ["train", str(at / "recipe.toml"), "-o", "{out}/student"],
         "reason": [
             "reason",
             animals,
@@ -168,6 +169,10 @@ def commands(at: Path) -> dict[str, list[str]]:
     changes = [word for change in _small(model) for word in ("--set", change)]
     distill = ["distill", animals, "--recipe", "laptop", "--output", "{out}/distilled"]
     found["distill"] = [*distill, *changes]
+    passages = str(at / "passages.txt")
+    for packaged in ("biencoder:minilm-l6", "upr:smollm2-135m", "yes-no:smollm2-135m"):
+        words = ["rerank", "what does the owl eat", passages, "--model", packaged, "--json"]
+        found[packaged.replace(":", "-")] = [*words, *exact]
     for reading in ("attention", "first", "constrained", "text"):
         words = [*rank, "--listwise", f"{lists}#{reading}", "--window", "6", "--step", "3"]
         found[f"lists-{reading}"] = [*words, *exact, *answers, "-o", f"{{out}}/{reading}.trec"]
