@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -76,3 +77,19 @@ def test_the_verdict_follows_from_p(difference: float, p: float, verdict: str) -
     assert said.startswith(f"The labels alone {verdict} (95 % interval {interval[0]:+.4f} to ")
     assert f"p {p})" in said
     assert "started from minilm-l6" in said
+
+
+def test_the_recommended_commands_do_what_they_say(
+    printed: tuple[str, str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "passages.txt").write_text("an owl hunts\na cow eats grass\n", encoding="utf-8")
+    lines = printed[0].splitlines()
+    first = next(i for i, line in enumerate(lines) if line.startswith("Recommended: "))
+    commands = [line for line in lines[first + 1 :] if line.startswith("  dear ")]
+    assert commands
+    for command in commands:
+        assert good(*shlex.split(command)[1:])
+    assert any(line.startswith("The student, in ") for line in lines[first:]) or (
+        lines[first].startswith("Recommended: student")
+    )

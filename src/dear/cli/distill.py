@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 from dear import steps
 from dear.cli.options import expanded
-from dear.cli.output import Align, duration, note, quiet, table
+from dear.cli.output import Align, count, duration, note, quiet, table
 from dear.cli.progress import progress
 from dear.steps.options import DistillOptions
+from dear.steps.recommendation import FEW_STEPS
 
 if TYPE_CHECKING:
     from dear.steps.distilled import Distilled, ExampleQuery, LabelsWorth, SystemRow, Untrained
@@ -53,8 +54,39 @@ def _show(found: Distilled) -> None:
     print(f"All stages: {duration(sum(found.stage_seconds.values()))}.")
     if found.glimpse is not None:
         _show_example(found.glimpse)
-    print(f"\nThe student is in {found.folder / 'student'}:")
-    print(f'  dear rerank "your query" passages.txt --model {found.folder / "student"}')
+    _show_recommendation(found)
+
+
+def _show_recommendation(found: Distilled) -> None:
+    """What to use, with the commands; then what is to be said of the student."""
+    one = found.recommendation
+    where = found.folder / "student"
+    if one.interval is None:
+        why = "it agrees with the teacher most"
+    elif one.system == one.best:
+        why = f"the best {found.measure} of those measured"
+    else:
+        why = (
+            f"the cheapest that is about as good as the best, {one.best} "
+            f"({one.difference:+.4f}, {_interval(one.interval)})"
+        )
+    print(f"\nRecommended: {one.system}, {why}.")
+    for command in one.commands:
+        print(f"  {command}")
+    if one.system == "student":
+        print(f"The student is in {where}.")
+        return
+    low_high = "" if one.student_interval is None else f" ({_interval(one.student_interval)})"
+    assert one.student_difference is not None
+    side = "below" if one.student_difference < 0 else "above"
+    print(f"The student, in {where}, is {abs(one.student_difference):.4f} {side} it{low_high}.")
+    if one.student_steps is not None and one.student_steps < FEW_STEPS:
+        steps = count(one.student_steps, "training step")
+        print(f"It had {steps} only: more queries, or more epochs in the recipe, may change that.")
+
+
+def _interval(low_high: tuple[float, float]) -> str:
+    return f"95 % interval {low_high[0]:+.4f} to {low_high[1]:+.4f}"
 
 
 _HOW_TESTED = "gain and p against the first stage; p: paired randomisation, Holm-corrected."

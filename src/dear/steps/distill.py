@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -59,15 +60,16 @@ from dear.steps.distilled import (
     ZERO_SHOT,
     ZERO_SHOT_FUSED,
     Distilled,
+    JudgedSystems,
     Untrained,
     agreement_rows,
     example_query,
-    judged_rows,
     plot,
     stable_hash,
 )
 from dear.steps.options import DistillOptions
 from dear.steps.progress import Watch, unwatched
+from dear.steps.recommendation import recommend_by_agreement, recommend_judged
 from dear.steps.stages import Stages, file_digest_of
 from dear.train.checkpoints import TRAINING_FILE, forget_others, is_finished
 from dear.train.examples import draw_groups, examples_of
@@ -369,14 +371,14 @@ class _Distillation:
                 self.note(f"train {name}: what it has learnt from has not changed, kept")
                 return _trained(read_json(path / TRAINING_FILE)["metrics"])
             with self.watch(f"training, {name}", "steps") as report:
-                trained = train(
+                train(
                     recipe,
                     path,
                     examples=examples,
                     inputs=data,
                     progress=lambda s: report(s.done, s.total),
                 )
-            return _trained(asdict(trained))
+            return _trained(read_json(path / TRAINING_FILE)["metrics"])
 
         self.stages.run(f"train {name}", inputs, work, path, checkpoint_digest)
 
@@ -433,26 +435,38 @@ class _Distillation:
     # -- the end ---------------------------------------------------------------------------
 
     def _untrained(self, judgements: Judgements, runs: Mapping[str, Run]) -> Untrained:
-        rows, _ = judged_rows(judgements, runs, self.stages, self._start())
         return Untrained(
             collection=self.collection.name,
             queries=len(runs[FIRST]),
             top_k=self.recipe.test.top_k,
             measure=MEASURE,
             zero_shot=self.recipe.teacher.zero_shot,
-            rows=tuple(rows),
+            rows=tuple(JudgedSystems(judgements, runs, self.stages).rows()),
         )
 
     def _report(
         self, split: _Split, untrained: Untrained | None, runs: Mapping[str, Run]
     ) -> Distilled:
+        steps = self.stages.note_of("train student").get("steps")
+        worth = example = None
         if split.test_judgements is not None:
-            rows, worth = judged_rows(split.test_judgements, runs, self.stages, self._start())
+            systems = JudgedSystems(split.test_judgements, runs, self.stages)
+            rows, worth = systems.rows(), systems.labels_worth(self._start())
             example = example_query(self.collection, split.test_judgements, runs)
             measure = MEASURE
+            recommended = recommend_judged(
+                rows,
+                systems.against,
+                self._commands(runs),
+                student=STUDENT,
+                student_steps=steps,
+            )
         else:
-            rows, worth, example = agreement_rows(runs, self.stages), None, None
+            rows = agreement_rows(runs, self.stages)
             measure = "agreement with the teacher (Kendall's tau)"
+            recommended = recommend_by_agreement(
+                rows, self._commands(runs), student=STUDENT, student_steps=steps
+            )
         found = Distilled(
             folder=self.folder,
             collection=self.collection.name,
@@ -462,6 +476,7 @@ class _Distillation:
             untrained=untrained,
             rows=tuple(rows),
             labels_worth=worth,
+            recommendation=recommended,
             glimpse=example,
             stage_seconds=dict(self.stages.seconds),
         )
@@ -475,6 +490,29 @@ class _Distillation:
         if split.test_judgements is not None:
             with atomic_path(self.folder / PLOT) as path:
                 path.write_text(plot(found), encoding="utf-8")
+        return found
+
+    def _commands(self, systems: Iterable[str]) -> dict[str, tuple[str, ...]]:
+        """System → how it is used: on a run, and on a file of passages."""
+        name = shlex.quote(str(self.collection.folder or self.collection.name))
+        retrieved = f"dear retrieve {name} --split test --output bm25.trec"
+        teacher = self.folder / "teacher"
+        models = {
+            ZERO_SHOT: self.recipe.teacher.zero_shot,
+            ZERO_SHOT_FUSED: self.recipe.teacher.zero_shot,
+            TEACHER: f"biencoder:{teacher}" if teacher.is_dir() else self.recipe.teacher.zero_shot,
+            STUDENT: str(self.folder / "student"),
+            CONTROL: str(self.folder / NO_LABELS),
+        }
+        weight = self.recipe.teacher.first_stage
+        found: dict[str, tuple[str, ...]] = {FIRST: (retrieved,)}
+        for system in set(systems) - {FIRST}:
+            model = f"--model {shlex.quote(models[system])}"
+            fused = weight and system in (ZERO_SHOT_FUSED, TEACHER)
+            rank = f"dear rank {name} --run bm25.trec {model}"
+            rank += f" --fuse {weight:g}" if fused else ""
+            one = () if fused else (f'dear rerank "your query" passages.txt {model}',)
+            found[system] = (retrieved, f"{rank} --output ranked.trec", *one)
         return found
 
     def _start(self) -> str:
@@ -547,4 +585,4 @@ def _sample(ids: Mapping[str, Any], count: int | None) -> list[str]:
 
 
 def _trained(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: metrics[key] for key in ("pairs", "seconds")}
+    return {key: metrics[key] for key in ("pairs", "seconds", "steps") if key in metrics}

@@ -13,6 +13,7 @@ from dear.evaluate.metrics import evaluate
 from dear.evaluate.paired import bootstrap_interval
 from dear.records import Judgements, Ranking, Run
 from dear.report.charts import Bar, bars
+from dear.steps.recommendation import Recommendation
 from dear.steps.stages import Stages
 
 MEASURE = "nDCG@10"
@@ -109,40 +110,55 @@ class Distilled:
     untrained: Untrained | None
     rows: tuple[SystemRow, ...]
     labels_worth: LabelsWorth | None
+    recommendation: Recommendation
     glimpse: ExampleQuery | None
     stage_seconds: Mapping[str, float]
 
 
-def judged_rows(
-    judgements: Judgements, runs: Mapping[str, Run], stages: Stages, start: str
-) -> tuple[list[SystemRow], LabelsWorth | None]:
-    """Each system's nDCG@10, compared with the first stage's, and what the labels were worth.
+class JudgedSystems:
+    """Systems measured on the same judged queries, and compared.
 
-    start: the weights that student and control started from.
+    runs: name → run; FIRST is among them.
     """
 
-    found = {name: evaluate(run, judgements, (MEASURE,)) for name, run in runs.items()}
-    pairs = {(c.a, c.b): c for c in compare_all(found, MEASURE)}
-    rows = [
-        _row(
-            stages,
-            name,
-            evaluation.means[MEASURE],
-            bootstrap_interval(list(evaluation.per_query[MEASURE].values())),
-            evaluation.means[MEASURE] - found[FIRST].means[MEASURE],
-            None if name == FIRST else pairs[FIRST, name].holm_randomisation,
+    def __init__(self, judgements: Judgements, runs: Mapping[str, Run], stages: Stages) -> None:
+        self._found = {name: evaluate(run, judgements, (MEASURE,)) for name, run in runs.items()}
+        self._pairs = {(c.a, c.b): c for c in compare_all(self._found, MEASURE)}
+        self._stages = stages
+
+    def rows(self) -> list[SystemRow]:
+        """Each system's nDCG@10, compared with the first stage's."""
+        return [
+            _row(
+                self._stages,
+                name,
+                evaluation.means[MEASURE],
+                bootstrap_interval(list(evaluation.per_query[MEASURE].values())),
+                evaluation.means[MEASURE] - self._found[FIRST].means[MEASURE],
+                None if name == FIRST else self._pairs[FIRST, name].holm_randomisation,
+            )
+            for name, evaluation in self._found.items()
+        ]
+
+    def against(self, a: str, b: str) -> tuple[float, tuple[float, float]]:
+        """(mean difference a - b, its 95 % interval)"""
+        if (a, b) in self._pairs:
+            found = self._pairs[a, b].comparison
+            return found.difference, found.interval
+        found = self._pairs[b, a].comparison
+        return -found.difference, (-found.interval[1], -found.interval[0])
+
+    def labels_worth(self, start: str) -> LabelsWorth | None:
+        """start: the weights that student and control started from. None without a control."""
+        if CONTROL not in self._found:
+            return None
+        compared = self._pairs[STUDENT, CONTROL]
+        return LabelsWorth(
+            difference=compared.comparison.difference,
+            interval=compared.comparison.interval,
+            p=compared.holm_randomisation,
+            start=start,
         )
-        for name, evaluation in found.items()
-    ]
-    if CONTROL not in found:
-        return rows, None
-    compared = pairs[STUDENT, CONTROL]
-    return rows, LabelsWorth(
-        difference=compared.comparison.difference,
-        interval=compared.comparison.interval,
-        p=compared.holm_randomisation,
-        start=start,
-    )
 
 
 def agreement_rows(runs: Mapping[str, Run], stages: Stages) -> list[SystemRow]:
