@@ -25,6 +25,7 @@ from dear.data.origins import first_stage_of, read_origin
 from dear.errors import ConfigError
 from dear.evaluate.published import published_rows
 from dear.steps.inputs import find_run
+from dear.steps.measured import measured_documents
 
 if TYPE_CHECKING:
     from dear.data.collections import Collection
@@ -54,6 +55,12 @@ def evaluate(
     measure: MeasureOption = None,
     min_grade: MinGradeOption = None,
     first_stage: FirstStageOption = None,
+    aggregate: Annotated[
+        str | None,
+        typer.Option(
+            metavar="max", help="Runs are of passages: documents count by their best passage."
+        ),
+    ] = None,
     hurt: Annotated[
         int,
         typer.Option(min=0, metavar="N", help="Show the N queries hurt most by each run."),
@@ -84,6 +91,7 @@ def evaluate(
     asked = _asked(opened, split, measure or ())
     paths = [find_run(opened, one, split) for one in run]
     sources, notes = _sources(opened, split, paths, first_stage)
+    sources = measured_documents(opened, sources, aggregate, judged=bool(asked.judgements))
     found = study(
         opened.name,
         split,

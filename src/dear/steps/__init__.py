@@ -11,9 +11,31 @@ from typing import TYPE_CHECKING
 from dear.lazy import submodules
 
 if TYPE_CHECKING:
-    from dear.steps import bench, calibrate, check, distill, export, plan, rank, rerank, retrieve
+    from dear.steps import (
+        bench,
+        calibrate,
+        check,
+        distill,
+        export,
+        plan,
+        rank,
+        rerank,
+        retrieve,
+        split,
+    )
 
-__all__ = ["bench", "calibrate", "check", "distill", "export", "plan", "rank", "rerank", "retrieve"]
+__all__ = [
+    "bench",
+    "calibrate",
+    "check",
+    "distill",
+    "export",
+    "plan",
+    "rank",
+    "rerank",
+    "retrieve",
+    "split",
+]
 
 
 __getattr__ = submodules(__name__, *__all__)

@@ -52,6 +52,10 @@ MinGrade: TypeAlias = Annotated[
         least=1,
     ),
 ]
+Aggregate: TypeAlias = Annotated[
+    str | None,
+    Option("max: passages are of documents, which count by their best passage.", "max"),
+]
 Contract: TypeAlias = Annotated[
     str | None,
     Option(
@@ -143,6 +147,33 @@ class RetrieveOptions:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class SplitOptions:
+    """Which documents `split` takes apart, and into what."""
+
+    collection: CollectionName
+    output: Annotated[
+        Path, Option("The folder of the new collection.", "DIR", flags=("--output", "-o"))
+    ]
+    model: Annotated[
+        str | None,
+        Option(
+            "Whose tokens are counted: a model, of which only the tokenizer is read, or words.",
+            "MODEL",
+            shown="minilm-l6 where its package is there, else words",
+        ),
+    ] = None
+    tokens: Annotated[int, Option("Of a passage, title included.", "N", least=8)] = 192
+    overlap: Annotated[
+        int | None,
+        Option(
+            "Tokens that a passage may repeat of the one before, in whole sentences.",
+            "N",
+            shown="a sixth of them",
+        ),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class DistillOptions:
     """What `distill_with` distils, and by which recipe."""
 
@@ -216,6 +247,7 @@ class RankOptions:
     ] = None
     fuse_split: Annotated[str, Option("The judged queries for auto.", "SPLIT")] = "dev"
     fuse_queries: Annotated[int, Option("At most so many of them.", "N", least=1)] = 200
+    aggregate: Aggregate = None
     listwise: Annotated[
         str | None,
         Option(

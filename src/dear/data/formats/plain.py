@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,15 @@ from typing import Any
 from dear.artifacts import broken, read_text
 from dear.characters import percent_encoded
 from dear.data.formats.beir import passage_of
-from dear.data.formats.lines import Source, check_id, is_header, numbered_lines, once, source_name
+from dear.data.formats.lines import (
+    Source,
+    check_id,
+    is_header,
+    numbered_lines,
+    once,
+    source_name,
+    write_lines,
+)
 from dear.data.formats.rows import JSON_LINES, Row, row_of
 from dear.errors import DataError, excerpt
 from dear.records import Passage, Query
@@ -91,6 +99,23 @@ def read_corpus_tsv(path: Source) -> dict[str, Passage]:
         title = cells[1] if len(cells) == 3 else ""
         corpus[cells[0]] = Passage(id=cells[0], title=title, text=cells[-1])
     return corpus
+
+
+def read_documents(path: Source) -> dict[str, str]:
+    """`passage-id<TAB>document-id` lines → passage id → document id."""
+    found: dict[str, str] = {}
+    for number, (passage_id, document_id) in _table(path, (2,)):
+        for identifier, what in ((passage_id, "passage id"), (document_id, "document id")):
+            check_id(identifier, path, number, what)
+        if passage_id in found:
+            raise DataError.at(source_name(path), number, f"passage {passage_id!r} appears twice")
+        found[passage_id] = document_id
+    return found
+
+
+def write_documents(path: Path | str, documents: Mapping[str, str]) -> None:
+    """What `read_documents` reads, atomically."""
+    write_lines(path, (f"{passage}\t{document}" for passage, document in documents.items()))
 
 
 def _table(path: Source, columns: tuple[int, ...]) -> Iterator[tuple[int, list[str]]]:
