@@ -135,3 +135,25 @@ def test_a_collection_without_queries_and_with_an_endless_word(tmp_path: Path) -
     assert set((made.documents or {}).values()) == {"one%20word.txt"}
     # made once more in its own folder
     good("split", folder, "--output", output, "--model", "words", "--tokens", 100)
+
+
+def test_passages_that_are_cut_are_told_of_with_their_share(
+    pages: str, animals: str, tmp_path: Path
+) -> None:
+    first, output = tmp_path / "first.trec", tmp_path / "ranked.trec"
+    good("retrieve", pages, "--output", first)
+    rank = ("rank", pages, "--run", first, "--output", output, "--model", "biencoder:minilm-l6")
+    assert "read" not in dear(*rank).err
+    long = tmp_path / "long"
+    grades = {"test": {"q": {"a": 1}}}
+    write_beir(
+        long,
+        corpus=[Passage(id=i, text=facts("owl", 99)) for i in "ab"],
+        queries=[Query(id="q", text="what eats an owl")],
+        judgements=grades,
+    )
+    good("retrieve", long, "--output", first)
+    said = dear("rank", long, "--run", first, "--output", output, *rank[-2:]).err
+    assert (
+        f"100% of the passages to their end (of 2 that were looked at); `dear split {long}" in said
+    )

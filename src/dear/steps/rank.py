@@ -25,6 +25,7 @@ from dear.records import Candidates, Ranking, limit_run
 from dear.scoring.opening import PairModel
 from dear.scoring.revisions import scoring_inputs
 from dear.steps.answers import Answers
+from dear.steps.cuts import tell_of_cuts
 from dear.steps.fusing import FuseWeight, choose_weight, dev_queries
 from dear.steps.inputs import find_run, gathered
 from dear.steps.options import RankOptions
@@ -62,6 +63,7 @@ def rank(options: RankOptions, *, watch: Watch = unwatched) -> Ranked:
     choose = options.fuse_weight == "auto"
     dev = dev_queries(collection, options, first, watch) if choose else None
     parts = _Work.open(spec, options, collection)
+    tell_of_cuts(collection, parts.points, candidates)
     if dev is not None and parts.points is not None:
         fused = choose_weight(PointwiseRanker(parts.points), dev, options, watch)
         spec = replace(spec, fuse=fused.weight)
