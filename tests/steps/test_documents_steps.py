@@ -110,14 +110,17 @@ def test_the_same_from_python(reranker: str) -> None:
     assert one.score([("owl", "cow")]) == each.score([("owl", "cow")])
 
 
-def test_what_cannot_be_split_is_refused_in_one_line(pages: str, tmp_path: Path) -> None:
+def test_what_cannot_be_split_is_refused_in_one_line(
+    pages: str, animals: str, tmp_path: Path
+) -> None:
     empty = tmp_path / "empty"
     write_beir(
         empty, corpus=[Passage(id="a", text=" ")], queries=[Query(id="q", text="is it there")]
     )
     new = tmp_path / "new"
     assert "no document has a text" in refused("split", empty, "--output", new)
-    assert "holds a collection already" in refused("split", pages, "--output", pages)
+    assert "is what would be read" in refused("split", pages, "--output", pages)
+    assert "holds a collection already" in refused("split", animals, "--output", pages)
     assert "half" in refused("split", pages, "--output", new, "--tokens", 10, "--overlap", 9)
     assert "no model" in refused("split", pages, "--output", new, "--model", "nowhere")
     (tmp_path / "none").mkdir()

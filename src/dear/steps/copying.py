@@ -13,9 +13,12 @@ from dear.data.formats.beir import write_answers
 from dear.errors import ConfigError, DataError
 
 
-def check_made_folder(output: Path, note: str) -> None:
-    """ConfigError for a folder that holds a collection without `note`: it is somebody's own, and
-    would be written over. DataError for one that cannot be written."""
+def check_made_folder(output: Path, note: str, collection: str) -> None:
+    """ConfigError for the collection's own folder, and for one that holds a collection without
+    `note`: it is somebody's own, and would be written over. DataError for one that cannot be
+    written."""
+    if output.is_dir() and Path(collection).expanduser().resolve() == output.resolve():
+        raise ConfigError(f"{output} is what would be read; name another folder with --output")
     if output.is_dir() and corpus_reader(output) is not None and not (output / note).is_file():
         raise ConfigError(
             f"{output} holds a collection already, which was not made by this command; "
@@ -24,15 +27,21 @@ def check_made_folder(output: Path, note: str) -> None:
     check_folder(output)
 
 
-def copy_questions(collection: Collection, output: Path) -> None:
-    """Queries, judgements and answers, as far as there are any: files as they are."""
+def copy_questions(collection: Collection, output: Path, *, queries: bool = True) -> None:
+    """Judgements, answers and, if `queries`, queries, as far as there are any: files as they
+    are."""
     if collection.folder is not None:
         for name, path in question_files(collection.folder).items():
+            if name.startswith("queries.") and not queries:
+                continue
+            if (output / name).resolve() == path.resolve():
+                continue
             (output / name).parent.mkdir(parents=True, exist_ok=True)
             with atomic_path(output / name) as temporary:
                 shutil.copyfile(path, temporary)
         return
-    write_queries(output / "queries.jsonl", collection.queries().values())
+    if queries:
+        write_queries(output / "queries.jsonl", collection.queries().values())
     for split in collection.splits:
         if collection.has_judgements(split):
             write_beir_qrels(output / "qrels" / f"{split}.tsv", collection.judgements(split))

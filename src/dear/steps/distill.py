@@ -25,6 +25,7 @@ from dear.data.label_texts import LabelCheck
 from dear.data.labels import MANIFEST, labels_input, read_labels, read_stamp
 from dear.digests import Input, Inputs
 from dear.errors import DataError
+from dear.evaluate.metrics import tell_of_made
 from dear.label import FirstStage, label_with_all, stamp_of
 from dear.rank.fusion import fuse_runs
 from dear.rank.reranker import Reranker
@@ -42,7 +43,7 @@ from dear.recipes import (
     fitting_recipe,
     load_distill_recipe,
 )
-from dear.records import Judgements, Query, Run, gather
+from dear.records import MADE, MADE_SPLIT, Judgements, Query, Run, gather
 from dear.retrieve.bm25 import options_for, retrieve
 from dear.scoring.opening import PairModel, open_model
 from dear.scoring.revisions import base_inputs, checkpoint_digest, revision_named
@@ -510,13 +511,24 @@ class _Distillation:
 
 
 def _split(collection: Collection, test_queries: int | None) -> _Split:
-    """train and test as the collection has them; else its queries, split by a hash of their ids."""
+    """train and test as the collection has them; else its queries, split by a hash of their ids.
+
+    Queries that were made (`dear queries`) are trained on where no others are judged for it; then
+    all real ones are left to test with.
+    """
     everything = collection.queries()
     judged = {s for s in collection.splits if collection.has_judgements(s)}
-    train_judgements = collection.judgements("train") if "train" in judged else None
+    train_split = next((s for s in ("train", MADE_SPLIT) if s in judged), None)
+    train_judgements = collection.judgements(train_split) if train_split else None
     test_split = next((s for s in ("test", "dev") if s in judged), None)
     test_judgements = collection.judgements(test_split) if test_split else None
     test_ids = list(test_judgements or (q for q in everything if stable_hash(q) % 10 < 3))
+    if train_split == MADE_SPLIT and not test_judgements:
+        real = [q for q in everything if not q.startswith(MADE)]
+        test_ids = real or test_ids
+        taken = set(test_ids)
+        train_judgements = {q: g for q, g in (train_judgements or {}).items() if q not in taken}
+        tell_of_made(test_ids)
     train_ids = list(train_judgements or ())
     if not train_ids:
         taken = set(test_ids)

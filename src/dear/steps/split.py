@@ -61,7 +61,7 @@ def split(options: SplitOptions, *, watch: Watch = unwatched) -> Splitted:
     """
     overlap = options.tokens // 6 if options.overlap is None else options.overlap
     size = SplitSize(size=options.tokens, overlap=overlap)
-    check_made_folder(options.output, NOTE)
+    check_made_folder(options.output, NOTE, options.collection)
     collection = open_collection(options.collection)
     require_texts(collection)
     measured_by, read, inputs = _reader(options.model)
