@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from dear.queries.selection import (
     NEAR,
+    DropReason,
     MadeQuery,
-    Reason,
     found_back,
     put_first,
     without_repeats,
@@ -38,7 +38,7 @@ WORDS = st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=6).map(" ".jo
 def test_nothing_is_near_a_test_query_or_an_earlier_one(
     texts: list[str], held_out: list[str]
 ) -> None:
-    dropped: Counter[Reason] = Counter()
+    dropped: Counter[DropReason] = Counter()
     kept = without_repeats(made(*texts), held_out, dropped)
     assert len(kept) + dropped.total() == len(texts)
     expected: list[set[str]] = [set(text.split()) for text in held_out]
@@ -52,7 +52,7 @@ def test_nothing_is_near_a_test_query_or_an_earlier_one(
 
 
 def test_why_they_are_dropped() -> None:
-    dropped: Counter[Reason] = Counter()
+    dropped: Counter[DropReason] = Counter()
     texts = ("What do OWLS eat?", "how owls hunt", "How do owls hunt", "How, owls; hunt!")
     kept = without_repeats(made(*texts), ["what do owls eat"], dropped)
     assert [one.query.text for one in kept] == ["how owls hunt", "How do owls hunt"]
@@ -66,7 +66,7 @@ RUN = {
 
 
 def test_their_own_passage_or_its_document_is_found_back() -> None:
-    dropped: Counter[Reason] = Counter()
+    dropped: Counter[DropReason] = Counter()
     ours = made("a", "b", "c")
     assert found_back(ours, RUN, None, dropped) == ours[:1]
     assert dropped == {"not found back": 2}
@@ -85,7 +85,7 @@ def test_the_teacher_puts_their_passage_first_by_a_margin() -> None:
     run = {
         q: Ranking(query_id=q, passage_ids=("p0", "p1"), scores=(2.0, 1.0)) for q in ("q0", "q1")
     }
-    dropped: Counter[Reason] = Counter()
+    dropped: Counter[DropReason] = Counter()
     ours = made("a", "b")
     kept = put_first(ours, run, corpus, Likes(), 2.0, None, dropped)
     assert kept == ours[:1]

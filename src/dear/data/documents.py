@@ -12,13 +12,13 @@ from dear.records import Ranking, Run
 Documents = Mapping[str, str]
 """Passage id → document id."""
 
-AGGREGATES = ("max",)
+_AGGREGATES = ("max",)
 """How a document's score is made of its passages'."""
 
 
 def check_aggregate(name: str | None) -> None:
-    """ConfigError for one that is not in AGGREGATES."""
-    if name is not None and name not in AGGREGATES:
+    """ConfigError for one that there is not."""
+    if name is not None and name not in _AGGREGATES:
         raise ConfigError(f"aggregate {name!r}: max, the best passage's score, is what there is")
 
 

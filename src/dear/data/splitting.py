@@ -27,7 +27,7 @@ _WORD = re.compile(
 )
 _LINE = re.compile(r"\n+")
 
-Starts = Sequence[int]
+_Starts = Sequence[int]
 """Where each token of a text begins, rising."""
 
 
@@ -63,7 +63,7 @@ def bounded_starts(tokens: Iterable[Span]) -> list[int]:
 
 
 def split_document(
-    document: Passage, starts: Starts, title_tokens: int, split: SplitSize, mark: str = MARK
+    document: Passage, starts: _Starts, title_tokens: int, split: SplitSize, mark: str = MARK
 ) -> Iterator[Passage]:
     """The passages of a document, in order, each with its title; one where it is short or empty.
 
@@ -88,7 +88,7 @@ def safe_mark(document_ids: Iterable[str]) -> str:
 
 
 class _Counted:
-    def __init__(self, text: str, starts: Starts) -> None:
+    def __init__(self, text: str, starts: _Starts) -> None:
         self.text, self.starts = text, starts
 
     def tokens(self, start: int, stop: int) -> int:

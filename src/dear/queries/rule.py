@@ -15,7 +15,7 @@ from dear.records import Passage
 
 KINDS = ("title", "heading", "sentence")
 
-SHORTEST, LONGEST = 2, 25
+_SHORTEST, _LONGEST = 2, 25
 """Words of a query; characters in scripts without spaces."""
 
 _SENTENCE_WORDS = 5
@@ -64,7 +64,7 @@ def is_query(text: str) -> bool:
     """Whether a text is as long as queries are, and most of it words: no code, no table."""
     words = [_JOINED.sub("", word.strip(_PUNCTUATION)) for word in text.split()]
     plain = sum(map(str.isalnum, words)) >= _PLAIN * len(words) and any(map(str.isalpha, words))
-    return plain and SHORTEST <= len(word_starts(text)) <= LONGEST
+    return plain and _SHORTEST <= len(word_starts(text)) <= _LONGEST
 
 
 def _title(passage: Passage) -> list[str]:
@@ -82,7 +82,7 @@ def _headings(passage: Passage) -> list[str]:
         short = 0 < len(words) <= _HEADING_WORDS and "\n" not in above
         if not short or above[-1] in ".!?:;,。！？" or len(below.split()) <= len(words):
             continue
-        text = _plain(above if len(words) > SHORTEST else f"{passage.title} {above}")
+        text = _plain(above if len(words) > _SHORTEST else f"{passage.title} {above}")
         if is_query(text):
             found.append(text)
     return found

@@ -15,7 +15,7 @@ from dear.scoring.encoding import Pair
 NEAR = 0.8
 """Share of common words (Jaccard) from which two queries are one."""
 
-Reason: TypeAlias = Literal["like a test query", "duplicate", "not found back", "not first"]
+DropReason: TypeAlias = Literal["like a test query", "duplicate", "not found back", "not first"]
 """Why a made query is dropped; the first that holds, in this order."""
 
 
@@ -29,7 +29,7 @@ class MadeQuery:
     kind: str
 
 
-class Scores(Protocol):
+class _Scores(Protocol):
     """What of a PairModel is needed."""
 
     def score(
@@ -38,7 +38,7 @@ class Scores(Protocol):
 
 
 def without_repeats(
-    made: Sequence[MadeQuery], held_out: Iterable[str], dropped: Counter[Reason]
+    made: Sequence[MadeQuery], held_out: Iterable[str], dropped: Counter[DropReason]
 ) -> list[MadeQuery]:
     """Those that are near none of the texts in `held_out`, nor of an earlier one."""
     texts = [normalised(one.query.text) for one in made]
@@ -96,7 +96,7 @@ class _NearTexts:
 
 
 def found_back(
-    made: Sequence[MadeQuery], run: Run, documents: Documents | None, dropped: Counter[Reason]
+    made: Sequence[MadeQuery], run: Run, documents: Documents | None, dropped: Counter[DropReason]
 ) -> list[MadeQuery]:
     """Those whose run holds their own passage, or one of the same document (round-trip
     consistency, Alberti et al. 2019).
@@ -118,10 +118,10 @@ def put_first(
     made: Sequence[MadeQuery],
     run: Run,
     corpus: Mapping[str, Passage],
-    teacher: Scores,
+    teacher: _Scores,
     margin: float,
     documents: Documents | None,
-    dropped: Counter[Reason],
+    dropped: Counter[DropReason],
     progress: Callable[[int, int], None] | None = None,
 ) -> list[MadeQuery]:
     """Those whose own passage, or document, the teacher scores at least `margin` above every other

@@ -24,7 +24,7 @@ from dear.digests import Input, Inputs
 from dear.errors import ConfigError, DataError
 from dear.prompts.queries import GENERAL_SHOTS, Shot, query_prompt, read_query
 from dear.queries.rule import check_kinds, is_query, rule_queries
-from dear.queries.selection import MadeQuery, Reason, found_back, put_first, without_repeats
+from dear.queries.selection import DropReason, MadeQuery, found_back, put_first, without_repeats
 from dear.records import MADE, MADE_SPLIT, Passage, Query, Ranking, every_nth
 from dear.retrieve.bm25 import options_for
 from dear.retrieve.bm25 import retrieve as search
@@ -35,7 +35,7 @@ from dear.steps.copying import check_made_folder, copy_questions, require_texts
 from dear.steps.options import QueriesOptions
 from dear.steps.progress import Watch, unwatched
 
-NOTE = f"qrels/{MADE_SPLIT}.json"
+_NOTE = f"qrels/{MADE_SPLIT}.json"
 _FILE_ENDINGS = (".jsonl", ".jsonl.gz")
 _BATCH = 64
 
@@ -53,7 +53,7 @@ class QueriesMade:
     made: int
     unreadable: int
     kept: list[MadeQuery]
-    dropped: Counter[Reason]
+    dropped: Counter[DropReason]
     usage: Usage | None = None
     ledger: Path | None = None
 
@@ -110,7 +110,7 @@ def _check_output(options: QueriesOptions) -> None:
     if _is_file(options.output):
         check_output(options.output)
     else:
-        check_made_folder(options.output, NOTE, options.collection)
+        check_made_folder(options.output, _NOTE, options.collection)
 
 
 def _why(found: QueriesMade) -> str:
@@ -206,7 +206,7 @@ def _selected(
     made: Sequence[MadeQuery],
     shown: Sequence[str],
     options: QueriesOptions,
-    dropped: Counter[Reason],
+    dropped: Counter[DropReason],
     inputs: dict[str, Input],
     watch: Watch,
 ) -> list[MadeQuery]:
@@ -289,7 +289,7 @@ def _write_collection(
     write_lines(output / "queries.jsonl", lines())
     grades = {one.query.id: {one.passage_id: 1} for one in made}
     write_beir_qrels(output / "qrels" / f"{MADE_SPLIT}.tsv", grades)
-    write_json(output / NOTE, note)
+    write_json(output / _NOTE, note)
 
 
 def _made_line(one: MadeQuery) -> str:

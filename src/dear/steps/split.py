@@ -30,11 +30,11 @@ from dear.steps.copying import check_made_folder, copy_questions, require_texts
 from dear.steps.options import SplitOptions
 from dear.steps.progress import OnProgress, Watch, unwatched
 
-NOTE = "split.json"
+_NOTE = "split.json"
 _DEFAULT = "minilm-l6"
 _BATCH = 64
 
-Reader = Callable[[Sequence[str]], list[list[int]]]
+_Reader = Callable[[Sequence[str]], list[list[int]]]
 """Texts → where each one's tokens begin."""
 
 
@@ -61,7 +61,7 @@ def split(options: SplitOptions, *, watch: Watch = unwatched) -> Splitted:
     """
     overlap = options.tokens // 6 if options.overlap is None else options.overlap
     size = SplitSize(size=options.tokens, overlap=overlap)
-    check_made_folder(options.output, NOTE, options.collection)
+    check_made_folder(options.output, _NOTE, options.collection)
     collection = open_collection(options.collection)
     require_texts(collection)
     measured_by, read, inputs = _reader(options.model)
@@ -93,13 +93,13 @@ def split(options: SplitOptions, *, watch: Watch = unwatched) -> Splitted:
         "inputs": Inputs(inputs | {"corpus": corpus_input(collection)}).to_dict(),
         "versions": versions(),
     }
-    write_json(options.output / NOTE, note)
+    write_json(options.output / _NOTE, note)
     return found
 
 
 def _passages(
     collection: Collection,
-    read: Reader,
+    read: _Reader,
     size: SplitSize,
     mark: str,
     documents: dict[str, str],
@@ -119,7 +119,7 @@ def _passages(
         report(done, len(corpus))
 
 
-def _reader(model: str | None) -> tuple[str, Reader, dict[str, Input]]:
+def _reader(model: str | None) -> tuple[str, _Reader, dict[str, Input]]:
     """What counts tokens: its name, itself, and what it depends on. Where no model is named, the
     one whose weights come as a package, else words."""
     if model is None:

@@ -204,7 +204,7 @@ def read_corpus_txt(path: Source) -> dict[str, Passage]:
     }
 
 
-DOCUMENT_ENDINGS = (".txt", ".md", ".markdown", ".html", ".htm")
+_ENDINGS = (".txt", ".md", ".markdown", ".html", ".htm")
 
 
 def read_document_folder(folder: Path | str) -> dict[str, Passage]:
@@ -221,7 +221,7 @@ def read_document_folder(folder: Path | str) -> dict[str, Passage]:
     root = Path(folder)
     files = document_files(root)
     if not files:
-        raise DataError.at(root, None, f"holds no file of {', '.join(DOCUMENT_ENDINGS)}")
+        raise DataError.at(root, None, f"holds no file of {', '.join(_ENDINGS)}")
     _tell_of_others(root)
     passages = [_document(path, root) for path in files]
     seen: set[str] = set()
@@ -231,10 +231,10 @@ def read_document_folder(folder: Path | str) -> dict[str, Passage]:
 
 
 def document_files(root: Path) -> list[Path]:
-    """Every file of DOCUMENT_ENDINGS below a folder, by name, but for hidden ones. DataError: a
+    """Every file of _ENDINGS below a folder, by name, but for hidden ones. DataError: a
     link that leads out of the folder, so that a folder from elsewhere shows nobody's other
     files."""
-    found = [path for path in _visible_files(root) if path.suffix.lower() in DOCUMENT_ENDINGS]
+    found = [path for path in _visible_files(root) if path.suffix.lower() in _ENDINGS]
     for path in found:
         if path.is_symlink() and not path.resolve().is_relative_to(root.resolve()):
             raise DataError.at(path, None, "is a link out of the folder; put the file itself here")
@@ -251,7 +251,7 @@ def _visible_files(root: Path) -> list[Path]:
 
 def _tell_of_others(root: Path) -> None:
     """A notice of the files that are not read, by their endings."""
-    others = [p for p in _visible_files(root) if p.suffix.lower() not in DOCUMENT_ENDINGS]
+    others = [p for p in _visible_files(root) if p.suffix.lower() not in _ENDINGS]
     if not others:
         return
     kinds = Counter(path.suffix.lower() or "no ending" for path in others).most_common()
@@ -261,7 +261,7 @@ def _tell_of_others(root: Path) -> None:
     example = from_file_name(others[0].relative_to(root).as_posix())
     warn(
         f"{root}: {number} not read, such as {example} ({shown}{more}); what is read: "
-        f"{', '.join(DOCUMENT_ENDINGS)}"
+        f"{', '.join(_ENDINGS)}"
     )
 
 
