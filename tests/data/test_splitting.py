@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dear.data.documents import best_passages, document_of
+from dear.data.documents import best_passages, document_of, passage_judgements
 from dear.data.splitting import (
     LONGEST_TOKEN,
     SplitSize,
@@ -129,3 +129,13 @@ def test_a_document_counts_by_its_best_passage() -> None:
     assert [p.text for p in found.passages] == ["text of b#2", "text of a#1", "text of c"]
     assert [p.id for p in found.passages] == ["b", "a", "c"]
     assert found.positions == (3, 0, 1)
+
+
+def test_judged_documents_become_their_best_passages() -> None:
+    documents = {"a#1": "a", "a#2": "a", "b#1": "b", "b#2": "b"}
+    run = {"q": Ranking(query_id="q", passage_ids=("a#2", "a#1"), scores=(2.0, 1.0))}
+    judgements = {"q": {"a": 2, "b": 0, "gone": 1}, "made": {"b#2": 1}}
+    assert passage_judgements(judgements, run, documents) == {
+        "q": {"a#2": 2, "b#1": 0, "gone": 1},
+        "made": {"b#2": 1},
+    }

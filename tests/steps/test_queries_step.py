@@ -182,6 +182,8 @@ def test_from_the_command_line_and_never_evaluated_in_silence(zoo: str, tmp_path
     assert done.status == 0
     assert "were made from documents" in done.err
     assert "made from" not in dear("evaluate", zoo, "--split", "dev", "--run", run).err
+    good("report", tmp_path / "r.md", output, "--split", "made", "--run", run)
+    assert "made from documents" in (tmp_path / "r.md").read_text("utf-8")
     file = tmp_path / "made.jsonl"
     good("queries", zoo, "--output", file, "--kinds", "title")
     rows = [json.loads(line) for line in file.read_text("utf-8").splitlines()]

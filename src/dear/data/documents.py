@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from dear.data.splitting import MARK
 from dear.errors import ConfigError
-from dear.records import Ranking, Run
+from dear.notices import warn
+from dear.records import Judgements, Ranking, Run
 
 Documents = Mapping[str, str]
 """Passage id → document id."""
@@ -20,6 +21,14 @@ def check_aggregate(name: str | None) -> None:
     """ConfigError for one that there is not."""
     if name is not None and name not in _AGGREGATES:
         raise ConfigError(f"aggregate {name!r}: max, the best passage's score, is what there is")
+
+
+def tell_of_documents(collection: str) -> None:
+    """A warning for runs of passages that are measured by judgements of documents."""
+    warn(
+        f"{collection} holds passages of documents, and its judgements are of documents: "
+        "--aggregate max of `dear rank` and `dear evaluate` ranks and measures those"
+    )
 
 
 def document_of(passage_id: str, documents: Documents | None = None) -> str:
@@ -53,3 +62,23 @@ def best_passages(ranking: Ranking, documents: Documents | None = None) -> Ranki
 def document_run(run: Run, documents: Documents | None = None) -> dict[str, Ranking]:
     """`best_passages` of every query."""
     return {query_id: best_passages(ranking, documents) for query_id, ranking in run.items()}
+
+
+def passage_judgements(
+    judgements: Judgements, run: Run, documents: Documents
+) -> dict[str, dict[str, int]]:
+    """Judgements of documents as judgements of their best passages by `run`, to train on; of their
+    first passage where the run holds none. Judged passages stay as they are."""
+    first: dict[str, str] = {}
+    for passage_id, document in documents.items():
+        first.setdefault(document, passage_id)
+    found: dict[str, dict[str, int]] = {}
+    for query_id, grades in judgements.items():
+        best: dict[str, str] = {}
+        for passage_id in run[query_id].passage_ids if query_id in run else ():
+            best.setdefault(documents.get(passage_id, passage_id), passage_id)
+        found[query_id] = {
+            i if i in documents else best.get(i, first.get(i, i)): grade
+            for i, grade in grades.items()
+        }
+    return found

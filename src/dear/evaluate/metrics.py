@@ -146,14 +146,23 @@ def evaluate(
     )
 
 
-def tell_of_made(query_ids: Iterable[str]) -> None:
-    """A warning where queries were made from documents: no number over them is an evaluation."""
+def made_note(query_ids: Iterable[str]) -> str | None:
+    """What there is to say of queries that were made from documents: no number over them is an
+    evaluation. None where there are none."""
     made = sum(query_id.startswith(MADE) for query_id in query_ids)
-    if made:
-        warn(
-            f"{made:,} of the queries were made from documents ({MADE}…): they are to train on, "
-            "and numbers over them say nothing of real queries"
-        )
+    if not made:
+        return None
+    return (
+        f"{made:,} of the queries were made from documents ({MADE}…): they are to train on, "
+        "and numbers over them say nothing of real queries"
+    )
+
+
+def tell_of_made(query_ids: Iterable[str]) -> None:
+    """`made_note` as a warning."""
+    note = made_note(query_ids)
+    if note is not None:
+        warn(note)
 
 
 def _values(

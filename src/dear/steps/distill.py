@@ -19,6 +19,7 @@ from typing import Any
 from dear.artifacts import atomic_path, check_folder, read_json, versions, write_json
 from dear.checkpoints.hardware import cpu_has_bfloat16, pick_device, usable_cores
 from dear.data.collections import Collection, open_collection
+from dear.data.documents import document_run, passage_judgements
 from dear.data.formats import read_run, write_run
 from dear.data.inputs import corpus_input, judgements_input, queries_input, run_input
 from dear.data.label_texts import LabelCheck
@@ -181,6 +182,10 @@ class _Distillation:
             untrained = self._untrained(split.test_judgements, runs)
             first(untrained)
         train_run = self._retrieve("train", split.train, self.recipe.depth)
+        documents = self.collection.documents
+        if documents is not None and split.train_judgements is not None:
+            judged_passages = passage_judgements(split.train_judgements, train_run, documents)
+            split = replace(split, train_judgements=judged_passages)
         teacher = self._teacher(split) if trains_teacher else self.recipe.teacher.zero_shot
         labels = self._labels(split, train_run, teacher)
         self._student("student", split, labels)
@@ -434,7 +439,7 @@ class _Distillation:
     # -- the end ---------------------------------------------------------------------------
 
     def _untrained(self, judgements: Judgements, runs: Mapping[str, Run]) -> Untrained:
-        rows, _ = judged_rows(judgements, runs, self.stages, self._start())
+        rows, _ = judged_rows(judgements, self._judged_runs(runs), self.stages, self._start())
         return Untrained(
             collection=self.collection.name,
             queries=len(runs[FIRST]),
@@ -448,8 +453,13 @@ class _Distillation:
         self, split: _Split, untrained: Untrained | None, runs: Mapping[str, Run]
     ) -> Distilled:
         if split.test_judgements is not None:
-            rows, worth = judged_rows(split.test_judgements, runs, self.stages, self._start())
-            example = example_query(self.collection, split.test_judgements, runs)
+            judged_runs = self._judged_runs(runs)
+            rows, worth = judged_rows(
+                split.test_judgements, judged_runs, self.stages, self._start()
+            )
+            example = None
+            if judged_runs is runs:  # documents have no texts here
+                example = example_query(self.collection, split.test_judgements, runs)
             measure = MEASURE
         else:
             rows, worth, example = agreement_rows(runs, self.stages), None, None
@@ -477,6 +487,13 @@ class _Distillation:
             with atomic_path(self.folder / PLOT) as path:
                 path.write_text(plot(found), encoding="utf-8")
         return found
+
+    def _judged_runs(self, runs: Mapping[str, Run]) -> Mapping[str, Run]:
+        """Of documents, where the collection is of their passages."""
+        documents = self.collection.documents
+        if documents is None:
+            return runs
+        return {name: document_run(run, documents) for name, run in runs.items()}
 
     def _start(self) -> str:
         """The weights that student and control start from."""

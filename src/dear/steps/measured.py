@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from dear.data.collections import Collection
-from dear.data.documents import check_aggregate, document_run
+from dear.data.documents import check_aggregate, document_run, tell_of_documents
 from dear.errors import ConfigError
 from dear.evaluate.study import RunSource
-from dear.notices import warn
 
 
 def measured_documents(
@@ -28,10 +27,7 @@ def measured_documents(
     check_aggregate(aggregate)
     if aggregate is None:
         if judged and collection.documents is not None:
-            warn(
-                f"{collection.name} holds passages of documents, and its judgements are of "
-                "documents: --aggregate max measures those"
-            )
+            tell_of_documents(collection.name)
         return list(sources)
     if not judged:
         raise ConfigError("--aggregate is about judged documents: answer@k reads passages")
