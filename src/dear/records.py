@@ -11,6 +11,11 @@ from dear.errors import DataError
 
 T = TypeVar("T")
 
+MADE = "made:"
+"""What the ids of queries that were made from documents begin with."""
+MADE_SPLIT = "made"
+"""Their split."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Query:

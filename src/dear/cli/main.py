@@ -33,6 +33,14 @@ from dear.errors import DearError, nearest
 COMMANDS: dict[str, tuple[str, str]] = {
     "distill": ("dear.cli.distill:distill", "The whole way: from a collection to a student."),
     "retrieve": ("dear.cli.retrieve:retrieve", "Find candidates with BM25: a collection to a run."),
+    "split": (
+        "dear.cli.split:split",
+        "Split documents into passages that a model reads whole: a collection to another.",
+    ),
+    "queries": (
+        "dear.cli.queries:queries",
+        "Make queries from documents, to train on: by rule, or by a language model.",
+    ),
     "plan": (
         "dear.cli.plan:plan",
         "Say what a training needs on given cards: memory, time, cost, and what would make it fit.",
@@ -400,7 +408,9 @@ def _explain(error: BaseException, words: Sequence[str]) -> tuple[str, int]:
 
 def _goes_on(words: Sequence[str]) -> bool:
     """Whether the command, started again, continues where it was stopped."""
-    kept = "--listwise" in words and "--no-ledger" not in words  # in the ledger
+    kept = (
+        not {"--listwise", "--llm"}.isdisjoint(words) and "--no-ledger" not in words
+    )  # in the ledger
     command = next((word for word in words if not word.startswith("-")), "")
     return kept or command in GOES_ON
 

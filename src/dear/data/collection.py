@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import TypeAlias
 
 from dear.data.catalogue import DEFAULT_GRADE, DEFAULT_MEASURE, CollectionEntry
-from dear.data.folders import answers_reader, corpus_files, corpus_reader, folder_queries
+from dear.data.documents import Documents
+from dear.data.folders import (
+    answers_reader,
+    corpus_files,
+    corpus_reader,
+    documents_reader,
+    folder_queries,
+)
 from dear.data.formats import beir_files, read_qrels, read_run
 from dear.errors import DataError, nearest
 from dear.records import Judgements, Passage, Query, Ranking
@@ -42,6 +49,7 @@ class Collection:
         folder: Path | None = None,
         entry: CollectionEntry | None = None,
         corpus_files: Callable[[], Sequence[Path]] | None = None,
+        documents: Callable[[], Documents] | None = None,
         pinned: str = "",
     ) -> None:
         """corpus, queries, qrels (by split), answers: called once, when first asked for.
@@ -51,10 +59,11 @@ class Collection:
         made_runs: name → the run of a split, where it is no file.
         entry: what the catalogue knows about it.
         corpus_files: all that the corpus is read from, where that is files.
+        documents: passage id → document id, where the judgements are of documents.
         pinned: names a published corpus that never changes.
         """
         self.pinned = pinned
-        self._corpus_files = corpus_files
+        self._corpus_files, self._read_documents = corpus_files, documents
         self.name, self.folder, self.entry = name, folder, entry
         self._read_corpus, self._read_queries = corpus, queries
         self._qrels, self._runs = dict(qrels or {}), dict(runs or {})
@@ -93,7 +102,7 @@ class Collection:
 
         corpus.jsonl, corpus.tsv, corpus.txt or a folder corpus/ of .txt and .md files;
         queries.jsonl, queries.tsv or queries.txt; qrels/SPLIT.tsv; runs/NAME.SPLIT.trec;
-        answers.jsonl.
+        answers.jsonl; passages.tsv where the corpus is passages of documents.
         Of several, the first in this order. DataError: no such folder, no corpus in it.
         """
         root = Path(folder)
@@ -114,6 +123,7 @@ class Collection:
             answers=answers_reader(root),
             entry=entry,
             corpus_files=partial(corpus_files, root),
+            documents=documents_reader(root),
         )
 
     def __repr__(self) -> str:
@@ -128,6 +138,12 @@ class Collection:
     def corpus_files(self) -> Sequence[Path]:
         """All that the corpus is read from; empty where it is no files."""
         return () if self._corpus_files is None else self._corpus_files()
+
+    @cached_property
+    def documents(self) -> Documents | None:
+        """Passage id → the document that it is a passage of; None where passages are judged
+        themselves."""
+        return None if self._read_documents is None else self._read_documents()
 
     @cached_property
     def _all_queries(self) -> dict[str, Query]:

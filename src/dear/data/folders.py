@@ -16,6 +16,7 @@ from dear.data.formats import (
     read_corpus_tsv,
     read_corpus_txt,
     read_document_folder,
+    read_documents,
     read_queries,
     read_queries_tsv,
     read_queries_txt,
@@ -24,6 +25,9 @@ from dear.data.formats.beir import plain_or_gz, read_answers
 from dear.data.formats.plain import document_files
 from dear.errors import DataError
 from dear.records import Passage, Query
+
+DOCUMENTS_FILE = "passages.tsv"
+"""Passage id → document id, in a collection that `dear split` made."""
 
 
 def corpus_reader(root: Path) -> Callable[[], dict[str, Passage]] | None:
@@ -65,6 +69,23 @@ def answers_reader(root: Path) -> Callable[[], dict[str, tuple[str, ...]]] | Non
     """What reads the folder's answers.jsonl; None where it holds none."""
     path = plain_or_gz(root / "answers.jsonl")
     return None if path is None else partial(read_answers, path)
+
+
+def question_files(root: Path) -> dict[str, Path]:
+    """Queries, judgements with their notes, and answers: path inside the folder → file."""
+    names = [f"queries.{ending}" for ending in ("jsonl", "tsv", "txt")]
+    first = next((path for name in names if (path := plain_or_gz(root / name))), None)
+    judged = [
+        p for ending in ("*.tsv", "*.tsv.gz", "*.json") for p in (root / "qrels").glob(ending)
+    ]
+    files = [first, *sorted(judged), plain_or_gz(root / "answers.jsonl")]
+    return {path.relative_to(root).as_posix(): path for path in files if path is not None}
+
+
+def documents_reader(root: Path) -> Callable[[], dict[str, str]] | None:
+    """What reads whose passages the corpus holds; None where they are of no documents."""
+    path = plain_or_gz(root / DOCUMENTS_FILE)
+    return None if path is None else partial(read_documents, path)
 
 
 Source: TypeAlias = Literal["folder", "made here", "ir_datasets", "hub", "extra", "by hand"]

@@ -54,7 +54,7 @@ def corpus_input(collection: Collection) -> Input:
 
     if collection.pinned:
         return Input(collection.pinned, collection.name)
-    digest = remembered("passages/1", collection.corpus_files, compute)
+    digest = remembered("passages/2", collection.corpus_files, compute)
     return Input(digest, collection.name)
 
 

@@ -19,7 +19,8 @@ from typing import Any
 
 from dear.errors import ConfigError, DataError
 from dear.evaluate.counting import FORMULAS, Counted
-from dear.records import Judgements, Run
+from dear.notices import warn
+from dear.records import MADE, Judgements, Run
 
 logger = logging.getLogger(__name__)
 
@@ -129,6 +130,7 @@ def evaluate(
     }
     if not grades:
         raise DataError("no query is judged: there is nothing to evaluate")
+    tell_of_made(grades)
     wanted = parse_measures(measures)
     scored = {q: run[q].passage_ids for q in grades if q in run and len(run[q])}
     unjudged = sum(query_id not in grades for query_id in run)
@@ -142,6 +144,25 @@ def evaluate(
         missing=tuple(query_id for query_id in grades if query_id not in scored),
         unjudged=unjudged,
     )
+
+
+def made_note(query_ids: Iterable[str]) -> str | None:
+    """What there is to say of queries that were made from documents: no number over them is an
+    evaluation. None where there are none."""
+    made = sum(query_id.startswith(MADE) for query_id in query_ids)
+    if not made:
+        return None
+    return (
+        f"{made:,} of the queries were made from documents ({MADE}…): they are to train on, "
+        "and numbers over them say nothing of real queries"
+    )
+
+
+def tell_of_made(query_ids: Iterable[str]) -> None:
+    """`made_note` as a warning."""
+    note = made_note(query_ids)
+    if note is not None:
+        warn(note)
 
 
 def _values(

@@ -36,7 +36,7 @@ class WindowEncoder:
     ones are cut; that is logged, once. ContractMismatch: more passages than the model was taught
     with. ConfigError: no words would be left, or the prompt is none of the model's own.
 
-    thought: tokens that a thought may take.
+    thought: tokens that a thought, or a free text, may take.
     """
 
     def __init__(self, model: ListModel, thought: int = 0) -> None:

@@ -74,6 +74,7 @@ class ListReader:
     thought:        whether a thought comes first (in "constrained", "text"); as taught where None.
     thought_tokens: it is ended after so many.
     temperature:    0 is greedy; else text and thoughts are sampled, from `seed` and the window.
+    answer_tokens:  at most, of a free text; where None, what a bare ranking takes and a few more.
     heads:          what each head counts in "attention"; those stored with the model where None,
                     without any all alike.
     """
@@ -88,6 +89,7 @@ class ListReader:
         thought_tokens: int = 512,
         temperature: float = 0.0,
         seed: int = 0,
+        answer_tokens: int | None = None,
         heads: HeadWeights | None = None,
     ) -> None:
         contract = model.contract
@@ -106,7 +108,10 @@ class ListReader:
         self.reading: Reading = reading
         self.thinks = thinks and reading not in ONE_PASS
         self.thought_tokens, self.temperature, self.seed = thought_tokens, temperature, seed
-        self.windows = WindowEncoder(model, thought_tokens if self.thinks else 0)
+        self.answer_tokens = answer_tokens
+        self.windows = WindowEncoder(
+            model, (thought_tokens if self.thinks else 0) + (answer_tokens or 0)
+        )
         self.decoder = Decoder(
             model.model,
             model.tokenizer.pad_token_id,
@@ -140,6 +145,7 @@ class ListReader:
             "temperature": self.temperature,
             "seed": self.seed if self.temperature else 0,
             **({} if heads is None else {"heads": heads.fingerprint}),
+            **({} if self.answer_tokens is None else {"answer_tokens": self.answer_tokens}),
         }
 
     def read(
@@ -188,7 +194,8 @@ class ListReader:
             tokenizer, limit = self.model.tokenizer, self.thought_tokens - SLACK
             return thinking(tokenizer, self._stops, max(1, limit), pick, window.chain)
         whole = len(window.chain.permutation(range(len(window.chain.identifiers))))
-        return text(self._stops, whole + SLACK + (self.thought_tokens if self.thinks else 0), pick)
+        answer = whole + SLACK if self.answer_tokens is None else self.answer_tokens
+        return text(self._stops, answer + (self.thought_tokens if self.thinks else 0), pick)
 
     def _pick(self, window: EncodedWindow) -> Pick:
         if not self.temperature:

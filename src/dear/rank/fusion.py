@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -120,15 +120,21 @@ def best_weight(
     judgements: Judgements,
     weights: Iterable[float] = WEIGHTS,
     measure: str = "nDCG@10",
+    *,
+    finish: Callable[[Run], Run] | None = None,
 ) -> tuple[float, dict[float, float]]:
     """(the weight with the best mean, every weight's mean) on judged queries: use a dev set.
 
-    The smallest of equally good weights is taken.
+    The smallest of equally good weights is taken.  finish: what is done with a fused run before it
+    is measured.
     """
     weights = sorted(set(weights))
     if not weights:
         raise ConfigError("best_weight: there is no weight to try")
-    means = {w: _mean(fuse_runs(reranked, first, w), judgements, measure) for w in weights}
+    fused: dict[float, Run] = {w: fuse_runs(reranked, first, w) for w in weights}
+    if finish is not None:
+        fused = {w: finish(run) for w, run in fused.items()}
+    means = {w: _mean(run, judgements, measure) for w, run in fused.items()}
     return max(means, key=lambda w: (means[w], -w)), means
 
 

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from dear import backends, listwise, scoring
 from dear.backends import BACKENDS, Backend, check_backend, open_backend
+from dear.data.documents import Documents, check_aggregate
 from dear.errors import ConfigError, DataError, nearest
 from dear.listwise.strategies import Strategy, open_strategy
 from dear.prompts.listwise import LISTWISE_PROMPTS
 from dear.rank.cascade import DEPTH, Cascade
 from dear.rank.fusion import FusedRanker, check_weight
 from dear.rank.listwise import ListwiseRanker
+from dear.rank.passages import BestPassage
 from dear.rank.pointwise import PointwiseRanker
 from dear.rank.ranker import Ranker
 
@@ -35,6 +37,8 @@ class RankerSpec:
     kind:     a key of RANKERS; where None, "pointwise", "listwise" or "cascade", by what is named.
     fuse:     weight of the score of the stage before: the first stage's beside the model's, or,
               with a listwise stage, that of what it reranks.
+    aggregate: "max" where candidates are passages of documents, and documents are ranked by their
+              best passage (dear.rank.passages).
     """
 
     model: str | None = None
@@ -47,6 +51,7 @@ class RankerSpec:
     guard: bool = False
     fuse: float = 0.0
     kind: str | None = None
+    aggregate: str | None = None
 
     def __post_init__(self) -> None:
         if self.kind is not None and self.kind not in RANKERS:
@@ -54,6 +59,7 @@ class RankerSpec:
         if self.kind is None:
             object.__setattr__(self, "kind", self._kind_by_parts())
         check_weight(self.fuse)
+        check_aggregate(self.aggregate)
         if self.listwise is None:
             for name in ("prompt", "depth", "guard"):
                 if getattr(self, name):
@@ -148,12 +154,13 @@ class Parts:
     """What a ranker is made of, open.
 
     points: scores pairs.  lists: orders windows.  one_backbone: both sit on one base, which is in
-    memory once.
+    memory once.  documents: passage id → document id, for `aggregate`; by the ids where None.
     """
 
     points: PairModel | None = None
     lists: Backend | None = None
     one_backbone: bool = False
+    documents: Documents | None = None
 
 
 def _pointwise(spec: RankerSpec, parts: Parts) -> Ranker:
@@ -191,7 +198,8 @@ RANKERS: dict[str, Callable[[RankerSpec, Parts], Ranker]] = {
 def assemble(spec: RankerSpec, parts: Parts) -> Ranker:
     """The ranker that `spec` describes, of parts that are open."""
     assert spec.kind is not None
-    return RANKERS[spec.kind](spec, parts)
+    ranker = RANKERS[spec.kind](spec, parts)
+    return ranker if spec.aggregate is None else BestPassage(ranker, parts.documents)
 
 
 def open_parts(spec: RankerSpec, options: Mapping[str, Any]) -> Parts:

@@ -14,6 +14,7 @@ from dear import checkpoints, evaluate, scoring
 from dear.errors import ConfigError
 from dear.rank.arguments import Text, as_pairs, names_ours
 from dear.rank.opening import RankerSpec, open_ranker
+from dear.rank.passages import BestPassage
 from dear.rank.pointwise import PointwiseRanker
 from dear.rank.ranker import Cancel, Progress, Ranker, rank_one
 from dear.records import Candidates, Ranking
@@ -86,9 +87,10 @@ class Reranker:
     @property
     def model(self) -> PairModel:
         """What scores pairs. ConfigError for a cascade or a listwise model."""
-        if not isinstance(self.ranker, PointwiseRanker):
+        ranker = self.ranker.ranker if isinstance(self.ranker, BestPassage) else self.ranker
+        if not isinstance(ranker, PointwiseRanker):
             raise ConfigError(f"{self.name} orders lists and has no score for a pair: use rank")
-        return self.ranker.model
+        return ranker.model
 
     @names_ours
     def score(

@@ -18,6 +18,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from dear.data.sentences import Span, sentence_ends
 from dear.errors import ConfigError
 from dear.prompts.listwise import LONGEST_WORD, THOUGHT_TAG
 from dear.prompts.permutations import render_permutation
@@ -31,24 +32,14 @@ from dear.scoring.opening import PairModel
 MIN_WORDS = 5
 """Shorter pieces are headings more often than evidence; quoted only where nothing else is."""
 
-_END = re.compile(
-    r"(?<![.!?])[.!?]++[\"'”’»)\]]*+(?=\s|$)|[。！？]+[」』”’）]*|…(?=\s|$)|[;؟।](?=\s|$)"
-)
-_ABBREVIATION = re.compile(
-    r"(?:\b(?:[A-Za-z]|(?i:dr|mr|mrs|ms|prof|st|vs|etc|cf|no|nos|vol|pp|fig|figs|eq|al|jr|sr"
-    r"|approx|ca|dept|est|inc|ltd|co|corp|gen|sen|rep|gov|e\.g|i\.e|u\.s|u\.k|ph\.d))|\b[A-Za-z](?:\.[A-Za-z])+)$"
-)
 _CHANGED = re.compile(rf"(?:\[(?:[0-9]+|[A-Z])\]|(?i:{THOUGHT_TAG.pattern}))\s*")
 """What a prompt shows otherwise than the passage has it: identifiers and tags of thoughts."""
 _CLAUSE = re.compile(r"(?<=[,;:])\s+|(?<=[、，；：—–])\s*|(?<!\s)\s+-\s+")
 _BREAK = re.compile(r"\n\s*")
-_VISIBLE = re.compile(r"\S")
 _WORD = re.compile(r"\S+")
 _CJK = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 CJK_CHARACTERS = 3
 """Characters of a script without spaces that count as a word."""
-
-Span = tuple[int, int]
 
 
 def quotable(*texts: str, max_words: int = 30) -> list[str]:
@@ -67,11 +58,8 @@ def quotable(*texts: str, max_words: int = 30) -> list[str]:
 
 def _sentences(text: str) -> list[Span]:
     """Spans between full stops that end something, line breaks, identifiers and tags."""
-    cuts: list[Span] = []  # what is left out: nothing behind a full stop, all of an identifier
-    for found in _END.finditer(text):
-        if found[0].isascii() and not _ends(text, found):
-            continue
-        cuts.append((found.end(), found.end()))
+    # what is left out: nothing behind a full stop, all of an identifier
+    cuts = [(end, end) for end in sentence_ends(text)]
     for left_out in (_BREAK, _CHANGED):
         for found in left_out.finditer(text):
             start = found.start()
@@ -84,16 +72,6 @@ def _sentences(text: str) -> list[Span]:
             spans.append((at, start))
         at = max(at, stop)
     return [*spans, (at, len(text))]
-
-
-def _ends(text: str, found: re.Match[str]) -> bool:
-    """Whether these signs end a sentence."""
-    behind = _VISIBLE.search(text, found.end())
-    follows = "" if behind is None else behind[0]
-    if follows.islower():
-        return False
-    before = text[max(0, found.start() - 12) : found.start()]
-    return not (found[0] == "." and follows and _ABBREVIATION.search(before))
 
 
 def _words(text: str) -> int:

@@ -13,13 +13,14 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from dear.artifacts import read_json, read_toml, versions
 from dear.data.collections import Collection, open_collection
+from dear.data.documents import tell_of_documents
 from dear.data.formats import read_lists, read_run
 from dear.data.inputs import judgements_input, pairs_input, texts_input
 from dear.data.origins import Origin, first_stage_of, read_origin
 from dear.digests import Input, Inputs
 from dear.errors import ConfigError, DataError, nearest
 from dear.evaluate.calibration import CALIBRATION_FILE, Calibration
-from dear.evaluate.metrics import MEASURES, parse_measures
+from dear.evaluate.metrics import MEASURES, made_note, parse_measures
 from dear.evaluate.published import PublishedRow, all_published, published_rows
 from dear.evaluate.reliability import assess, judged_scores, reliability
 from dear.evaluate.study import RunSource, Study, study
@@ -131,10 +132,15 @@ def gather(
         opened = open_collection(place if place.is_dir() else one.name)
         found = _Gathered.of(one, opened, folder)
         sources, notes = found.sources()
+        judgements = opened.judgements(one.split)
+        if (said := made_note(judgements)) is not None:
+            notes.append(said)
+        if opened.documents is not None:
+            tell_of_documents(opened.name)
         made = study(
             opened.name,
             one.split,
-            opened.judgements(one.split),
+            judgements,
             sources,
             measures=measures,
             compared=compared,

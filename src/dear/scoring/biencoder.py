@@ -244,6 +244,12 @@ class BiEncoder:
         rows = (list(ids) or [self.tokenizer.pad_token_id] for ids in batch["input_ids"])
         return [Encoded(ids, [0] * len(ids)) for ids in rows]
 
+    def cut_pairs(self, pairs: Sequence[Pair]) -> list[bool]:
+        """Which pairs have a passage that is longer than the model reads it."""
+        texts = [self.passage_prompt + passage for _, passage in pairs]
+        read = tokenize(self.tokenizer, texts, return_attention_mask=False, verbose=False)
+        return [len(ids) > self.max_tokens for ids in read["input_ids"]]
+
     def pooled(
         self, ids: torch.Tensor, mask: torch.Tensor, prompt: torch.Tensor | None = None
     ) -> torch.Tensor:

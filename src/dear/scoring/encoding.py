@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dear.checkpoints.contract import ScoringContract
@@ -14,6 +14,9 @@ from dear.scoring.template import TextTemplate
 
 Pair = tuple[str, str]
 """(query, passage), both as the user wrote them."""
+
+NO_LIMIT = 10**6
+"""Tokens that no passage has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +80,20 @@ class PairEncoder:
         if self._frame is None:
             return self._encode_pairs(rendered)
         return self._encode_separately(rendered, self._frame)
+
+    def cut_pairs(self, pairs: Sequence[Pair]) -> list[bool]:
+        """Which pairs lose the end of their passage to the contract's limits; under truncation
+        "pair" the end of either text."""
+        limit = self.contract.max_passage_tokens
+        if limit is not None:
+            passages = [self.prompt.render("", passage)[1] for _, passage in pairs]
+            whole = self._pieces(passages, None)
+            return [len(whole[passage]) > limit for passage in passages]
+        if self.contract.max_tokens is None:
+            return [False] * len(pairs)
+        free = PairEncoder(self.tokenizer, replace(self.contract, max_tokens=NO_LIMIT))
+        both = zip(self.encode(pairs), free.encode(pairs), strict=True)
+        return [len(read) < len(whole) for read, whole in both]
 
     def _fields(self, query: str, passage: str) -> dict[str, str]:
         """What a template's placeholders stand for."""

@@ -8,16 +8,13 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from dear.checkpoints.heads import pools_by_mask
-from dear.scoring.encoding import Pair, PairEncoder
+from dear.scoring.encoding import NO_LIMIT, Pair, PairEncoder
 from dear.scoring.engines.one_position import reads_one
 from dear.scoring.engines.padded import PaddedEngine
 from dear.scoring.loading import ScoringModel
 
 if TYPE_CHECKING:
     from dear.scoring.scorer import Scorer
-
-NO_LIMIT = 10**6
-"""Tokens that no passage has."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -205,6 +205,10 @@ class Scorer:
         parts = np.split(scores, ends[:-1])
         return [part[request.back] for part, request in zip(parts, requests, strict=True)]
 
+    def cut_pairs(self, pairs: Sequence[Pair]) -> list[bool]:
+        """Which pairs are longer than the model reads them."""
+        return self.encoder.cut_pairs(pairs)
+
     def explain(self, query: str, passage: str) -> Explanation:
         """How one pair's score comes about: tokens and what was cut, the position that is read,
         contract, engine, logit, and the logit of the plain forward pass beside it."""

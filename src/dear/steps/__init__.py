@@ -21,11 +21,13 @@ if TYPE_CHECKING:
         export,
         label,
         plan,
+        queries,
         rank,
         reason,
         report,
         rerank,
         retrieve,
+        split,
         train,
     )
 
@@ -39,11 +41,13 @@ __all__ = [
     "export",
     "label",
     "plan",
+    "queries",
     "rank",
     "reason",
     "report",
     "rerank",
     "retrieve",
+    "split",
     "train",
 ]
 

@@ -15,6 +15,7 @@ from dear.data.origins import Origin, read_origin
 from dear.digests import Changes, Input, Inputs, file_digest
 from dear.evaluate.calibration import CALIBRATION_FILE, Calibration, check_kind
 from dear.evaluate.calibration import calibrate as fit
+from dear.evaluate.metrics import tell_of_made
 from dear.evaluate.reliability import judged_scores
 from dear.notices import say
 from dear.rank.reranker import Reranker
@@ -95,6 +96,7 @@ class _FittingData:
         min_grade = collection.min_grade if options.min_grade is None else options.min_grade
         path = find_run(collection, options.run, options.split)
         judgements = collection.judgements(options.split)
+        tell_of_made(judgements)
         whole = read_run(path, ties="written")
         asked = every_nth((q for q in whole if q in judgements), options.queries)
         return cls(

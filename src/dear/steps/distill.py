@@ -20,12 +20,14 @@ from typing import Any
 from dear.artifacts import atomic_path, check_folder, read_json, versions, write_json
 from dear.checkpoints.hardware import cpu_has_bfloat16, pick_device, usable_cores
 from dear.data.collections import Collection, open_collection
+from dear.data.documents import document_run, passage_judgements
 from dear.data.formats import read_run, write_run
 from dear.data.inputs import corpus_input, judgements_input, queries_input, run_input
 from dear.data.label_texts import LabelCheck
 from dear.data.labels import MANIFEST, labels_input, read_labels, read_stamp
 from dear.digests import Input, Inputs
 from dear.errors import DataError
+from dear.evaluate.metrics import tell_of_made
 from dear.label import FirstStage, label_with_all, stamp_of
 from dear.rank.fusion import fuse_runs
 from dear.rank.reranker import Reranker
@@ -43,7 +45,7 @@ from dear.recipes import (
     fitting_recipe,
     load_distill_recipe,
 )
-from dear.records import Judgements, Query, Run, gather
+from dear.records import MADE, MADE_SPLIT, Judgements, Query, Run, gather
 from dear.retrieve.bm25 import options_for, retrieve
 from dear.scoring.opening import PairModel, open_model
 from dear.scoring.revisions import base_inputs, checkpoint_digest, revision_named
@@ -182,6 +184,10 @@ class _Distillation:
             untrained = self._untrained(split.test_judgements, runs)
             first(untrained)
         train_run = self._retrieve("train", split.train, self.recipe.depth)
+        documents = self.collection.documents
+        if documents is not None and split.train_judgements is not None:
+            judged_passages = passage_judgements(split.train_judgements, train_run, documents)
+            split = replace(split, train_judgements=judged_passages)
         teacher = self._teacher(split) if trains_teacher else self.recipe.teacher.zero_shot
         labels = self._labels(split, train_run, teacher)
         self._student("student", split, labels)
@@ -441,7 +447,7 @@ class _Distillation:
             top_k=self.recipe.test.top_k,
             measure=MEASURE,
             zero_shot=self.recipe.teacher.zero_shot,
-            rows=tuple(JudgedSystems(judgements, runs, self.stages).rows()),
+            rows=tuple(JudgedSystems(judgements, self._judged_runs(runs), self.stages).rows()),
         )
 
     def _report(
@@ -450,9 +456,11 @@ class _Distillation:
         steps = self.stages.note_of("train student").get("steps")
         worth = example = None
         if split.test_judgements is not None:
-            systems = JudgedSystems(split.test_judgements, runs, self.stages)
+            judged_runs = self._judged_runs(runs)
+            systems = JudgedSystems(split.test_judgements, judged_runs, self.stages)
             rows, worth = systems.rows(), systems.labels_worth(self._start())
-            example = example_query(self.collection, split.test_judgements, runs)
+            if judged_runs is runs:  # documents have no texts here
+                example = example_query(self.collection, split.test_judgements, runs)
             measure = MEASURE
             recommended = recommend_judged(
                 rows,
@@ -515,6 +523,13 @@ class _Distillation:
             found[system] = (retrieved, f"{rank} --output ranked.trec", *one)
         return found
 
+    def _judged_runs(self, runs: Mapping[str, Run]) -> Mapping[str, Run]:
+        """Of documents, where the collection is of their passages."""
+        documents = self.collection.documents
+        if documents is None:
+            return runs
+        return {name: document_run(run, documents) for name, run in runs.items()}
+
     def _start(self) -> str:
         """The weights that student and control start from."""
         return TEACHER if self._starts_from_teacher() else self.recipe.student.model.base
@@ -548,13 +563,24 @@ class _Distillation:
 
 
 def _split(collection: Collection, test_queries: int | None) -> _Split:
-    """train and test as the collection has them; else its queries, split by a hash of their ids."""
+    """train and test as the collection has them; else its queries, split by a hash of their ids.
+
+    Queries that were made (`dear queries`) are trained on where no others are judged for it; then
+    all real ones are left to test with.
+    """
     everything = collection.queries()
     judged = {s for s in collection.splits if collection.has_judgements(s)}
-    train_judgements = collection.judgements("train") if "train" in judged else None
+    train_split = next((s for s in ("train", MADE_SPLIT) if s in judged), None)
+    train_judgements = collection.judgements(train_split) if train_split else None
     test_split = next((s for s in ("test", "dev") if s in judged), None)
     test_judgements = collection.judgements(test_split) if test_split else None
     test_ids = list(test_judgements or (q for q in everything if stable_hash(q) % 10 < 3))
+    if train_split == MADE_SPLIT and not test_judgements:
+        real = [q for q in everything if not q.startswith(MADE)]
+        test_ids = real or test_ids
+        taken = set(test_ids)
+        train_judgements = {q: g for q, g in (train_judgements or {}).items() if q not in taken}
+        tell_of_made(test_ids)
     train_ids = list(train_judgements or ())
     if not train_ids:
         taken = set(test_ids)

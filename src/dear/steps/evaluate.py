@@ -18,6 +18,7 @@ from dear.evaluate.published import PublishedRow, published_rows
 from dear.evaluate.study import MeasureRun, RunSource, Study, study
 from dear.records import Judgements, Run
 from dear.steps.inputs import find_run, own_run_names, run_names
+from dear.steps.measured import measured_documents
 from dear.steps.options import EvaluateOptions
 
 _ANSWER_MEASURES = ("answer@1", "answer@5", "answer@20")
@@ -48,6 +49,9 @@ def evaluate(options: EvaluateOptions) -> EvaluateResult:
     asked = _asked(collection, split, measuring.measures)
     paths = [find_run(collection, run, split) for run in options.runs]
     sources, notes = _sources(collection, split, paths, measuring.first_stage)
+    sources = measured_documents(
+        collection, sources, options.aggregate, judged=bool(asked.judgements)
+    )
     found = study(
         collection.name,
         split,

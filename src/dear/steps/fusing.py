@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from dear.data.collections import Collection
+from dear.data.documents import Documents, document_run
 from dear.data.formats import read_run
 from dear.errors import ConfigError, DataError
 from dear.notices import say
@@ -40,11 +42,14 @@ class FuseWeight:
 
 @dataclass(frozen=True, slots=True)
 class _DevQueries:
-    """Judged queries with their candidates, on which the weight is chosen."""
+    """Judged queries with their candidates, on which the weight is chosen.
+
+    documents: passage id → document id, of the collection."""
 
     run: Run
     candidates: list[Candidates]
     judgements: Judgements
+    documents: Documents | None
 
 
 def dev_queries(
@@ -68,7 +73,9 @@ def dev_queries(
         )
     picked = every_nth(judged, options.fuse_queries)
     run = limit_run({q: judged[q] for q in picked}, top_k=options.top_k)
-    return _DevQueries(run, gathered(collection, run), {q: judgements[q] for q in run})
+    return _DevQueries(
+        run, gathered(collection, run), {q: judgements[q] for q in run}, collection.documents
+    )
 
 
 def _dev_run(collection: Collection, options: RankOptions, watch: Watch) -> Run:
@@ -85,8 +92,13 @@ def _dev_run(collection: Collection, options: RankOptions, watch: Watch) -> Run:
         return search_bm25(collection, split, top_k=options.top_k or TOP_K, progress=report)
 
 
-def choose_weight(ranker: Ranker, dev: _DevQueries, split: str, watch: Watch) -> FuseWeight:
-    """The weight with the best nDCG@10 on the dev queries."""
+def choose_weight(
+    ranker: Ranker, dev: _DevQueries, options: RankOptions, watch: Watch
+) -> FuseWeight:
+    """The weight with the best nDCG@10 on the dev queries; of documents where they are ranked."""
     reranked = rank_watched(ranker, dev.candidates, watch, "ranking dev")
-    weight, means = best_weight(reranked, dev.run, dev.judgements)
-    return FuseWeight(weight=weight, split=split, means=means, queries=len(dev.candidates))
+    finish = None if options.aggregate is None else partial(document_run, documents=dev.documents)
+    weight, means = best_weight(reranked, dev.run, dev.judgements, finish=finish)
+    return FuseWeight(
+        weight=weight, split=options.fuse_split, means=means, queries=len(dev.candidates)
+    )

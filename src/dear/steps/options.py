@@ -53,6 +53,10 @@ MinGrade: TypeAlias = Annotated[
         least=1,
     ),
 ]
+Aggregate: TypeAlias = Annotated[
+    str | None,
+    Option("max: passages are of documents, which count by their best passage.", "max"),
+]
 Contract: TypeAlias = Annotated[
     str | None,
     Option(
@@ -144,6 +148,92 @@ class RetrieveOptions:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class SplitOptions:
+    """Which documents `split` takes apart, and into what."""
+
+    collection: CollectionName
+    output: Annotated[
+        Path, Option("The folder of the new collection.", "DIR", flags=("--output", "-o"))
+    ]
+    model: Annotated[
+        str | None,
+        Option(
+            "Whose tokens are counted: a model, of which only the tokenizer is read, or words.",
+            "MODEL",
+            shown="minilm-l6 where its package is there, else words",
+        ),
+    ] = None
+    tokens: Annotated[int, Option("Of a passage, title included.", "N", least=8)] = 192
+    overlap: Annotated[
+        int | None,
+        Option(
+            "Tokens that a passage may repeat of the one before, in whole sentences.",
+            "N",
+            shown="a sixth of them",
+        ),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class QueriesOptions:
+    """From which passages `make_queries` makes queries, how, and which it keeps. ConfigError for
+    options that contradict each other."""
+
+    collection: CollectionName
+    output: Annotated[
+        Path,
+        Option(
+            "The folder of a collection with them in its split made; or a .jsonl file for them.",
+            "DIR|FILE",
+            flags=("--output", "-o"),
+        ),
+    ]
+    passages: Annotated[
+        int | None, Option("Of at most N passages, evenly spread.", "N", least=1, shown="all")
+    ] = None
+    per_passage: Annotated[int, Option("Queries of a passage, by rule.", "N", least=1)] = 1
+    kinds: Annotated[str, Option("What a rule makes them of, with commas.", "NAMES")] = (
+        "title,heading,sentence"
+    )
+    llm: Annotated[
+        str | None, Option("Written by a language model instead: local:MODEL, http:// …", "BACKEND")
+    ] = None
+    examples: Annotated[
+        str | None,
+        Option("Show the LLM judged pairs of this split.", "SPLIT", shown="three general ones"),
+    ] = None
+    shots: Annotated[int, Option("So many of them.", "N", least=1, most=8)] = 4
+    max_words: Annotated[int, Option("Of a passage in a prompt.", "N", least=10)] = 200
+    ledger: Annotated[
+        Path | None,
+        Option("Where the LLM's answers are kept.", "FILE", shown="DIR/answers.jsonl"),
+    ] = None
+    top_k: Annotated[
+        int, Option("Kept where BM25 finds the passage among its best N.", "N", least=1)
+    ] = 10
+    teacher: Annotated[
+        str | None, Option("Kept where this model puts the passage first of those, too.", "MODEL")
+    ] = None
+    margin: Annotated[float, Option("By so much, in the teacher's scores.", "X", least=0.0)] = 0.0
+    against: Annotated[
+        Names,
+        Option("One more collection whose test queries are left out.", "COLLECTION"),
+    ] = ()
+    seed: Annotated[int, Option("Of what a rule draws.", "N")] = 0
+    model_options: ModelOptions = ModelOptions()
+
+    def __post_init__(self) -> None:
+        if self.llm is None:
+            for name in ("examples", "ledger"):
+                if getattr(self, name) is not None:
+                    raise ConfigError(f"--{name} is for an --llm: name one")
+        if self.examples == "test":
+            raise ConfigError("--examples test would show the LLM test queries; take train or dev")
+        if self.margin and self.teacher is None:
+            raise ConfigError("--margin is that of a --teacher: name one")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class DistillOptions:
     """What `distill_with` distils, and by which recipe."""
 
@@ -217,6 +307,7 @@ class RankOptions:
     ] = None
     fuse_split: Annotated[str, Option("The judged queries for auto.", "SPLIT")] = "dev"
     fuse_queries: Annotated[int, Option("At most so many of them.", "N", least=1)] = 200
+    aggregate: Aggregate = None
     listwise: Annotated[
         str | None,
         Option(
@@ -710,6 +801,7 @@ class EvaluateOptions:
     runs: CollectionRuns
     split: Annotated[str, Option("Whose judgements.", "SPLIT")] = "test"
     measuring: MeasureOptions = MeasureOptions()
+    aggregate: Aggregate = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -25,6 +25,7 @@ from dear.records import Candidates, Ranking, limit_run
 from dear.scoring.opening import PairModel
 from dear.scoring.revisions import scoring_inputs
 from dear.steps.answers import Answers
+from dear.steps.cuts import tell_of_cuts
 from dear.steps.fusing import FuseWeight, choose_weight, dev_queries
 from dear.steps.inputs import find_run, gathered
 from dear.steps.options import RankOptions
@@ -61,9 +62,10 @@ def rank(options: RankOptions, *, watch: Watch = unwatched) -> Ranked:
     candidates = gathered(collection, first)
     choose = options.fuse_weight == "auto"
     dev = dev_queries(collection, options, first, watch) if choose else None
-    parts = _Work.open(spec, options)
+    parts = _Work.open(spec, options, collection)
+    tell_of_cuts(collection, parts.points, candidates)
     if dev is not None and parts.points is not None:
-        fused = choose_weight(PointwiseRanker(parts.points), dev, options.fuse_split, watch)
+        fused = choose_weight(PointwiseRanker(parts.points), dev, options, watch)
         spec = replace(spec, fuse=fused.weight)
     found, tokens = _ranked(spec, parts, candidates, fused, watch)
     write_run(options.output, found.run, slug(options.model or f"listwise-{spec.strategy}"))
@@ -89,6 +91,7 @@ def _spec(options: RankOptions) -> tuple[RankerSpec, FuseWeight | None]:
         listwise=options.listwise,
         depth=options.depth,
         fuse=given or 0.0,
+        aggregate=options.aggregate,
         **options.listwise_options.to_dict(),
     )
     return spec, None if given is None else FuseWeight(weight=given, split=options.fuse_split)
@@ -102,8 +105,10 @@ class _Work:
     answers: Answers | None
 
     @classmethod
-    def open(cls, spec: RankerSpec, options: RankOptions) -> _Work:
+    def open(cls, spec: RankerSpec, options: RankOptions, collection: Collection) -> _Work:
         opened = open_parts(spec, options.model_options.to_dict())
+        if spec.aggregate is not None:
+            opened = replace(opened, documents=collection.documents)
         answers = None
         if opened.lists is not None:
             output = None if options.no_ledger else options.output
@@ -189,6 +194,7 @@ def _values(
         "collection": collection.name,
         "split": options.split,
         "top_k": options.top_k,
+        "aggregate": options.aggregate,
         "queries": len(found.run),
         # where all texts are the same, those of the pairs need not be looked at
         "all_texts": texts_input(collection).digest,

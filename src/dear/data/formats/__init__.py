@@ -20,9 +20,11 @@ from dear.data.formats.plain import (
     read_corpus_tsv,
     read_corpus_txt,
     read_document_folder,
+    read_documents,
     read_passages,
     read_queries_tsv,
     read_queries_txt,
+    write_documents,
 )
 from dear.data.formats.rank_llm import read_rank_llm, write_rank_llm
 from dear.data.formats.rankgpt import read_rankgpt, write_rankgpt
@@ -81,6 +83,7 @@ __all__ = [
     "read_corpus_txt",
     "read_cot",
     "read_document_folder",
+    "read_documents",
     "read_flag",
     "read_lists",
     "read_passages",
@@ -104,6 +107,7 @@ __all__ = [
     "write_chat",
     "write_corpus",
     "write_cot",
+    "write_documents",
     "write_flag",
     "write_lists",
     "write_qrels",

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from dear.artifacts import broken, read_text
-from dear.characters import percent_encoded
+from dear.artifacts import broken, read_text, read_whole
+from dear.characters import from_file_name, percent_encoded
 from dear.data.formats.beir import passage_of
-from dear.data.formats.lines import Source, check_id, is_header, numbered_lines, once, source_name
+from dear.data.formats.lines import (
+    Source,
+    check_id,
+    is_header,
+    numbered_lines,
+    once,
+    source_name,
+    write_lines,
+)
+from dear.data.formats.markup import html_text, markdown_text
 from dear.data.formats.rows import JSON_LINES, Row, row_of
 from dear.errors import DataError, excerpt
+from dear.notices import warn
 from dear.records import Passage, Query
 
 _OBJECT = re.compile(r'\s*\{\s*"')
@@ -91,6 +103,23 @@ def read_corpus_tsv(path: Source) -> dict[str, Passage]:
         title = cells[1] if len(cells) == 3 else ""
         corpus[cells[0]] = Passage(id=cells[0], title=title, text=cells[-1])
     return corpus
+
+
+def read_documents(path: Source) -> dict[str, str]:
+    """`passage-id<TAB>document-id` lines → passage id → document id."""
+    found: dict[str, str] = {}
+    for number, (passage_id, document_id) in _table(path, (2,)):
+        for identifier, what in ((passage_id, "passage id"), (document_id, "document id")):
+            check_id(identifier, path, number, what)
+        if passage_id in found:
+            raise DataError.at(source_name(path), number, f"passage {passage_id!r} appears twice")
+        found[passage_id] = document_id
+    return found
+
+
+def write_documents(path: Path | str, documents: Mapping[str, str]) -> None:
+    """What `read_documents` reads, atomically."""
+    write_lines(path, (f"{passage}\t{document}" for passage, document in documents.items()))
 
 
 def _table(path: Source, columns: tuple[int, ...]) -> Iterator[tuple[int, list[str]]]:
@@ -175,19 +204,25 @@ def read_corpus_txt(path: Source) -> dict[str, Passage]:
     }
 
 
+_ENDINGS = (".txt", ".md", ".markdown", ".html", ".htm")
+
+
 def read_document_folder(folder: Path | str) -> dict[str, Passage]:
-    """Every .txt and .md below `folder`, one passage each, by name → passage id → passage.
+    """Every text, Markdown and HTML file below `folder`, one passage each, by name → passage id →
+    passage.
 
     The id is the path inside the folder, white space in it as %20 and so on, because a TREC run
-    cannot hold it. The title is the first line when that is a Markdown heading, or short and
-    followed by a blank line; else the file's name. Hidden files and folders are left out, empty
-    files are passages without text.
+    cannot hold it. Markup is left out. The title is a page's own; else the first line when that is
+    a Markdown heading, or short and followed by a blank line; else the file's name. Hidden files
+    and folders are left out, other files are counted in a notice, empty files are passages without
+    text.
     DataError: no such file at all, not UTF-8 (file and line).
     """
     root = Path(folder)
     files = document_files(root)
     if not files:
-        raise DataError.at(root, None, "holds no .txt or .md file")
+        raise DataError.at(root, None, f"holds no file of {', '.join(_ENDINGS)}")
+    _tell_of_others(root)
     passages = [_document(path, root) for path in files]
     seen: set[str] = set()
     for path, passage in zip(files, passages, strict=True):
@@ -196,23 +231,70 @@ def read_document_folder(folder: Path | str) -> dict[str, Passage]:
 
 
 def document_files(root: Path) -> list[Path]:
-    """Every .txt and .md below a folder, by name, but for hidden ones. DataError: a link that leads
-    out of the folder, so that a folder from elsewhere shows nobody's other files."""
-    found = sorted(
-        path
-        for path in chain(root.rglob("*.txt"), root.rglob("*.md"))
-        if path.is_file() and not any(p.startswith(".") for p in path.relative_to(root).parts)
-    )
+    """Every file of _ENDINGS below a folder, by name, but for hidden ones. DataError: a
+    link that leads out of the folder, so that a folder from elsewhere shows nobody's other
+    files."""
+    found = [path for path in _visible_files(root) if path.suffix.lower() in _ENDINGS]
     for path in found:
         if path.is_symlink() and not path.resolve().is_relative_to(root.resolve()):
             raise DataError.at(path, None, "is a link out of the folder; put the file itself here")
     return found
 
 
+def _visible_files(root: Path) -> list[Path]:
+    return sorted(
+        path
+        for path in root.rglob("*")
+        if path.is_file() and not any(p.startswith(".") for p in path.relative_to(root).parts)
+    )
+
+
+def _tell_of_others(root: Path) -> None:
+    """A notice of the files that are not read, by their endings."""
+    others = [p for p in _visible_files(root) if p.suffix.lower() not in _ENDINGS]
+    if not others:
+        return
+    kinds = Counter(path.suffix.lower() or "no ending" for path in others).most_common()
+    shown = ", ".join(f"{kind} {number:,}" for kind, number in kinds[:_KINDS_SHOWN])
+    more = f" and {len(kinds) - _KINDS_SHOWN} other kinds" if len(kinds) > _KINDS_SHOWN else ""
+    number = "one file is" if len(others) == 1 else f"{len(others):,} files are"
+    example = from_file_name(others[0].relative_to(root).as_posix())
+    warn(
+        f"{root}: {number} not read, such as {example} ({shown}{more}); what is read: "
+        f"{', '.join(_ENDINGS)}"
+    )
+
+
+_KINDS_SHOWN = 5
+
+
 def _document(path: Path, root: Path) -> Passage:
     relative = path.relative_to(root).as_posix()
-    title, rest = _title(read_text(path).strip().replace("\r\n", "\n"))
-    return Passage(id=percent_encoded(relative), title=title or path.stem, text=rest)
+    ending = path.suffix.lower()
+    if ending in (".html", ".htm"):
+        title, text = html_text(_page(path))
+    else:
+        title, text = "", read_text(path).strip().replace("\r\n", "\n")
+        if ending in (".md", ".markdown"):
+            title, text = markdown_text(text)
+        if not title:
+            title, text = _title(text)
+    return Passage(id=percent_encoded(relative), title=title or path.stem, text=text)
+
+
+_CHARSET = re.compile(rb"<meta[^>]{1,200}charset=[\"']?([\w-]{1,40})", re.IGNORECASE)
+
+
+def _page(path: Path) -> str:
+    """An HTML file: in the encoding that it names, or UTF-8."""
+    named = _CHARSET.search(read_whole(path)[:_HEAD_BYTES])
+    if named is not None:
+        with contextlib.suppress(LookupError, UnicodeError, ValueError):
+            return read_whole(path).decode(named[1].decode("ascii"))
+    return read_text(path)
+
+
+_HEAD_BYTES = 4096
 
 
 def _title(text: str) -> tuple[str, str]:
