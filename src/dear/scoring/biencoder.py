@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +20,7 @@ from dear.checkpoints.registry import Source, known_embedder, locate
 from dear.checkpoints.sentence_transformers import (
     ModuleEntry,
     settings_of,
+    stored_prompt,
     transformer_entry,
     transformer_settings,
     transformer_source,
@@ -227,6 +227,18 @@ class BiEncoder:
             self.tokens_scored += sum(map(len, encoded))
         return in_batches(encoded, self.batch_tokens, self._forward, progress, total, self._grid)
 
+    def encode_queries(
+        self, texts: Sequence[str], progress: Progress | None = None
+    ) -> NDArray[np.float32]:
+        """`embed` behind the prompt of queries."""
+        return self.embed([self.query_prompt + text for text in texts], progress)
+
+    def encode_passages(
+        self, texts: Sequence[str], progress: Progress | None = None
+    ) -> NDArray[np.float32]:
+        """`embed` behind the prompt of passages."""
+        return self.embed([self.passage_prompt + text for text in texts], progress)
+
     def _prompt_length(self, text: str) -> int:
         """Tokens of the prompt that a text begins with, where prompts are not pooled."""
         found = (n for prompt, n in self._prompt_tokens.items() if text.startswith(prompt))
@@ -301,9 +313,8 @@ def _old_stack(source: Source) -> Stack:
 
 def _prompts(source: Source, name: str, instruction: str | None) -> tuple[str, str]:
     """What goes before queries and before passages."""
-    stored = settings_of(source).get("prompts")
-    query = _prompt(stored, "query")
-    passage = _prompt(stored, "document", "passage", "corpus")
+    query = stored_prompt(source, "query")
+    passage = stored_prompt(source, "document", "passage", "corpus")
     known = known_embedder(source)
     if not query and not passage and known is not None:
         query, passage = known.query_prompt, known.passage_prompt
@@ -312,8 +323,3 @@ def _prompts(source: Source, name: str, instruction: str | None) -> tuple[str, s
             raise ConfigError(f"{name}: its query prompt {query!r} has no place for an instruction")
         query = _INSTRUCTED.sub(lambda m: f"Instruct: {instruction}\n{m.group(2)}", query)
     return query, passage
-
-
-def _prompt(prompts: Any, *names: str) -> str:
-    known: Mapping[str, str] = prompts if isinstance(prompts, dict) else {}
-    return next((known[name] for name in names if known.get(name)), "")
