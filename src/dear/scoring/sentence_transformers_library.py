@@ -124,6 +124,38 @@ class LibraryModel:
         require_finite(self.name, scores, pairs)
         return scores
 
+    @property
+    def similarity(self) -> str:
+        """A key of `dear.scoring.biencoder.SIMILARITIES`."""
+        return str(self.contract["similarity"])
+
+    def encode_queries(
+        self, texts: Sequence[str], progress: Progress | None = None
+    ) -> NDArray[np.float32]:
+        """float32 (n, dimensions), of length 1 under cosine."""
+        return self._embedded(self.model.encode_query, texts, progress)
+
+    def encode_passages(
+        self, texts: Sequence[str], progress: Progress | None = None
+    ) -> NDArray[np.float32]:
+        """float32 (n, dimensions), of length 1 under cosine."""
+        return self._embedded(self.model.encode_document, texts, progress)
+
+    def _embedded(
+        self, encode: Any, texts: Sequence[str], progress: Progress | None
+    ) -> NDArray[np.float32]:
+        unit = self.similarity == "cosine"
+        with quiet():
+            found = encode(
+                list(texts),
+                show_progress_bar=False,
+                convert_to_tensor=True,
+                normalize_embeddings=unit,
+            )
+        if progress is not None:
+            progress(len(texts), len(texts))
+        return np.asarray(found.float().cpu().numpy(), dtype=np.float32)
+
     def _logits(self, pairs: list[Pair]) -> NDArray[np.float32]:
         import torch
 
