@@ -32,7 +32,10 @@ from dear.errors import DearError, nearest
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "distill": ("dear.cli.distill:distill", "The whole way: from a collection to a student."),
-    "retrieve": ("dear.cli.retrieve:retrieve", "Find candidates by BM25, dense, SPLADE or hybrid: a collection to a run."),
+    "retrieve": (
+        "dear.cli.retrieve:retrieve",
+        "Find candidates by BM25, dense, SPLADE or hybrid: a collection to a run.",
+    ),
     "plan": (
         "dear.cli.plan:plan",
         "Say what a training needs on given cards: memory, time, cost, and what would make it fit.",

@@ -63,8 +63,7 @@ class Encoder(Protocol[Block]):
     def save(self, path: Path, block: Block) -> None: ...
 
     def load(self, path: Path, rows: int) -> Block:
-        """OSError, ValueError, KeyError or EOFError for a file that does not hold a block of so
-        many passages."""
+        """OSError, ValueError or EOFError for a file that holds no block of so many passages."""
         ...
 
     def scores(self, queries: Block, block: Block) -> NDArray[np.float32]:
@@ -184,7 +183,7 @@ class BlockIndex(Generic[Block]):
     def _read(self, path: Path, rows: int) -> Block | None:
         try:
             return self.encoder.load(path, rows)
-        except (OSError, ValueError, KeyError, EOFError):
+        except (OSError, ValueError, EOFError):
             return None
 
     def _write(self, path: Path, texts: Sequence[str], progress: Progress | None) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,8 +54,12 @@ class SparseEncoder:
             )
 
     def load(self, path: Path, rows: int) -> Matrix:
-        with np.load(path, allow_pickle=False) as held:
-            parts = held["weights"], held["passages"], held["ends"]
+        try:
+            with zipfile.ZipFile(path) as held:
+                names = ("weights", "passages", "ends")
+                parts = tuple(_array(held.read(f"{name}.npy")) for name in names)
+        except (zipfile.BadZipFile, KeyError, zlib.error) as error:
+            raise ValueError(f"{path}: no postings: {error}") from None
         # scipy checks that they fit each other
         postings = sparse.csr_matrix(parts, shape=(self.model.vocabulary, rows))
         postings.check_format(full_check=True)
@@ -61,6 +69,11 @@ class SparseEncoder:
         found: NDArray[np.float32] = (queries @ block).toarray()
         found[found <= 0] = -np.inf  # no term in common
         return found
+
+
+def _array(data: bytes) -> NDArray[Any]:
+    array: NDArray[Any] = np.load(io.BytesIO(data), allow_pickle=False)
+    return array
 
 
 def open_splade(spec: RetrieverSpec, setting: Setting) -> BlockIndex[Matrix]:
