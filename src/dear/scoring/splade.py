@@ -44,12 +44,14 @@ from dear.scoring.company import LONG, READ_PADDING, SHORT, depends_on_company, 
 from dear.scoring.encoding import Encoded, Pair
 from dear.scoring.loading import count_parameters, load_reader
 
-LOGITS = {"cpu": 1 << 25, "cuda": 1 << 29}
-"""Logits of a batch by device: every token has one for each term, 128 MiB on a CPU."""
+LOGITS = {"cpu": 1 << 23, "cuda": 1 << 29}
+"""Logits of a batch by device: every token has one for each term. Those of 256 tokens just fit into
+a CPU's cache, and more of them take longer."""
 
 POOLINGS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
-    "max": lambda logits: torch.log1p(torch.relu(logits.amax(0))),  # log1p and ReLU never fall
-    "sum": lambda logits: torch.log1p(torch.relu(logits)).sum(0),
+    # log1p and ReLU never fall: the largest logit has the largest weight
+    "max": lambda logits: torch.log1p(torch.relu(logits.amax(0).float())),
+    "sum": lambda logits: torch.log1p(torch.relu(logits.float())).sum(0),
 }
 """Pooling strategy → the weights of a text's terms, (tokens, terms) to (terms,)."""
 
@@ -216,7 +218,7 @@ class Splade:
         with exclusive(self.model), torch.inference_mode():
             output = self.model(input_ids=ids.to(self.device), attention_mask=mask.to(self.device))
             rows = zip(output.logits, encoded, strict=True)
-            return torch.stack([pool(logits[: len(one)].float()) for logits, one in rows])
+            return torch.stack([pool(logits[: len(one)]) for logits, one in rows])
 
 
 def as_matrix(rows: Sequence[Terms], vocabulary: int) -> Matrix:
