@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -172,7 +173,7 @@ class BlockIndex(Generic[Block]):
             yield first, scores
             first += scores.shape[1]
 
-    @property
+    @cached_property
     def _id_order(self) -> NDArray[np.int64]:
         """Of each passage, its place among the ids, the greatest first."""
         ids = self.passage_ids
