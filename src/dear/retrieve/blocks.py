@@ -21,7 +21,7 @@ from dear.artifacts import atomic_path, cache_folder, write_json
 from dear.digests import Input, Inputs, lines_digest, text_digest
 from dear.errors import DataError
 from dear.records import Passage, Query, Ranking
-from dear.retrieve.table import check_top_k
+from dear.retrieve.table import require_top_k
 from dear.scoring.batching import Progress, in_chunks
 from dear.scoring.opening import PairModel
 
@@ -140,7 +140,7 @@ class BlockIndex(Generic[Block]):
 
         progress: called with (queries done, queries in all).
         """
-        check_top_k(self.encoder.name, top_k)
+        require_top_k(self.encoder.name, top_k)
         run: dict[str, Ranking] = {}
         done = 0
         for asked in in_chunks(queries.items(), QUERIES):

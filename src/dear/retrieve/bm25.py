@@ -23,7 +23,7 @@ from dear.characters import normal
 from dear.digests import Input
 from dear.errors import ConfigError, DataError, excerpt, nearest
 from dear.records import Passage, Query, Ranking
-from dear.retrieve.table import RetrieverSpec, Setting, check_top_k
+from dear.retrieve.table import RetrieverSpec, Setting, require_top_k
 
 if TYPE_CHECKING:
     import numpy as np
@@ -150,7 +150,7 @@ class Bm25Index:
         progress: called with (queries done, queries in all) after each query.
         ConfigError if top_k is below 1; more than there are passages is fine.
         """
-        check_top_k(self.name, top_k)
+        require_top_k(self.name, top_k)
         run: dict[str, Ranking] = {}
         for done, (query_id, query) in enumerate(queries.items(), start=1):
             ranking = self._rank(query_id, self._scores(query.text), top_k)
@@ -218,7 +218,7 @@ def retrieve(
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Ranking]:
     """Index `corpus` and search it once: see Bm25Index, and Bm25Index.search for the arguments."""
-    check_top_k("bm25", top_k)  # before the index, which may take a minute
+    require_top_k("bm25", top_k)  # before the index, which may take a minute
     return Bm25Index(corpus, options=options).search(queries, top_k, progress=progress)
 
 

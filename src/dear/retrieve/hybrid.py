@@ -16,8 +16,8 @@ from dear.retrieve.table import (
     Retriever,
     RetrieverSpec,
     Setting,
-    check_top_k,
     open_retriever,
+    require_top_k,
 )
 
 RRF_K = 60
@@ -77,7 +77,7 @@ class Hybrid:
         progress: Progress | None = None,
     ) -> dict[str, dict[str, Ranking]]:
         """Name of the part → its run, DEPTH passages deep or deeper."""
-        check_top_k(self.name, top_k)
+        require_top_k(self.name, top_k)
         runs = {}
         for done, part in enumerate(self.parts):
             report = _of_all(done, len(self.parts), progress)

@@ -152,7 +152,7 @@ def open_retriever(spec: RetrieverSpec, setting: Setting) -> Retriever:
     return found
 
 
-def check_top_k(name: str, top_k: int) -> None:
+def require_top_k(name: str, top_k: int) -> None:
     """ConfigError for a number of passages below 1."""
     if top_k < 1:
         raise ConfigError(f"{name} top_k = {top_k}: must be 1 or more")

@@ -52,7 +52,7 @@ from dear.scoring.company import (
     require_computing,
     tell,
 )
-from dear.scoring.encoding import Encoded, Pair
+from dear.scoring.encoding import Encoded, Pair, encode_texts, prompted_texts
 from dear.scoring.loading import Reader, count_parameters, load_reader
 
 MAX_TOKENS = 256
@@ -173,7 +173,11 @@ class BiEncoder:
         A labelling job calls this with all its pairs, done or not: batches, and so the last bits
         of every score, are the same when a killed job goes on. progress counts texts.
         """
-        new = [text for text in self._texts(pairs) if text not in self._prepared]
+        new = [
+            text
+            for text in prompted_texts(pairs, self.query_prompt, self.passage_prompt)
+            if text not in self._prepared
+        ]
         for text, vector in zip(new, self.embed(new, progress), strict=True):
             # of two threads that prepare a text the first one counts, for all calls to come
             self._prepared.setdefault(text, vector)
@@ -187,7 +191,7 @@ class BiEncoder:
         """
         if not pairs:
             return np.empty(0, dtype=np.float32)
-        texts = self._texts(pairs)
+        texts = prompted_texts(pairs, self.query_prompt, self.passage_prompt)
         known = {text: self._prepared[text] for text in texts if text in self._prepared}
         new = [text for text in texts if text not in known]
         known.update(zip(new, self.embed(new, progress, len(pairs)), strict=True))
@@ -201,14 +205,6 @@ class BiEncoder:
         )
         require_finite(self.name, scores, pairs)
         return scores
-
-    def _texts(self, pairs: Sequence[Pair]) -> list[str]:
-        """Each different text, with its prompt."""
-        return list(
-            dict.fromkeys(
-                text for q, p in pairs for text in (self.query_prompt + q, self.passage_prompt + p)
-            )
-        )
 
     def embed(
         self, texts: Sequence[str], progress: Progress | None = None, total: int | None = None
@@ -246,15 +242,7 @@ class BiEncoder:
 
     def encode(self, texts: Sequence[str]) -> list[Encoded]:
         """One Encoded a text; one pad token for a text of which nothing is left."""
-        batch = tokenize(
-            self.tokenizer,
-            list(texts),
-            truncation=True,
-            max_length=self.max_tokens,
-            return_attention_mask=False,
-        )
-        rows = (list(ids) or [self.tokenizer.pad_token_id] for ids in batch["input_ids"])
-        return [Encoded(ids, [0] * len(ids)) for ids in rows]
+        return encode_texts(self.tokenizer, texts, self.max_tokens)
 
     def pooled(
         self, ids: torch.Tensor, mask: torch.Tensor, prompt: torch.Tensor | None = None

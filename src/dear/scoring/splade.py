@@ -27,7 +27,7 @@ from dear.checkpoints.sentence_transformers import (
     transformer_settings,
     transformer_source,
 )
-from dear.checkpoints.threads import exclusive, tokenize
+from dear.checkpoints.threads import exclusive
 from dear.checkpoints.tokenizer import lower_cased
 from dear.errors import BackendError, ConfigError, excerpt, nearest
 from dear.notices import say
@@ -41,7 +41,7 @@ from dear.scoring.batching import (
 )
 from dear.scoring.biencoder import MAX_TOKENS
 from dear.scoring.company import LONG, READ_PADDING, SHORT, depends_on_company, tell
-from dear.scoring.encoding import Encoded, Pair
+from dear.scoring.encoding import Encoded, Pair, encode_texts, prompted_texts
 from dear.scoring.loading import count_parameters, load_reader
 
 LOGITS = {"cpu": 1 << 23, "cuda": 1 << 29}
@@ -139,7 +139,11 @@ class Splade:
 
     def prepare(self, pairs: Sequence[Pair], progress: Progress | None = None) -> None:
         """Weigh every text of `pairs` and keep its terms; see `BiEncoder.prepare`."""
-        new = [text for text in self._texts(pairs) if text not in self._prepared]
+        new = [
+            text
+            for text in prompted_texts(pairs, self.query_prompt, self.passage_prompt)
+            if text not in self._prepared
+        ]
         for text, terms in zip(new, self._terms(new, progress), strict=True):
             self._prepared.setdefault(text, terms)
 
@@ -148,7 +152,7 @@ class Splade:
         prepared not at all."""
         if not pairs:
             return np.empty(0, dtype=np.float32)
-        texts = self._texts(pairs)
+        texts = prompted_texts(pairs, self.query_prompt, self.passage_prompt)
         known = {text: self._prepared[text] for text in texts if text in self._prepared}
         new = [text for text in texts if text not in known]
         known.update(zip(new, self._terms(new, progress, len(pairs)), strict=True))
@@ -172,11 +176,6 @@ class Splade:
     def _matrix(self, prompt: str, texts: Sequence[str], progress: Progress | None) -> Matrix:
         return as_matrix(self._terms([prompt + t for t in texts], progress), self.vocabulary)
 
-    def _texts(self, pairs: Sequence[Pair]) -> list[str]:
-        """Each different text, with its prompt."""
-        both = ((self.query_prompt + q, self.passage_prompt + p) for q, p in pairs)
-        return list(dict.fromkeys(text for pair in both for text in pair))
-
     def _terms(
         self, texts: Sequence[str], progress: Progress | None = None, total: int | None = None
     ) -> list[Terms]:
@@ -199,17 +198,7 @@ class Splade:
         return [found[i] for i in range(len(texts))]
 
     def _tokens(self, texts: Sequence[str]) -> list[Encoded]:
-        if not texts:
-            return []
-        batch = tokenize(
-            self.tokenizer,
-            list(texts),
-            truncation=True,
-            max_length=self.max_tokens,
-            return_attention_mask=False,
-        )
-        rows = (list(ids) or [self.tokenizer.pad_token_id] for ids in batch["input_ids"])
-        return [Encoded(ids, [0] * len(ids)) for ids in rows]
+        return encode_texts(self.tokenizer, texts, self.max_tokens)
 
     def _weights(self, encoded: Sequence[Encoded]) -> torch.Tensor:
         """float32 (B, terms); padding has no part in it."""

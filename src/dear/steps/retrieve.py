@@ -20,7 +20,7 @@ from dear.records import Query, Ranking, Run, count_pairs, limit_run
 from dear.retrieve.bm25 import options_for
 from dear.retrieve.bm25 import retrieve as search
 from dear.retrieve.hybrid import Hybrid
-from dear.retrieve.table import WITH_MODEL, Retriever, Setting, check_top_k, open_retriever
+from dear.retrieve.table import WITH_MODEL, Retriever, Setting, open_retriever, require_top_k
 from dear.steps.options import RetrieveOptions
 from dear.steps.progress import OnProgress, Watch, unwatched
 
@@ -42,7 +42,7 @@ class Retrieved:
 def retrieve(options: RetrieveOptions, *, watch: Watch = unwatched) -> Retrieved:
     """Search a collection and write the run with its note. DataError where nothing is found."""
     check_output(options.output)
-    check_top_k(options.spec.kind, options.top_k)
+    require_top_k(options.spec.kind, options.top_k)
     for part in options.spec.leaves:
         if part.kind in WITH_MODEL:
             check_model(f"{WITH_MODEL[part.kind]}:{part.model}")
