@@ -84,6 +84,20 @@ def test_dense_is_the_bi_encoder(similarity: str, embedder: Path, tmp_path: Path
     assert retriever.values[f"biencoder:{embedder}"]["revision"].startswith("local-")
 
 
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("similarity", ["cosine", "dot"])
+def test_dense_takes_what_only_the_library_computes(similarity: str, tmp_path: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer import modules
+
+    static = modules.StaticEmbedding(bert_tokenizer().backend_tokenizer, embedding_dim=32)
+    model = SentenceTransformer(modules=[static], similarity_fn_name=similarity, device="cpu")
+    model.save_pretrained(str(tmp_path / "static"), create_model_card=False)
+    retriever = opened("dense", tmp_path / "static", tmp_path / "vectors")
+    expected = by_the_model(f"biencoder:{tmp_path / 'static'}", 9)
+    assert_same(retriever.search(QUERIES, 9), expected)
+
+
 def test_splade_is_the_model_s_dot_product(splade: Path, tmp_path: Path) -> None:
     retriever = opened("splade", splade, tmp_path)
     assert retriever.name == f"splade:{splade}"
