@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import transformers as hf
-from command_line import QUERIES, SPLITS, dear, refused
+from command_line import QUERIES, SPLITS, dear, refused, start
 from test_ranking_steps import Watched
-from tiny_models import bert_tokenizer, make, save
+from tiny_models import bert_tokenizer, make, save, words
 
 from dear import steps
-from dear.data.formats import read_run
+from dear.data.formats import read_run, write_beir
 from dear.data.origins import read_origin
 from dear.errors import ConfigError, DataError
+from dear.records import Passage, Query
+from dear.retrieve.blocks import BLOCK
 from dear.steps.options import EncoderOptions, RetrieveOptions
 
 TEST = [query for query in QUERIES if query.startswith(SPLITS["test"])]
@@ -174,3 +177,28 @@ def test_a_pair_model_of_this_kind_ranks(
         *("--dtype", "float32", "--output", tmp_path / "labels"),
     )
     assert labels.status == 0, labels.err
+
+
+def test_a_killed_command_goes_on(models: dict[str, str], tmp_path: Path) -> None:
+    """SIGKILL once the first block is there: it is neither lost nor made again."""
+    passages = [Passage(id=f"p{i}", text=words(20, i)) for i in range(5 * BLOCK)]
+    queries = [Query(id="q", text="river bank")]
+    write_beir(tmp_path / "many", corpus=passages, queries=queries, judgements={}, runs={})
+    vectors, output = tmp_path / "vectors", tmp_path / "out.trec"
+    command = ("retrieve", tmp_path / "many", "--retriever", models["dense"], "--device", "cpu")
+    where = ("--dtype", "float32", "--vectors", vectors, "--output", output)
+    process = start(*command, *where)
+    while not list(vectors.rglob("*.npy")):
+        assert process.poll() is None
+        time.sleep(0.005)
+    process.kill()
+    process.communicate()
+    there = {path: path.stat().st_mtime_ns for path in vectors.rglob("*.npy")}
+    assert 1 <= len(there) < 5
+    assert not output.exists()
+    assert dear(*command, *where).status == 0
+    blocks = {path: path.stat().st_mtime_ns for path in vectors.rglob("*.npy")}
+    assert len(blocks) == 5
+    assert there.items() <= blocks.items()
+    assert len(read_run(output)["q"]) == 100
+    assert not list(vectors.rglob("*.tmp"))
