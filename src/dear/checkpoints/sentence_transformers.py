@@ -68,6 +68,13 @@ def settings_of(source: Source) -> dict[str, Any]:
     return model_json(source, SETTINGS)
 
 
+def stored_prompt(source: Source, *names: str) -> str:
+    """The first of these prompts that is stored with the model; "" where none is."""
+    stored = settings_of(source).get("prompts")
+    known: dict[str, str] = stored if isinstance(stored, dict) else {}
+    return next((known[name] for name in names if known.get(name)), "")
+
+
 def transformer_settings(source: Source, entry: ModuleEntry | None = None) -> dict[str, Any]:
     """Length and task of the transformer; {} where nothing is stored."""
     entry = entry or ModuleEntry("Transformer", "")

@@ -32,7 +32,10 @@ from dear.errors import DearError, nearest
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "distill": ("dear.cli.distill:distill", "The whole way: from a collection to a student."),
-    "retrieve": ("dear.cli.retrieve:retrieve", "Find candidates with BM25: a collection to a run."),
+    "retrieve": (
+        "dear.cli.retrieve:retrieve",
+        "Find candidates by BM25, dense, SPLADE or hybrid: a collection to a run.",
+    ),
     "split": (
         "dear.cli.split:split",
         "Split documents into passages that a model reads whole: a collection to another.",

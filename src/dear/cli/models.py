@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dear.checkpoints.registry import FAMILY, place_of
+from dear.checkpoints.registry import ENCODER_KINDS, FAMILY, place_of
 from dear.cli.output import note, print_json, table
 from dear.prompts.pointwise import ZERO_SHOT_PROMPTS
 
@@ -49,7 +49,7 @@ def models(
         align=("left", "right", "left", "left", "left", "left"),
         wrap=("what it is",),
     )
-    kinds = ", ".join(f"{kind}:NAME" for kind in ("biencoder", *ZERO_SHOT_PROMPTS))
+    kinds = ", ".join(f"{kind}:NAME" for kind in (*ENCODER_KINDS, *ZERO_SHOT_PROMPTS))
     note(f"a folder or a hub id is a model, too; read without training: {kinds}")
 
 

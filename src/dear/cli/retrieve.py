@@ -12,7 +12,7 @@ from dear.steps.options import RetrieveOptions
 
 @expanded
 def retrieve(options: RetrieveOptions) -> None:
-    """Find candidates with BM25: a collection to a run."""
+    """Find candidates by BM25, dense, SPLADE or hybrid: a collection to a run."""
     found = steps.retrieve.retrieve(options, watch=progress)
     seconds = found.spent.seconds
     summary(
@@ -21,3 +21,7 @@ def retrieve(options: RetrieveOptions) -> None:
         f"({rate(found.searched, seconds)})",
         options.output,
     )
+    width = max(map(len, found.quality), default=0)
+    for name, means in found.quality.items():
+        values = "  ".join(f"{measure} {mean:.4f}" for measure, mean in means.items())
+        summary(f"  {name:<{width}}  {values}", options.output)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +21,10 @@ import numpy as np
 import regex
 
 from dear.characters import normal
+from dear.digests import Input
 from dear.errors import ConfigError, DataError, excerpt, nearest
 from dear.records import Passage, Query, Ranking
+from dear.retrieve.table import RetrieverSpec, Setting, require_top_k
 
 if TYPE_CHECKING:
     import numpy as np
@@ -107,6 +109,8 @@ class Bm25Index:
     Memory: 8 bytes for each pair of passage and distinct term; some ten times that while it builds.
     """
 
+    name = "bm25"
+
     def __init__(self, corpus: Mapping[str, Passage], *, options: Bm25Options = DEFAULTS) -> None:
         import bm25s
 
@@ -123,6 +127,16 @@ class Bm25Index:
             self._index.index(tokens, create_empty_token=False, show_progress=False)
         logger.info("bm25: %d passages, %d terms", len(corpus), len(tokens.vocab))
 
+    @property
+    def values(self) -> Mapping[str, Any]:
+        """Its options, for a run's note."""
+        return {self.name: asdict(self.options)}
+
+    @property
+    def inputs(self) -> Mapping[str, Input]:
+        """What its runs depend on beside texts."""
+        return {"options": Input.of_values(asdict(self.options))}
+
     def search(
         self,
         queries: Mapping[str, Query],
@@ -137,8 +151,7 @@ class Bm25Index:
         progress: called with (queries done, queries in all) after each query.
         ConfigError if top_k is below 1; more than there are passages is fine.
         """
-        if top_k < 1:
-            raise ConfigError(f"bm25 top_k = {top_k}: must be 1 or more")
+        require_top_k(self.name, top_k)
         run: dict[str, Ranking] = {}
         for done, (query_id, query) in enumerate(queries.items(), start=1):
             ranking = self._rank(query_id, self._scores(query.text), top_k)
@@ -202,9 +215,13 @@ def retrieve(
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Ranking]:
     """Index `corpus` and search it once: see Bm25Index, and Bm25Index.search for the arguments."""
-    if top_k < 1:  # before the index, which may take a minute
-        raise ConfigError(f"bm25 top_k = {top_k}: must be 1 or more")
+    require_top_k("bm25", top_k)  # before the index, which may take a minute
     return Bm25Index(corpus, options=options).search(queries, top_k, progress=progress)
+
+
+def open_bm25(_spec: RetrieverSpec, setting: Setting) -> Bm25Index:
+    """BM25 over a corpus."""
+    return Bm25Index(setting.corpus, options=setting.bm25)
 
 
 Words = Callable[[str], list[str]]

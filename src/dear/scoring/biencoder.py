@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +20,7 @@ from dear.checkpoints.registry import Source, known_embedder, locate
 from dear.checkpoints.sentence_transformers import (
     ModuleEntry,
     settings_of,
+    stored_prompt,
     transformer_entry,
     transformer_settings,
     transformer_source,
@@ -52,7 +52,7 @@ from dear.scoring.company import (
     require_computing,
     tell,
 )
-from dear.scoring.encoding import Encoded, Pair
+from dear.scoring.encoding import Encoded, Pair, encode_texts, prompted_texts
 from dear.scoring.loading import Reader, count_parameters, load_reader
 
 MAX_TOKENS = 256
@@ -173,7 +173,11 @@ class BiEncoder:
         A labelling job calls this with all its pairs, done or not: batches, and so the last bits
         of every score, are the same when a killed job goes on. progress counts texts.
         """
-        new = [text for text in self._texts(pairs) if text not in self._prepared]
+        new = [
+            text
+            for text in prompted_texts(pairs, self.query_prompt, self.passage_prompt)
+            if text not in self._prepared
+        ]
         for text, vector in zip(new, self.embed(new, progress), strict=True):
             # of two threads that prepare a text the first one counts, for all calls to come
             self._prepared.setdefault(text, vector)
@@ -187,7 +191,7 @@ class BiEncoder:
         """
         if not pairs:
             return np.empty(0, dtype=np.float32)
-        texts = self._texts(pairs)
+        texts = prompted_texts(pairs, self.query_prompt, self.passage_prompt)
         known = {text: self._prepared[text] for text in texts if text in self._prepared}
         new = [text for text in texts if text not in known]
         known.update(zip(new, self.embed(new, progress, len(pairs)), strict=True))
@@ -201,14 +205,6 @@ class BiEncoder:
         )
         require_finite(self.name, scores, pairs)
         return scores
-
-    def _texts(self, pairs: Sequence[Pair]) -> list[str]:
-        """Each different text, with its prompt."""
-        return list(
-            dict.fromkeys(
-                text for q, p in pairs for text in (self.query_prompt + q, self.passage_prompt + p)
-            )
-        )
 
     def embed(
         self, texts: Sequence[str], progress: Progress | None = None, total: int | None = None
@@ -227,6 +223,18 @@ class BiEncoder:
             self.tokens_scored += sum(map(len, encoded))
         return in_batches(encoded, self.batch_tokens, self._forward, progress, total, self._grid)
 
+    def encode_queries(
+        self, texts: Sequence[str], progress: Progress | None = None
+    ) -> NDArray[np.float32]:
+        """`embed` behind the prompt of queries."""
+        return self.embed([self.query_prompt + text for text in texts], progress)
+
+    def encode_passages(
+        self, texts: Sequence[str], progress: Progress | None = None
+    ) -> NDArray[np.float32]:
+        """`embed` behind the prompt of passages."""
+        return self.embed([self.passage_prompt + text for text in texts], progress)
+
     def _prompt_length(self, text: str) -> int:
         """Tokens of the prompt that a text begins with, where prompts are not pooled."""
         found = (n for prompt, n in self._prompt_tokens.items() if text.startswith(prompt))
@@ -234,15 +242,7 @@ class BiEncoder:
 
     def encode(self, texts: Sequence[str]) -> list[Encoded]:
         """One Encoded a text; one pad token for a text of which nothing is left."""
-        batch = tokenize(
-            self.tokenizer,
-            list(texts),
-            truncation=True,
-            max_length=self.max_tokens,
-            return_attention_mask=False,
-        )
-        rows = (list(ids) or [self.tokenizer.pad_token_id] for ids in batch["input_ids"])
-        return [Encoded(ids, [0] * len(ids)) for ids in rows]
+        return encode_texts(self.tokenizer, texts, self.max_tokens)
 
     def cut_pairs(self, pairs: Sequence[Pair]) -> list[bool]:
         """Which pairs have a passage that is longer than the model reads it."""
@@ -307,9 +307,8 @@ def _old_stack(source: Source) -> Stack:
 
 def _prompts(source: Source, name: str, instruction: str | None) -> tuple[str, str]:
     """What goes before queries and before passages."""
-    stored = settings_of(source).get("prompts")
-    query = _prompt(stored, "query")
-    passage = _prompt(stored, "document", "passage", "corpus")
+    query = stored_prompt(source, "query")
+    passage = stored_prompt(source, "document", "passage", "corpus")
     known = known_embedder(source)
     if not query and not passage and known is not None:
         query, passage = known.query_prompt, known.passage_prompt
@@ -318,8 +317,3 @@ def _prompts(source: Source, name: str, instruction: str | None) -> tuple[str, s
             raise ConfigError(f"{name}: its query prompt {query!r} has no place for an instruction")
         query = _INSTRUCTED.sub(lambda m: f"Instruct: {instruction}\n{m.group(2)}", query)
     return query, passage
-
-
-def _prompt(prompts: Any, *names: str) -> str:
-    known: Mapping[str, str] = prompts if isinstance(prompts, dict) else {}
-    return next((known[name] for name in names if known.get(name)), "")

@@ -30,6 +30,27 @@ class Encoded:
         return len(self.ids)
 
 
+def encode_texts(tokenizer: Any, texts: Sequence[str], max_tokens: int) -> list[Encoded]:
+    """One Encoded a text alone; one pad token for a text of which nothing is left."""
+    if not texts:
+        return []
+    batch = tokenize(
+        tokenizer,
+        list(texts),
+        truncation=True,
+        max_length=max_tokens,
+        return_attention_mask=False,
+    )
+    rows = (list(ids) or [tokenizer.pad_token_id] for ids in batch["input_ids"])
+    return [Encoded(ids, [0] * len(ids)) for ids in rows]
+
+
+def prompted_texts(pairs: Iterable[Pair], query_prompt: str, passage_prompt: str) -> list[str]:
+    """Each different text of the pairs, with its prompt."""
+    both = ((query_prompt + query, passage_prompt + passage) for query, passage in pairs)
+    return list(dict.fromkeys(text for pair in both for text in pair))
+
+
 @dataclass(frozen=True, slots=True)
 class _Frame:
     """The special tokens around a pair, with their types, as the tokenizer places them."""

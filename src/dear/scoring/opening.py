@@ -3,6 +3,7 @@
 folder, hub id or name      a one-logit model (RankLLaMA, DeAR, any cross-encoder, a language model
                             that ranks by an answer's logit), or an export
 biencoder:NAME              similarity of embeddings
+splade:NAME                 dot product of a masked language model's term weights
 upr:NAME                    likelihood of the query given the passage, no training
 yes-no:NAME                 log-odds of "yes", no training
 qwen3:NAME, monot5:NAME     the same with those models' own prompts
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from dear.checkpoints.registry import known_reranker, locate
+from dear.checkpoints.registry import ENCODER_KINDS, known_reranker, locate
 from dear.errors import ConfigError, nearest
 from dear.notices import say
 from dear.prompts.pointwise import ZERO_SHOT_PROMPTS
@@ -26,6 +27,7 @@ from dear.scoring.exported import is_exported, load_exported
 from dear.scoring.loading import load_scoring_model
 from dear.scoring.scorer import Scorer
 from dear.scoring.sentence_transformers_library import LibraryModel, library_kind
+from dear.scoring.splade import Splade
 from dear.scoring.workers import ScorerPool
 from dear.scoring.zero_shot import ZeroShot
 
@@ -35,6 +37,10 @@ if TYPE_CHECKING:
     from dear.checkpoints.contract import DType, ScoringContract
     from dear.scoring.batching import Progress
     from dear.scoring.engines import EngineName
+
+
+ENCODERS: dict[str, type[BiEncoder] | type[Splade]] = {"biencoder": BiEncoder, "splade": Splade}
+"""Kind of reading → the model that encodes query and passage apart."""
 
 
 class PairModel(Protocol):
@@ -110,10 +116,9 @@ def open_model(
         _require_none(max_passage_tokens, spec)
         return LibraryModel(name, kind=library, **how)
     if kind is not None:
-        if kind == "biencoder":
+        if kind in ENCODERS:
             _require_none(max_passage_tokens, spec)
-            return BiEncoder(name, **how)
-
+            return ENCODERS[kind](name, **how)
         return ZeroShot(name, prompt=kind, max_passage_tokens=max_passage_tokens, **how)
     _require_none(max_passage_tokens, spec)
     if is_exported(spec):
@@ -140,7 +145,7 @@ def kind_of(spec: str | Path) -> tuple[str | None, str | Path]:
     kind, colon, name = str(spec).partition(":")
     if not colon or Path(str(spec)).exists():
         return None, spec
-    kinds = ("biencoder", *ZERO_SHOT_PROMPTS)
+    kinds = (*ENCODER_KINDS, *ZERO_SHOT_PROMPTS)
     if kind not in kinds:
         raise ConfigError(f"{spec}: no kind of model {kind!r}{nearest(kind, kinds)}")
     return kind, name

@@ -6,6 +6,7 @@ asked, if it is installed. Its batches and its speed are its own.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -99,7 +100,7 @@ class LibraryModel:
             "library": "sentence-transformers",
             "modules": kinds,
             "prompts": dict(self.model.prompts),
-            "max_tokens": self.model.max_seq_length,
+            "max_tokens": _limit(self.model.max_seq_length),
             "dtype": picked if "Transformer" in kinds else "float32",
         }
         if kind == "cross-encoder":
@@ -124,6 +125,38 @@ class LibraryModel:
         require_finite(self.name, scores, pairs)
         return scores
 
+    @property
+    def similarity(self) -> str:
+        """A key of `dear.scoring.biencoder.SIMILARITIES`."""
+        return str(self.contract["similarity"])
+
+    def encode_queries(
+        self, texts: Sequence[str], progress: Progress | None = None
+    ) -> NDArray[np.float32]:
+        """float32 (n, dimensions), of length 1 under cosine."""
+        return self._embedded(self.model.encode_query, texts, progress)
+
+    def encode_passages(
+        self, texts: Sequence[str], progress: Progress | None = None
+    ) -> NDArray[np.float32]:
+        """float32 (n, dimensions), of length 1 under cosine."""
+        return self._embedded(self.model.encode_document, texts, progress)
+
+    def _embedded(
+        self, encode: Any, texts: Sequence[str], progress: Progress | None
+    ) -> NDArray[np.float32]:
+        unit = self.similarity == "cosine"
+        with quiet():
+            found = encode(
+                list(texts),
+                show_progress_bar=False,
+                convert_to_tensor=True,
+                normalize_embeddings=unit,
+            )
+        if progress is not None:
+            progress(len(texts), len(texts))
+        return np.asarray(found.float().cpu().numpy(), dtype=np.float32)
+
     def _logits(self, pairs: list[Pair]) -> NDArray[np.float32]:
         import torch
 
@@ -141,6 +174,12 @@ class LibraryModel:
         rows = [at[q] for q, _ in pairs], [behind[p] for _, p in pairs]
         found = self.model.similarity_pairwise(a[rows[0]], b[rows[1]])
         return np.asarray(found.float().cpu().numpy(), dtype=np.float32)
+
+
+def _limit(tokens: float | None) -> int | None:
+    """None for models that read texts of any length, whose limit is infinite: JSON has no word for
+    that."""
+    return None if tokens is None or not math.isfinite(tokens) else int(tokens)
 
 
 def _held(source: Source) -> Held | None:

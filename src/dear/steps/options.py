@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from dear.checkpoints.contract import read_contract
 from dear.checkpoints.registry import check_model
 from dear.errors import ConfigError
+from dear.retrieve.table import WITH_MODEL, RetrieverSpec
 
 Names: TypeAlias = tuple[str, ...]
 
@@ -116,8 +117,35 @@ class ModelOptions:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class EncoderOptions:
+    """How the models of retrievers are opened and compute, and where their vectors are kept."""
+
+    vectors: Annotated[
+        Path | None,
+        Option("Where vectors of passages are kept.", "DIR", shown="~/.cache/dear/vectors"),
+    ] = None
+    instruction: Instruction = None
+    revision: Revision = None
+    dtype: Annotated[
+        str, Option("auto, float32, bfloat16 or float16; of the model.", "TYPE", shown="")
+    ] = "auto"
+    device: Annotated[
+        str, Option("auto, cpu, cuda, cuda:1 or mps; of the model.", "NAME", shown="")
+    ] = "auto"
+    batch_tokens: BatchTokens = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Arguments of `open_model`."""
+        return {name: value for name, value in asdict(self).items() if name != "vectors"}
+
+
+_BM25 = ("k1", "b", "stemmer", "stopwords", "split_identifiers", "single_letters")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class RetrieveOptions:
-    """What `retrieve` searches, and how; None: as the collection is usually searched."""
+    """What `retrieve` searches, and how; None: as the collection is usually searched. ConfigError
+    for a retriever that is none, and for options of another."""
 
     collection: CollectionName
     output: Annotated[
@@ -125,6 +153,16 @@ class RetrieveOptions:
     ]
     split: Annotated[str, Option("Whose queries.", "SPLIT")] = "test"
     top_k: Annotated[int, Option("Passages for each query.", "N")] = TOP_K
+    retriever: Annotated[
+        str, Option("bm25, dense:MODEL, splade:MODEL, or hybrid of several --parts.", "NAME")
+    ] = "bm25"
+    parts: Annotated[
+        str | None, Option("Of hybrid: bm25,dense:minilm-l6; with commas between.", "NAMES")
+    ] = None
+    weights: Annotated[
+        str | None,
+        Option("Of the parts' scores, such as 0.3,1.", "W,W", shown="reciprocal ranks are added"),
+    ] = None
     k1: Annotated[float | None, Option("How fast repeats saturate.", "X", shown="0.9")] = None
     b: Annotated[float | None, Option("How much length counts.", "X", shown="0.4")] = None
     stemmer: Annotated[str | None, Option("A language, or none.", "NAME", shown="english")] = None
@@ -145,6 +183,30 @@ class RetrieveOptions:
             shown="off",
         ),
     ] = None
+    encoder_options: EncoderOptions = EncoderOptions()
+
+    def __post_init__(self) -> None:
+        kinds = [part.kind for part in self.spec.leaves]
+        given = [name for name in _BM25 if getattr(self, name) is not None]
+        if given and "bm25" not in kinds:
+            flag = given[0].replace("_", "-")
+            raise ConfigError(f"--{flag} is for bm25, not for {self.retriever}")
+        models = sum(kind in WITH_MODEL for kind in kinds)
+        if self.encoder_options.revision is not None and models != 1:
+            raise ConfigError(f"--revision is for one model, and there are {models}")
+        if self.encoder_options.instruction is not None and not models:
+            raise ConfigError(f"--instruction is for models, not for {self.retriever}")
+
+    @property
+    def spec(self) -> RetrieverSpec:
+        """What is searched with."""
+        return RetrieverSpec.of(self.retriever, self.parts, self.weights)
+
+    @property
+    def bm25(self) -> dict[str, Any]:
+        """The options of BM25 that were given; `none` is None."""
+        given = {name: getattr(self, name) for name in _BM25}
+        return {k: None if v == "none" else v for k, v in given.items() if v is not None}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

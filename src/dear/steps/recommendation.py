@@ -35,7 +35,7 @@ class Recommendation:
     student_steps: int | None
 
 
-class System(Protocol):
+class MeasuredRow(Protocol):
     """A row of the table."""
 
     @property
@@ -51,7 +51,7 @@ Against = Callable[[str, str], tuple[float, tuple[float, float]]]
 
 
 def recommend_judged(
-    rows: Sequence[System],
+    rows: Sequence[MeasuredRow],
     against: Against,
     commands: Mapping[str, tuple[str, ...]],
     *,
@@ -80,7 +80,7 @@ def recommend_judged(
 
 
 def recommend_by_agreement(
-    rows: Sequence[System],
+    rows: Sequence[MeasuredRow],
     commands: Mapping[str, tuple[str, ...]],
     *,
     student: str,
@@ -102,6 +102,6 @@ def recommend_by_agreement(
     )
 
 
-def _cost(row: System) -> float:
+def _cost(row: MeasuredRow) -> float:
     """Seconds for a passage; a first stage alone costs nothing more."""
     return 1 / row.pairs_per_s if row.pairs_per_s else 0.0

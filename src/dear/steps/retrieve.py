@@ -1,11 +1,13 @@
-"""The first stage: a collection to a run, by BM25."""
+"""The first stage: a collection to a run."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from dear.artifacts import check_output
+from dear.artifacts import check_folder, check_output
+from dear.checkpoints.registry import check_model
 from dear.data.collections import Collection, open_collection
 from dear.data.formats import write_run
 from dear.data.inputs import corpus_input, queries_input
@@ -13,47 +15,117 @@ from dear.data.origins import write_origin
 from dear.digests import Input, Inputs
 from dear.errors import DataError
 from dear.evaluate.cost import Meter, Spent, stage
-from dear.records import Ranking, Run, count_pairs
-from dear.retrieve.bm25 import Bm25Options, options_for
+from dear.evaluate.metrics import evaluate
+from dear.records import Query, Ranking, Run, count_pairs, limit_run
+from dear.retrieve.bm25 import options_for
 from dear.retrieve.bm25 import retrieve as search
+from dear.retrieve.hybrid import Hybrid
+from dear.retrieve.table import WITH_MODEL, Retriever, Setting, open_retriever, require_top_k
 from dear.steps.options import RetrieveOptions
 from dear.steps.progress import OnProgress, Watch, unwatched
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Retrieved:
-    """searched: queries, those without a result among them."""
+    """searched: queries, those without a result among them.
+
+    quality: name of the retriever, a hybrid's parts before it → measure → mean over the judged
+        queries of the split; empty where it has no judgements.
+    """
 
     run: Run
     searched: int
     spent: Spent
+    quality: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
 def retrieve(options: RetrieveOptions, *, watch: Watch = unwatched) -> Retrieved:
     """Search a collection and write the run with its note. DataError where nothing is found."""
     check_output(options.output)
+    require_top_k(options.spec.kind, options.top_k)
+    for part in options.spec.leaves:
+        if part.kind in WITH_MODEL:
+            check_model(f"{WITH_MODEL[part.kind]}:{part.model}")
+    if options.encoder_options.vectors is not None:
+        check_folder(options.encoder_options.vectors)
     collection = open_collection(options.collection)
     queries = collection.queries(options.split)
-    bm25 = _bm25_options(
-        collection.name,
-        k1=options.k1,
-        b=options.b,
-        stemmer=options.stemmer,
-        stopwords=options.stopwords,
-        split_identifiers=options.split_identifiers,
-        single_letters=options.single_letters,
-    )
-    with Meter() as meter, watch("searching", "queries") as report:
-        run = search(collection.corpus, queries, top_k=options.top_k, options=bm25, progress=report)
+    with Meter() as meter:
+        retriever = _opened(options, collection, watch)
+        with watch("searching", "queries") as report:
+            runs = _runs(retriever, queries, options.top_k, report)
+    run = runs[retriever.name]
     if not run:
-        number = "the one query" if len(queries) == 1 else f"the {len(queries):,} queries"
-        raise DataError(
-            f"{collection.name}: none of {number} of split {options.split!r} shares a word with "
-            "a passage; look at the texts of both, or try --stemmer none, --stopwords none or "
-            "--single-letters"
+        raise DataError(_nothing(options, collection.name, len(queries)))
+    found = Retrieved(
+        run=run,
+        searched=len(queries),
+        spent=meter.spent,
+        quality=_quality(collection, options, runs),
+    )
+    write_run(options.output, run, options.spec.kind)
+    _write_note(options, collection, queries, retriever, found)
+    return found
+
+
+def _opened(options: RetrieveOptions, collection: Collection, watch: Watch) -> Retriever:
+    setting = Setting(
+        corpus=collection.corpus,
+        bm25=replace(options_for(collection.name), **options.bm25),
+        options=options.encoder_options.to_dict(),
+        folder=options.encoder_options.vectors,
+        watch=lambda name: watch(f"encoding for {name}", "passages"),
+    )
+    return open_retriever(options.spec, setting)
+
+
+def _runs(
+    retriever: Retriever, queries: Mapping[str, Query], top_k: int, report: OnProgress
+) -> dict[str, dict[str, Ranking]]:
+    """Name of the retriever → its run, a hybrid's parts before it."""
+    if not isinstance(retriever, Hybrid):
+        return {retriever.name: retriever.search(queries, top_k, progress=report)}
+    runs = retriever.search_parts(queries, top_k, progress=report)
+    return {**runs, retriever.name: retriever.fused(runs, top_k)}
+
+
+def _quality(
+    collection: Collection, options: RetrieveOptions, runs: Mapping[str, Run]
+) -> dict[str, dict[str, float]]:
+    """Of what each finds among its first `top_k`."""
+    if not collection.has_judgements(options.split):
+        return {}
+    judgements = collection.judgements(options.split)
+    measures, grade = (f"R@{options.top_k}", "nDCG@10"), collection.min_grade
+    return {
+        name: dict(
+            evaluate(
+                limit_run(run, top_k=options.top_k), judgements, measures, min_grade=grade
+            ).means
         )
-    spent = meter.spent
-    write_run(options.output, run, "bm25")
+        for name, run in runs.items()
+    }
+
+
+def _nothing(options: RetrieveOptions, collection: str, queries: int) -> str:
+    number = "the one query" if queries == 1 else f"the {queries:,} queries"
+    split = f"{number} of split {options.split!r}"
+    if options.spec.kind != "bm25":
+        return f"{collection}: {options.spec.name} finds no passage for {split}"
+    return (
+        f"{collection}: none of {split} shares a word with a passage; look at the texts of both, "
+        "or try --stemmer none, --stopwords none or --single-letters"
+    )
+
+
+def _write_note(
+    options: RetrieveOptions,
+    collection: Collection,
+    queries: Mapping[str, Query],
+    retriever: Retriever,
+    found: Retrieved,
+) -> None:
+    spent = found.spent
     write_origin(
         options.output,
         {
@@ -61,21 +133,29 @@ def retrieve(options: RetrieveOptions, *, watch: Watch = unwatched) -> Retrieved
             "collection": collection.name,
             "split": options.split,
             "top_k": options.top_k,
-            "bm25": asdict(bm25),
-            "queries": len(run),
-            "pairs": count_pairs(run),
+            "retriever": options.spec.name,
+            **retriever.values,
+            "queries": len(found.run),
+            "pairs": count_pairs(found.run),
+            **({"quality": found.quality} if found.quality else {}),
             "seconds": round(spent.seconds, 3),
-            "cost": spent.to_dict() | {"search": stage("queries", len(queries), spent.seconds)},
+            "cost": spent.to_dict() | {"search": stage("queries", found.searched, spent.seconds)},
         },
         inputs=Inputs(
             {
                 "corpus": corpus_input(collection),
                 "queries": queries_input(collection, queries),
-                "bm25": Input.of_values({**asdict(bm25), "top_k": options.top_k}),
+                **_search_inputs(retriever, options.top_k),
             }
         ),
     )
-    return Retrieved(run=run, searched=len(queries), spent=spent)
+
+
+def _search_inputs(retriever: Retriever, top_k: int) -> dict[str, Input]:
+    if retriever.name == "bm25":
+        values: Mapping[str, Any] = retriever.values["bm25"]
+        return {"bm25": Input.of_values({**values, "top_k": top_k})}
+    return {**retriever.inputs, "search": Input.of_values({"top_k": top_k}, retriever.name)}
 
 
 def search_bm25(
@@ -86,14 +166,6 @@ def search_bm25(
         collection.corpus,
         collection.queries(split),
         top_k=top_k,
-        options=_bm25_options(collection.name),
+        options=options_for(collection.name),
         progress=progress,
     )
-
-
-def _bm25_options(collection: str, **given: Any) -> Bm25Options:
-    """The collection's options, except for what is given; `none` is None."""
-    chosen: dict[str, Any] = {
-        k: None if v == "none" else v for k, v in given.items() if v is not None
-    }
-    return replace(options_for(collection), **chosen)
