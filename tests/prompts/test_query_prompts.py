@@ -17,6 +17,8 @@ def test_shots_are_turns_and_the_document_comes_last() -> None:
     assert last.endswith('word"\nQuery:')
     assert "Owls They 'hunt' at night." in last
     assert len(last.split()) < 60
+    endless = query_prompt(Passage(id="a", text="x" * 10_000), max_words=20)
+    assert endless.messages[-1][1].count("x") <= 20 * 10
     assert query_prompt(passage).messages[0][1].count(GENERAL_SHOTS[0].document) == 1
 
 

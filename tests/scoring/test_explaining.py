@@ -33,6 +33,7 @@ def test_it_shows_what_was_scored(kind: str, contract: ScoringContract, tmp_path
     assert [token.id for token in found.tokens if token.read] == encoded.ids
     assert found.cut == len(found.tokens) - len(encoded.ids)
     assert (found.cut == 0) == (contract == CARD)
+    assert scorer.cut_pairs([pair, ("a", "b")]) == [found.cut > 0, False]
     # every word of both texts is there, read or not
     shown = "".join(token.text for token in found.tokens).replace("▁", "").replace("Ġ", "")
     assert pair[1].split()[-1] in shown

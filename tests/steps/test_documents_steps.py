@@ -92,7 +92,7 @@ def test_documents_are_measured(pages: str, reranker: str, tmp_path: Path) -> No
     means = {run["name"]: run["means"]["nDCG@10"] for run in report["runs"]}
     assert means["first"] > 0.9
     assert not report["not_compared"]
-    assert "--aggregate max measures those" in dear(*evaluate).err
+    assert "holds passages of documents" in dear(*evaluate).err
     assert "max" in refused(*evaluate, "--aggregate", "mean")
     assert "max" in refused(*rank, "--aggregate", "sum")
 

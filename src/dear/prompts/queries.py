@@ -70,7 +70,12 @@ def query_prompt(
 
 
 def _asked(document: str, max_words: int) -> str:
-    return f'{_TASK}Document: "{guarded(document, max_words)}"\nQuery:'
+    # a script without spaces has few and long words
+    shown = guarded(document, max_words)[: max_words * _WORD_CHARACTERS]
+    return f'{_TASK}Document: "{shown}"\nQuery:'
+
+
+_WORD_CHARACTERS = 10
 
 
 def read_query(answer: str, *, cut: bool = False) -> str | None:
