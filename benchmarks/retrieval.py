@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import statistics
 import subprocess
 import sys
 import time
@@ -98,6 +99,19 @@ def measure(data: Path, name: str, vectors: Path) -> dict[str, Any]:
             rows[label] = quality(hybrid.fused(runs, TOP_K))
             print(f"{name}: {label}: {rows[label]}", flush=True)
     return {**found, "retrievers": rows}
+
+
+def means(collections: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """Of each retriever that every collection has, each collection counted once."""
+    tables = [collection["retrievers"] for collection in collections.values()]
+    return {
+        name: {
+            measure: round(statistics.fmean(table[name][measure] for table in tables), 4)
+            for measure in (f"R@{TOP_K}", "nDCG@10")
+        }
+        for name in tables[0]
+        if all(name in table for table in tables)
+    }
 
 
 class Texts(Mapping[str, Passage]):
@@ -193,6 +207,7 @@ def main() -> None:
         if not kept.exists():
             write_json(kept, measure(options.data, name, vectors))
         found["collections"][name] = read_json(kept)
+    found["means"] = means(found["collections"])
     if options.million:
         kept = options.work / f"random-{options.million}.json"
         if not kept.exists():
