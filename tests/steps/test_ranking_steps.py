@@ -217,8 +217,7 @@ def test_a_model_is_measured_and_drawn(animals: str, reranker: str, tmp_path: Pa
 
 
 @pytest.mark.usefixtures("silent")
-def test_a_training_is_planned(tmp_path: Path) -> None:
-    file = tmp_path / "plan.json"
-    found = steps.plan.plan(PlanOptions(recipe="nano/student-ce", gpu="l4", json_file=file))
+def test_a_training_is_planned() -> None:
+    found = steps.plan.plan(PlanOptions(recipe="nano/student-ce", gpu="l4"))
     assert found.card.name == "l4"
-    assert json.loads(file.read_text("utf-8")) == json.loads(json.dumps(found.to_dict()))
+    assert json.loads(json.dumps(found.to_dict()))["card"] == "l4"

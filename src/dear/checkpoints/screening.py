@@ -16,8 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
-
 from dear.errors import ConfigError, DataError
 
 MOST_JSON_BYTES = 16 * 2**20
@@ -158,6 +156,8 @@ class Held:
     @classmethod
     def by(cls, paths: Iterable[Path]) -> Held:
         """By files of safetensors; SafetensorError for a header that does not fit its file."""
+        from safetensors import safe_open
+
         size = tensors = 0
         for path in paths:
             size += path.stat().st_size

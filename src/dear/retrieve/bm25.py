@@ -17,7 +17,6 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import regex
 
 from dear.characters import normal
@@ -188,6 +187,8 @@ class Bm25Index:
 
     def _scores(self, query_text: str) -> np.ndarray:
         """(len(passage_ids),) float32; a term that the query repeats counts as often."""
+        import numpy as np
+
         if self._index is None:
             return np.zeros(len(self.passage_ids), dtype=np.float32)
         numbers = self._index.get_tokens_ids(self._terms(query_text))
@@ -195,6 +196,8 @@ class Bm25Index:
         return scores
 
     def _rank(self, query_id: str, scores: np.ndarray, top_k: int) -> Ranking | None:
+        import numpy as np
+
         matches = np.flatnonzero(scores > 0)
         if not len(matches):
             return None
