@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from dear import steps
 from dear.cli.evaluate_tables import show
+from dear.cli.loading import steps
 from dear.cli.options import expanded
 from dear.cli.output import JsonFile, JsonOutput, note
 from dear.steps.options import EvaluateOptions

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dear import steps
+from dear.cli.loading import steps
 from dear.cli.options import expanded
 from dear.cli.output import count, duration, rate, summary
 from dear.cli.progress import progress

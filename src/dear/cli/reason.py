@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dear import steps
+from dear.cli.loading import steps
 from dear.cli.options import expanded
 from dear.cli.output import count, duration, rate, summary
 from dear.cli.progress import progress

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from dear import steps
+from dear.cli.loading import steps
 from dear.cli.options import expanded
 from dear.cli.output import note, print_json, table
 from dear.steps.options import RerankOptions

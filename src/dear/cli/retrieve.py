@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dear import steps
+from dear.cli.loading import steps
 from dear.cli.options import expanded
 from dear.cli.output import count, duration, rate, summary
 from dear.cli.progress import progress

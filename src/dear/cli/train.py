@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from dear import steps
+from dear.cli.loading import steps
 from dear.cli.options import expanded
 from dear.cli.output import count, duration, note, quiet, rate, summary
 from dear.cli.progress import progress
