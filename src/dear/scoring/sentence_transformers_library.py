@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from dear.checkpoints.contract import DType, fingerprint_of
@@ -158,8 +159,6 @@ class LibraryModel:
         return np.asarray(found.float().cpu().numpy(), dtype=np.float32)
 
     def _logits(self, pairs: list[Pair]) -> NDArray[np.float32]:
-        import torch
-
         found = self.model.predict(
             pairs, activation_fn=torch.nn.Identity(), show_progress_bar=False
         )

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import sparse
+from transformers import AutoModelForMaskedLM
 
 from dear.checkpoints.contract import DType, fingerprint_of
 from dear.checkpoints.files import model_json
@@ -83,8 +84,6 @@ class Splade:
         revision: str | None = None,
         instruction: str | None = None,
     ) -> None:
-        from transformers import AutoModelForMaskedLM
-
         if instruction is not None:
             raise ConfigError(f"{self.kind}:{name}: it takes no instruction")
         source = locate(name, revision=revision)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.stats import kendalltau
 from torch.nn import functional as F
 
 from dear.checkpoints.heads import bare_model, takes
@@ -21,8 +22,6 @@ def list_quality(found: Sequence[int], best: Sequence[int]) -> tuple[float, floa
 
     The gain of a passage is the number of those that should stand behind it.
     """
-    from scipy.stats import kendalltau
-
     count = len(best)
     gains = {passage: count - 1 - rank for rank, passage in enumerate(best)}
     discounts = 1 / np.log2(np.arange(2, count + 2))
