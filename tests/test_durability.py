@@ -16,7 +16,7 @@ from dear.data.formats import write_run
 from dear.data.labels import Stamp, open_store
 from dear.reason.generate import Drafts
 from dear.records import Ranking
-from dear.train.checkpoint_files import WHOLE, mark_whole
+from dear.train.checkpoint_files import WHOLE, mark_complete
 from power import Disk
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs Linux's /proc")
@@ -141,5 +141,5 @@ def test_a_checkpoint_is_marked_when_all_of_it_is_on_the_disk(tmp_path: Path, di
         assert disk.holds_name(folder)
 
     disk.before_a_name_is_given(check)
-    mark_whole(folder)
+    mark_complete(folder)
     assert disk.holds(folder / WHOLE)

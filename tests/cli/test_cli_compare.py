@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dear.data.formats import write_run
-from dear.evaluate.beside import beside, largest_changes, most_different
+from dear.evaluate.side_by_side import beside, largest_changes, most_different
 from dear.records import Ranking
 
 

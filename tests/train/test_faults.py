@@ -21,7 +21,7 @@ import dear.train.trainer
 from dear.errors import BackendError, ConfigError, DataError
 from dear.recipes import Recipe
 from dear.train.checkpoint_files import gigabytes, sizes, taken_bytes
-from dear.train.checkpoints import finish, last_whole, mark_whole, saving
+from dear.train.checkpoints import finish, last_complete, mark_complete, saving
 from dear.train.pointwise import Step, train
 from disks import PAGE, fill, small_disk
 from tiny_training import collection, recipe, same, weights
@@ -162,7 +162,7 @@ def test_what_is_said_of_the_room_there_is(
         checkpoint = disk / "steps" / "checkpoint-3"
         checkpoint.mkdir(parents=True)
         (checkpoint / "model.safetensors").write_bytes(b"x" * there_mb * 1_000_000)
-        mark_whole(checkpoint)
+        mark_complete(checkpoint)
         refused = pytest.raises(DataError, match=r"no room for a checkpoint: it takes 3.0 MB, ")
         expected = refused if said == "an error" else contextlib.nullcontext()
         with caplog.at_level(logging.WARNING, "dear"), expected, saving(disk, model, kept=kept):
@@ -205,7 +205,7 @@ def test_a_limit_on_file_sizes_is_no_full_disk(bert: str, labels: str, tmp_path:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert "checkpoint-6 could not be written: the disk took only a part" in str(caught.value)
-    assert last_whole(tmp_path / "out" / "steps") == tmp_path / "out" / "steps" / "checkpoint-3"
+    assert last_complete(tmp_path / "out" / "steps") == tmp_path / "out" / "steps" / "checkpoint-3"
     run(made, tmp_path / "out")
 
 
@@ -286,7 +286,7 @@ def test_after_nan_the_kept_weights_may_begin_another_training(
         run(made, folder)
     monkeypatch.undo()
     kept = folder / "steps" / "checkpoint-4"
-    assert last_whole(folder / "steps") == kept
+    assert last_complete(folder / "steps") == kept
     told = str(caught.value)
     assert told.startswith("step 6: the loss is nan; lower train.learning_rate, or set train.auto")
     assert "the last whole checkpoint in steps/ is kept, and can be its model.base" in told

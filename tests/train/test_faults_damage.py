@@ -16,7 +16,7 @@ from dear.data.collections import Collection
 from dear.errors import ConfigError, DataError
 from dear.recipes import Recipe
 from dear.train.checkpoint_files import damage, plan_in
-from dear.train.checkpoints import last_whole, mark_whole
+from dear.train.checkpoints import last_complete, mark_complete
 from dear.train.pointwise import Step, train
 from tiny_training import recipe, same, weights
 
@@ -209,7 +209,7 @@ def test_a_pickle_in_a_checkpoint_that_looks_whole_runs_no_code(
     _, last = best_and_last(copy)
     monkeypatch.chdir(tmp_path)
     torch.save(Opened(), last / "optimizer.pt")
-    mark_whole(last)
+    mark_complete(last)
     with pytest.raises(DataError, match=r"checkpoint-8.*cannot be read"):
         train(stopped[0], copy, collections={"tiny": tiny})
     assert not (tmp_path / "was-run").exists()
@@ -220,11 +220,11 @@ def test_the_mark_covers_folders_below_and_not_itself(tmp_path: Path) -> None:
     (checkpoint / "shards").mkdir(parents=True)
     (checkpoint / "shards" / "0.bin").write_bytes(b"x" * 10)
     (checkpoint / ".WHOLE.123.tmp").write_bytes(b"of a kill")
-    mark_whole(checkpoint)
+    mark_complete(checkpoint)
     (checkpoint / ".WHOLE.123.tmp").unlink()
     assert damage(checkpoint) is None
     assert plan_in(checkpoint) is None
-    assert last_whole(tmp_path) == checkpoint
+    assert last_complete(tmp_path) == checkpoint
     flip(checkpoint / "shards" / "0.bin")
     assert damage(checkpoint) == "the checksum of shards/0.bin is another one"
     (checkpoint / "shards" / "0.bin").unlink()

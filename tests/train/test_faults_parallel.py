@@ -12,7 +12,7 @@ import torch
 
 from dear.errors import BackendError
 from dear.recipes import Recipe
-from dear.train.checkpoints import last_whole
+from dear.train.checkpoints import last_complete
 from dear.train.pointwise import train
 from dear.train.trainer import GroupTrainer
 from kills import die, in_processes
@@ -62,6 +62,6 @@ def test_one_of_two_processes_is_killed(
     assert ended[victim] == -9
     assert ended[1 - victim] == 0  # it raised what it must
     kept = folder / "steps" / f"checkpoint-{(step - 1) // 3 * 3}"
-    assert last_whole(folder / "steps") == kept
+    assert last_complete(folder / "steps") == kept
     assert in_processes(2, job, made, folder, -1, 0, note) == [0, 0]
     assert same(whole, weights(folder))

@@ -19,7 +19,7 @@ from dear.data.collections import Collection
 from dear.digests import Input
 from dear.errors import BackendError, ConfigError, DataError
 from dear.recipes import Recipe
-from dear.train.checkpoints import TRAINING_FILE, claimed, keep_only, last_whole, mark_whole
+from dear.train.checkpoints import TRAINING_FILE, claimed, keep_only, last_complete, mark_complete
 from dear.train.inputs import inputs_of
 from dear.train.pointwise import Step, train
 from kills import die, dies_at, in_a_process
@@ -38,7 +38,7 @@ def job(made: Recipe, folder: Path, kill: str, call: int) -> None:
     if kill == "at a step":
         progress = lambda step: die() if step.done == call else None  # noqa: E731
     elif kill == "before a checkpoint is whole":
-        trainer.mark_whole = dies_at(call, mark_whole)
+        trainer.mark_complete = dies_at(call, mark_complete)
     elif kill == "before older ones are removed":
         trainer.keep_only = dies_at(call, keep_only)
     elif kill == "while an older one is removed":
@@ -266,16 +266,16 @@ def checkpoint(steps: Path, step: int, *, whole: bool) -> Path:
     path.mkdir(parents=True)
     (path / "model.safetensors").write_bytes(b"x")
     if whole:
-        mark_whole(path)
+        mark_complete(path)
     return path
 
 
 def test_the_newest_whole_checkpoint_counts_by_number(tmp_path: Path) -> None:
-    assert last_whole(tmp_path) is None
+    assert last_complete(tmp_path) is None
     for step, whole in ((9, True), (10, True), (11, False), (100, False)):
         checkpoint(tmp_path, step, whole=whole)
     (tmp_path / "checkpoint-12-copy").mkdir()
-    assert last_whole(tmp_path) == tmp_path / "checkpoint-10"
+    assert last_complete(tmp_path) == tmp_path / "checkpoint-10"
 
 
 def test_checkpoints_cut_short_are_removed_when_training_goes_on(bert: str, tmp_path: Path) -> None:

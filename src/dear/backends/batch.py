@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Any, Final, TypeVar
 
 from dear.backends.backend import Completion, OnAnswer
 from dear.backends.wire import (
-    OfServer,
+    ServerBackend,
     TooLong,
     Unreadable,
     asked,
@@ -44,7 +44,7 @@ _ID = re.compile(r"\w[\w.:@+-]{0,255}", re.ASCII)
 """What a provider may call a file or a batch: it becomes part of an address."""
 
 
-class BatchBackend(OfServer):
+class BatchBackend(ServerBackend):
     """Prompts to completions through files: write, upload, create, poll, download.
 
     A batch carries a nonce in its metadata, so that one whose creation was not confirmed is found

@@ -13,7 +13,7 @@ from dear.backends.backend import Completion, OnAnswer
 from dear.backends.options import HttpOptions, Pace
 from dear.backends.wire import (
     Fault,
-    OfServer,
+    ServerBackend,
     async_client,
     estimated_tokens,
     fault_of,
@@ -50,7 +50,7 @@ class _Job:
     stopped: bool = False
 
 
-class HttpBackend(OfServer):
+class HttpBackend(ServerBackend):
     """Prompts to completions, several requests at a time, each repeated until it is answered.
 
     Prompts that follow a hopeless one (no such model, a wrong key, a server that answered nothing

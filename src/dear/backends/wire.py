@@ -85,7 +85,7 @@ def reachable() -> None:
         raise MissingExtra.of("openai", "http")
 
 
-class OfServer:
+class ServerBackend:
     """What every backend is that asks a server for text. MissingExtra: there is no client."""
 
     def __init__(self, options: HttpOptions) -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-    from dear.evaluate.beside import Beside, Place
+    from dear.evaluate.side_by_side import Place, SideBySide
     from dear.steps.compare import CompareResult
 
 _PIPE_COLUMNS = 140
@@ -89,7 +89,7 @@ def _head(console: Console, result: CompareResult, query_id: str, signs: dict[st
 
 
 def _rankings(
-    console: Console, result: CompareResult, both: Beside, signs: dict[str, str], ids: bool
+    console: Console, result: CompareResult, both: SideBySide, signs: dict[str, str], ids: bool
 ) -> None:
     from rich.text import Text
 

@@ -157,7 +157,7 @@ class InContext:
         self, ids: Sequence[int], cache: WindowCache, attention: WindowAttention = ATTEND
     ) -> None:
         row = torch.tensor([list(ids)], device=self.model.device)
-        mask = row.new_ones(1, cache.room.stop + len(ids))
+        mask = row.new_ones(1, cache.slots.stop + len(ids))
         self.decoder.hidden(row, mask, cache, attention)
 
     def _passages(self, texts: Sequence[str]) -> tuple[list[int], tuple[tuple[int, int], ...]]:

@@ -11,8 +11,8 @@ from dear.data.collections import Collection, open_collection
 from dear.data.formats import read_run
 from dear.errors import ConfigError, DataError
 from dear.evaluate.answers import answer_cutoff
-from dear.evaluate.beside import Beside, Place, beside, largest_changes, most_different
 from dear.evaluate.metrics import COMPARED, evaluate, parse_measures
+from dear.evaluate.side_by_side import Place, SideBySide, beside, largest_changes, most_different
 from dear.evaluate.study import RunSource, other_candidates
 from dear.records import Judgements, Query, Run
 from dear.steps.inputs import find_run, own_run_names, queries_if_readable, run_names
@@ -42,7 +42,7 @@ class CompareResult:
     chosen: tuple[str, ...]
     notes: tuple[str, ...]
 
-    def rankings(self, query_id: str) -> Beside:
+    def rankings(self, query_id: str) -> SideBySide:
         """The best passages of both runs, side by side."""
         grades = (self.judgements or {}).get(query_id, {})
         return beside(query_id, *self.runs, grades, self.options.top)

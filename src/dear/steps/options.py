@@ -373,7 +373,9 @@ class RankOptions:
     listwise: Annotated[
         str | None,
         Option(
-            "Whole lists, behind the model: local:MODEL, http://HOST/v1, openai:MODEL …", "BACKEND"
+            "Rerank the best listwise, after the model if there is one: local:MODEL, "
+            "http://HOST/v1, openai:MODEL …",
+            "BACKEND",
         ),
     ] = None
     listwise_options: ListwiseOptions = ListwiseOptions()

@@ -39,7 +39,7 @@ _GOING_ON = ("optimizer", "scheduler", "scaler", "rng_state")
 _CHUNK = 1 << 24
 
 
-def mark_whole(checkpoint: Path) -> None:
+def mark_complete(checkpoint: Path) -> None:
     """Everything in the folder is on disk: say so in it, last. DataError: the disk is full."""
     to_disk(checkpoint)
     paths = _files(checkpoint)
@@ -58,7 +58,7 @@ def is_marked(checkpoint: Path) -> bool:
     return (checkpoint / WHOLE).exists()
 
 
-def last_whole(steps: Path) -> Path | None:
+def last_complete(steps: Path) -> Path | None:
     """The newest checkpoint that was written to its end."""
     found = whole(steps)
     return found[-1] if found else None
@@ -74,7 +74,7 @@ def whole(steps: Path) -> list[Path]:
     return [path for _, path in sorted(found)]
 
 
-def torn(steps: Path) -> list[Path]:
+def incomplete(steps: Path) -> list[Path]:
     """Checkpoints that were not written to their end, or not removed to it."""
     return [p for p in steps.iterdir() if STEP.fullmatch(p.name) and not is_marked(p)]
 
@@ -204,7 +204,7 @@ def saving(folder: Path, model: Any, *, kept: int = 1, merges: bool = False) -> 
     try:
         yield
     except Exception as error:
-        cut_short = torn(steps)
+        cut_short = incomplete(steps)
         if not cut_short or not is_of_writing(error):
             raise
         raise _not_saved(folder, cut_short, error, need.checkpoint) from error
@@ -213,7 +213,7 @@ def saving(folder: Path, model: Any, *, kept: int = 1, merges: bool = False) -> 
 def _not_saved(folder: Path, cut_short: list[Path], error: Exception, need: int) -> DataError:
     for path in cut_short:
         shutil.rmtree(path, ignore_errors=True)
-    if last := last_whole(folder / STEPS):
+    if last := last_complete(folder / STEPS):
         need = max(need, taken_bytes(last))  # with all its small files
     full = tells_full(error, free=free_bytes(folder), need=need)
     return unwritten(folder, cut_short[-1].name, error, need, full=full)
@@ -221,7 +221,7 @@ def _not_saved(folder: Path, cut_short: list[Path], error: Exception, need: int)
 
 def unwritten(folder: Path, what: str, error: BaseException, need: int, *, full: bool) -> DataError:
     """One line: what could not be written, why, and from where training goes on."""
-    last = last_whole(folder / STEPS)
+    last = last_complete(folder / STEPS)
     goes_on = f"goes on from {last.name}" if last else "begins anew"
     again = f"the same command {goes_on}"
     if full:

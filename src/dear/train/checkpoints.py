@@ -28,16 +28,16 @@ from dear.train.checkpoint_files import (
     WHOLE,
     damage,
     free_bytes,
+    incomplete,
     is_marked,
     is_of_writing,
-    last_whole,
-    mark_whole,
+    last_complete,
+    mark_complete,
     plan_in,
     saving,
     sizes,
     tells_full,
     to_disk,
-    torn,
     unwritten,
     whole,
 )
@@ -53,8 +53,8 @@ __all__ = [
     "forget_others",
     "is_finished",
     "keep_only",
-    "last_whole",
-    "mark_whole",
+    "last_complete",
+    "mark_complete",
     "require_same",
     "require_undamaged",
     "saving",
@@ -89,7 +89,7 @@ def claimed(folder: Path, inputs: Inputs) -> Iterator[Path | None]:
 
 def _begin(folder: Path, inputs: Inputs) -> Path | None:
     steps = folder / STEPS
-    newest = last_whole(steps)
+    newest = last_complete(steps)
     resume = None
     if newest is not None:
         found = changes(read_plan(_plan_there(steps, newest)), inputs)
@@ -105,7 +105,7 @@ def _begin(folder: Path, inputs: Inputs) -> Path | None:
                 *(folder, ", ".join(found.unverified)),
             )
         resume = _last_sound(steps)
-    for path in torn(steps):  # first: they may be what fills the disk
+    for path in incomplete(steps):  # first: they may be what fills the disk
         shutil.rmtree(path)
     write_json(steps / PLAN, plan_of(inputs))
     return resume
@@ -198,7 +198,7 @@ def forget_others(folder: Path, inputs: Inputs) -> None:
     """Remove a training, finished or not, that was made from other inputs."""
     steps = folder / STEPS
     there = finished_inputs(folder)
-    newest = last_whole(steps) if there is None and steps.is_dir() else None
+    newest = last_complete(steps) if there is None and steps.is_dir() else None
     if newest is not None:
         there = read_plan(_plan_there(steps, newest))
     if there is not None and changes(there, inputs):

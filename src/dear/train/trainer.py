@@ -22,7 +22,7 @@ from dear.scoring.engines.one_position import reads_one
 from dear.scoring.loading import ScoringModel
 from dear.scoring.scorer import Scorer
 from dear.train.batches import flat_logits, group_losses, split_batch
-from dear.train.checkpoints import keep_only, mark_whole
+from dear.train.checkpoints import keep_only, mark_complete
 from dear.train.history import best_step, dev_curve, is_out_of_patience, loss_curve
 from dear.train.parallel import StepTrainer
 from dear.train.processes import NOT_FINITE, scored_together
@@ -232,7 +232,7 @@ class Flow(TrainerCallback):
         if process_rank():
             return
         steps = Path(args.output_dir)
-        mark_whole(steps / f"checkpoint-{state.global_step}")
+        mark_complete(steps / f"checkpoint-{state.global_step}")
         keep_only(steps, {state.global_step, best_step(state.log_history)})
 
 

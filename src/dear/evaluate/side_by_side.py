@@ -29,7 +29,7 @@ class Place:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Beside:
+class SideBySide:
     """The best passages of both runs for one query.
 
     a, b: best first, at most as many as were asked for; empty where a run lacks the query.
@@ -54,10 +54,10 @@ class Beside:
         return len(self.a) - len(self.only_a)
 
 
-def beside(query_id: str, a: Run, b: Run, grades: Mapping[str, int], top: int) -> Beside:
+def beside(query_id: str, a: Run, b: Run, grades: Mapping[str, int], top: int) -> SideBySide:
     """The best `top` of each; grades: passage id → grade, of this query."""
     one, other = a.get(query_id), b.get(query_id)
-    return Beside(
+    return SideBySide(
         query_id=query_id, a=_side(one, other, grades, top), b=_side(other, one, grades, top)
     )
 
