@@ -69,7 +69,7 @@ from dear.steps.distilled import (
     plot,
     stable_hash,
 )
-from dear.steps.options import DistillOptions
+from dear.steps.options import AUTO_RECIPE, DistillOptions
 from dear.steps.progress import Watch, unwatched
 from dear.steps.recommendation import recommend_by_agreement, recommend_judged
 from dear.steps.stages import Stages, file_digest_of
@@ -77,9 +77,6 @@ from dear.train.checkpoints import TRAINING_FILE, forget_others, is_finished
 from dear.train.examples import draw_groups, examples_of
 from dear.train.inputs import inputs_of
 from dear.train.pointwise import exact_inputs, train
-
-AUTO = "auto"
-"""In place of a recipe's name: the one that fits this machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +98,7 @@ def distill_with(
 ) -> Distilled:
     """`distill` for a collection and a recipe that are named."""
     say = note or _silent
-    name = _recipe_for_this_machine(say) if options.recipe == AUTO else options.recipe
+    name = _recipe_for_this_machine(say) if options.recipe == AUTO_RECIPE else options.recipe
     recipe = load_distill_recipe(name, options.changes)
     collection = open_collection(options.collection)
     folder = options.output or Path("runs") / collection.name

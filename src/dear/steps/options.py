@@ -10,9 +10,13 @@ from typing import Annotated, Any, Literal, TypeAlias
 from dear.checkpoints.contract import read_contract
 from dear.checkpoints.registry import check_model
 from dear.errors import ConfigError
+from dear.recipes import Recipe, load_distill_recipe, load_recipe
 from dear.retrieve.table import WITH_MODEL, RetrieverSpec
 
 Names: TypeAlias = tuple[str, ...]
+
+AUTO_RECIPE = "auto"
+"""In place of a distillation recipe's name: the one that fits this machine."""
 
 TOP_K = 100
 """Candidates of a query, where nothing else is said."""
@@ -297,7 +301,7 @@ class QueriesOptions:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DistillOptions:
-    """What `distill_with` distils, and by which recipe."""
+    """What is distilled, and by which recipe. Raises what `load_distill_recipe` raises."""
 
     collection: CollectionName
     recipe: Annotated[
@@ -315,6 +319,10 @@ class DistillOptions:
         tuple[str, ...],
         Option("Change the recipe: student.queries=500.", "KEY=VALUE", flags=("--set",)),
     ] = ()
+
+    def __post_init__(self) -> None:
+        if self.recipe != AUTO_RECIPE:
+            load_distill_recipe(self.recipe, self.changes)  # before anything heavy is loaded
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -645,6 +653,9 @@ class PlanOptions:
         Option("Change the recipe: train.accumulate=8.", "KEY=VALUE", flags=("--set",)),
     ] = ()
 
+    def __post_init__(self) -> None:
+        load_recipe(self.recipe, self.changes)  # before anything heavy is loaded
+
 
 CollectionRuns: TypeAlias = Annotated[
     Names,
@@ -689,7 +700,7 @@ class LabelOptions:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainOptions:
-    """What is trained, and where the checkpoint goes."""
+    """What is trained, and where the checkpoint goes. Raises what `load_recipe` raises."""
 
     recipe: Annotated[
         str, Option("A TOML file, or the name of a shipped recipe.", "RECIPE", argument=True)
@@ -698,6 +709,12 @@ class TrainOptions:
     changes: Annotated[
         Names, Option("Change the recipe: train.epochs=2.", "KEY=VALUE", flags=("--set",))
     ] = ()
+
+    def __post_init__(self) -> None:
+        self.load_recipe()  # before anything heavy is loaded
+
+    def load_recipe(self) -> Recipe:
+        return load_recipe(self.recipe, self.changes)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -12,7 +12,7 @@ from dear.artifacts import check_folder
 from dear.data.collections import Collection
 from dear.digests import Changes, Input, Inputs
 from dear.errors import ConfigError, DearError
-from dear.recipes import HeadsRecipe, ListwiseRecipe, PairRecipe, Recipe, load_recipe
+from dear.recipes import HeadsRecipe, ListwiseRecipe, PairRecipe, Recipe
 from dear.steps.options import LaunchOptions, TrainOptions
 from dear.steps.progress import OnProgress, Watch, unwatched
 from dear.train.attention_heads import FittedHeads, train_heads
@@ -45,7 +45,7 @@ def train(options: TrainOptions, *, watch: Watch = unwatched) -> TrainResult:
     Nothing is done where the training in the folder is finished and of the same inputs;
     ConfigError where it is of others.
     """
-    recipe, folder = _recipe(options), options.output
+    recipe, folder = options.load_recipe(), options.output
     if is_finished(folder):
         found = _changes_since(recipe, folder)
         require_same(folder, found)
@@ -69,7 +69,7 @@ def train_in_processes(
 
     flags: of the command line, for each of them.  The first process prints its summary.
     """
-    recipe = _recipe(options)
+    recipe = options.load_recipe()
     if is_finished(options.output):
         return None
     check_folder(options.output)
@@ -79,10 +79,6 @@ def train_in_processes(
     words = ["train", options.recipe, "--output", str(options.output)]
     words += [word for change in options.changes for word in ("--set", change)]
     return launch([*words, *flags], places)
-
-
-def _recipe(options: TrainOptions) -> Recipe:
-    return load_recipe(options.recipe, list(options.changes))
 
 
 def _places(kind: str, launching: LaunchOptions) -> Launch | None:
