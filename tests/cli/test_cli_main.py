@@ -7,8 +7,10 @@ import inspect
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,7 @@ from command_line import dear, good, refused, start
 
 from dear import __version__
 from dear.checkpoints.registry import FAMILY
-from dear.cli.main import COMMANDS
+from dear.cli.main import COMMANDS, main
 from dear.data.collections import COLLECTIONS
 
 HEAVY = {
@@ -196,3 +198,24 @@ def test_an_encoding_without_the_words_is_no_error(monkeypatch: pytest.MonkeyPat
     out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
     assert "scientific claims ? abstracts" in out
+
+
+def test_an_interrupt_that_a_library_makes_an_error_of_is_an_interrupt(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As pandas does where Ctrl-C comes while it is imported."""
+
+    def interrupted(_words: object) -> int:
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(10)
+        except KeyboardInterrupt:
+            raise AttributeError("partially initialized module") from None
+        return 0
+
+    monkeypatch.setattr("dear.cli.main._invoke", interrupted)
+    assert main(["models"]) == 130
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "dear: interrupted; the same command begins anew"
+    )
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

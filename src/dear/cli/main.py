@@ -232,9 +232,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return PIPE_CLOSED
         except BaseException as error:
             # a library may have made an error of its own of what the signal raised
-            return _report(Ended(received[0]) if received else error, words, debug=debug)
-        if received:  # it came where Python or a library dropped it
-            return _report(Ended(received[0]), words, debug=debug)
+            return _report(_cause(received) or error, words, debug=debug)
+        ended = [number for number in received if number in ENDING]
+        if ended:  # it came where Python or a library dropped it
+            return _report(Ended(ended[0]), words, debug=debug)
     return status
 
 
@@ -254,6 +255,13 @@ def _open_closed_streams() -> None:
             setattr(sys, name, os.fdopen(number, mode, encoding="utf-8", closefd=False))
 
 
+def _cause(received: Sequence[int]) -> KeyboardInterrupt | None:
+    """What the first of these signals raised."""
+    if not received:
+        return None
+    return KeyboardInterrupt() if received[0] == signal.SIGINT else Ended(received[0])
+
+
 class Ended(KeyboardInterrupt):
     """A signal of ENDING has come."""
 
@@ -264,8 +272,9 @@ class Ended(KeyboardInterrupt):
 
 @contextlib.contextmanager
 def ended_by_signals() -> Iterator[list[int]]:
-    """Ended is raised where a signal of ENDING comes, so that whatever is open is put in order; the
-    list holds those that came.
+    """Ended is raised where a signal of ENDING comes, and KeyboardInterrupt at Ctrl-C, so that
+    whatever is open is put in order; the list holds those that came: a library may make an error of
+    its own of what is raised in it.
 
     What Python drops, because it came while an object was freed, is sent again. A signal that is
     ignored (nohup) stays so. Processes that a launcher started end by the signal itself: they
@@ -277,6 +286,8 @@ def ended_by_signals() -> Iterator[list[int]]:
     def end(number: int, _frame: object) -> None:
         nonlocal raised
         received.append(number)
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
         if time.monotonic() > raised + CLEANING_S:
             raised = time.monotonic()
             raise Ended(number)
@@ -293,6 +304,8 @@ def ended_by_signals() -> Iterator[list[int]]:
     hook, before = sys.unraisablehook, {}
     if threading.current_thread() is threading.main_thread() and "DEAR_LAUNCHED" not in os.environ:
         before = {n: signal.getsignal(n) for n in ENDING if signal.getsignal(n) == signal.SIG_DFL}
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            before[signal.SIGINT] = signal.default_int_handler
         sys.unraisablehook = dropped
     for number in before:
         signal.signal(number, end)
