@@ -1,4 +1,8 @@
-"""One model on several devices: a process for each, and pairs dealt out to them."""
+"""One model on several devices: a process for each, and pairs dealt out to them.
+
+Pipes of our own, because `concurrent.futures.ProcessPoolExecutor` does not say how a process died,
+cannot end one at work before Python 3.14, and knows no progress within a task.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """One command, several processes: started, watched and ended together.
 
 Each gets the environment that torchrun would give it, so that whoever has a launcher of their own
-may use that instead.
+may use that instead. torch.distributed's own launcher loads torch before it starts anything, and
+does not say of a dead process what became of it.
 """
 
 from __future__ import annotations
