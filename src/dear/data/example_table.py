@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -71,8 +72,9 @@ class _Examples(Sequence[Example]):
             raise IndexError(f"example {index} of {len(self)}")
         return self._at(index % len(self))
 
+    @abstractmethod
     def _at(self, index: int) -> Example:
-        raise NotImplementedError
+        """The example at a position, counted from 0."""
 
 
 class ExampleTable(_Examples):
