@@ -248,7 +248,8 @@ def check_recipe(recipe: Recipe) -> None:
     from dear.losses import find_loss
     from dear.train.biencoder import contrastive_objective
     from dear.train.listwise import list_contract_of
-    from dear.train.pointwise import contract_of, objective_of
+    from dear.train.pointwise import contract_of
+    from dear.train.start import objective_of
 
     if isinstance(recipe, HeadsRecipe):
         return

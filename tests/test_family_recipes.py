@@ -15,7 +15,8 @@ from dear.plan.shapes import Shape, base_config, meta_model
 from dear.plan.simulating import bare_recipe
 from dear.recipes import RECIPES, ModelRecipe, Recipe, load_recipe, shipped_recipes
 from dear.train.listwise import list_contract_of
-from dear.train.pointwise import contract_of, objective_of
+from dear.train.pointwise import contract_of
+from dear.train.start import objective_of
 
 NAMES = [name.removeprefix("family/") for name in shipped_recipes() if name.startswith("family/")]
 

@@ -16,8 +16,8 @@ from dear.data.collections import Collection
 from dear.recipes import Recipe
 from dear.train.examples import load_examples
 from dear.train.listwise import train_lists
-from dear.train.pointwise import contract_of, objective_of, train
-from dear.train.start import training_arguments
+from dear.train.pointwise import contract_of, train
+from dear.train.start import objective_of, training_arguments
 from tiny_training import recipe, save_bert, save_reranker
 
 RATE = 1e-2

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from dear.errors import ConfigError
-from dear.recipes import LossRecipe, Recipe
+from dear.errors import ConfigError, DataError
+from dear.losses import kl
+from dear.recipes import LoraRecipe, LossRecipe, Recipe
 from dear.scoring.biencoder import BiEncoder
 from dear.train.biencoder import SCALE, TextCollator, embed
 from dear.train.checkpoints import TRAINING_FILE
@@ -108,10 +109,70 @@ def test_embeddings_do_not_depend_on_the_budget(base: str) -> None:
     torch.testing.assert_close(whole, cut, atol=1e-6, rtol=0)
 
 
+def labelled(examples: list[Example]) -> list[Example]:
+    """With a teacher that likes the last passage of each group best."""
+    return [
+        replace(e, group=replace(e.group, teacher=tuple(float(i) for i in range(len(e.passages)))))
+        for e in examples
+    ]
+
+
+def test_a_students_loss_is_that_of_the_batch_and_of_its_own_passages(
+    wanted: Recipe, base: str, tmp_path: Path
+) -> None:
+    examples = labelled(examples_for(wanted)[:4])
+    one_step = replace(
+        wanted,
+        train=replace(
+            wanted.train, groups_per_step=4, max_steps=1, learning_rate=1e-9, log_steps=1
+        ),
+    )
+    loss = {
+        alpha: train(
+            replace(one_step, loss=LossRecipe(main=main, alpha=alpha, temperature=2.0)),
+            tmp_path / str(alpha),
+            examples=examples,
+        ).loss
+        for main, alpha in ((("ce",), 0.0), ((), 1.0), (("ce",), 0.25))
+    }
+    model = BiEncoder(base, dtype="float32")
+    model.max_tokens = wanted.contract.max_passage_tokens
+    expected = 0.0
+    for example in examples:
+        scores = torch.tensor(model.score([(example.query, p) for p in example.passages]))
+        targets = torch.tensor([example.group.teacher])
+        expected += 4 * float(kl(SCALE * scores[None], targets, targets >= 0, temperature=2.0)) / 4
+    assert loss[1.0] == pytest.approx(expected, abs=1e-4)
+    assert loss[0.25] == pytest.approx(0.75 * loss[0.0] + 0.25 * loss[1.0], abs=1e-4)
+
+
+def test_a_student_of_fewer_layers_learns_the_teachers_order(
+    wanted: Recipe, tmp_path: Path
+) -> None:
+    examples = labelled(examples_for(wanted))
+    student = replace(
+        wanted,
+        model=replace(wanted.model, layers=(0,)),
+        loss=LossRecipe(main=(), alpha=1.0, temperature=1.0),
+    )
+    train(student, tmp_path / "student", examples=examples)
+    model = BiEncoder(tmp_path / "student", dtype="float32")
+    assert model.model.config.num_hidden_layers == 1
+    best = model.score([(e.query, e.passages[-1]) for e in examples])
+    worst = model.score([(e.query, e.passages[0]) for e in examples])
+    assert (best > worst).mean() > 0.8
+
+
 def test_what_a_biencoder_cannot_do_is_refused(wanted: Recipe, tmp_path: Path) -> None:
     examples = examples_for(wanted)
-    with pytest.raises(ConfigError, match="alpha"):
+    with pytest.raises(DataError, match="teacher"):
         train(replace(wanted, loss=LossRecipe()), tmp_path / "a", examples=examples)
-    cut = replace(wanted, model=replace(wanted.model, layers=(0,)))
-    with pytest.raises(ConfigError, match="layers"):
-        train(cut, tmp_path / "b", examples=examples)
+    with pytest.raises(ConfigError, match="ce"):
+        train(
+            replace(wanted, loss=LossRecipe(main=("lambda",), alpha=0.0)),
+            tmp_path / "b",
+            examples=examples,
+        )
+    wrapped = replace(wanted, model=replace(wanted.model, lora=LoraRecipe()))
+    with pytest.raises(ConfigError, match="lora"):
+        train(wrapped, tmp_path / "c", examples=examples)

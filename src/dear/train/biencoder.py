@@ -1,7 +1,8 @@
-"""A bi-encoder teacher: query and passage embedded apart, trained against in-batch negatives.
+"""A bi-encoder, teacher or student: query and passage embedded apart.
 
-Cheap to train (each passage is a negative for every other query of its batch) and cheap to label
-with (each text is embedded once), so it is the teacher that fits a laptop.
+Judgements teach it against in-batch negatives (each passage is a negative for every other query of
+its batch), a teacher's labels by the scores of each query's own passages. Each text is embedded
+once, so it is the cheapest model to train, to label and to rank with.
 """
 
 from __future__ import annotations
@@ -19,14 +20,15 @@ from dear.checkpoints.registry import locate
 from dear.checkpoints.threads import tokenize
 from dear.checkpoints.weights import read_pretrained
 from dear.errors import ConfigError
-from dear.losses import Objective, Term
+from dear.losses import Objective, find_loss
 from dear.losses.listwise import softmax_cross_entropy
 from dear.recipes import PairRecipe
 from dear.scoring.batching import collate, token_batches
 from dear.scoring.encoding import Encoded
-from dear.scoring.loading import load_tokenizer
+from dear.scoring.loading import load_tokenizer, pick_layers
+from dear.train.batches import group_losses
 from dear.train.examples import Example
-from dear.train.start import set_dropout
+from dear.train.start import objective_of, set_dropout
 from dear.train.trainer import GroupTrainer
 
 SCALE = 20.0
@@ -35,8 +37,8 @@ SCALE = 20.0
 
 def start_biencoder(recipe: PairRecipe) -> tuple[Any, Any]:
     """(model without a head, tokenizer) of the recipe's base."""
-    if recipe.model.lora is not None or recipe.model.layers:
-        raise ConfigError("a biencoder is trained whole: leave out model.lora and model.layers")
+    if recipe.model.lora is not None:
+        raise ConfigError("a biencoder is trained whole: leave out model.lora")
     source = locate(recipe.model.base)
     model, _ = read_pretrained(
         AutoModel,
@@ -44,22 +46,32 @@ def start_biencoder(recipe: PairRecipe) -> tuple[Any, Any]:
         dtype=getattr(torch, recipe.model.dtype),
         attn_implementation="eager" if not torch.cuda.is_available() else "sdpa",
     )
+    if recipe.model.layers:
+        pick_layers(model, recipe.model.layers)
     if recipe.model.dropout is not None:
         set_dropout(model, recipe.model.dropout)
     return model, load_tokenizer(source)
 
 
 def contrastive_objective(recipe: PairRecipe) -> Objective:
-    """ConfigError for anything but cross-entropy: the batch's other passages have no labels."""
-    loss = recipe.loss
-    if loss.terms or tuple(loss.main) != ("ce",) or loss.alpha:
-        raise ConfigError('a biencoder trains with loss.main = ["ce"] and loss.alpha = 0')
-    return Objective((Term("ce"),))
+    """The recipe's objective. ConfigError for a loss of judgements other than cross-entropy, which
+    alone is taken over the batch."""
+    objective = objective_of(recipe.loss)
+    for term in objective.terms:
+        if find_loss(term.loss).targets == "judgements" and term.loss != "ce" and term.weight:
+            raise ConfigError(
+                f'a biencoder learns from judgements by "ce" alone, not {term.loss!r}'
+            )
+    return objective
 
 
 class TextCollator:
     """Examples to tensors: queries (B, T), the batch's different passages (P, T), and which of
-    these are relevant (B, P) or may stand as negatives (B, P) for each query."""
+    these are relevant (B, P) for each query, the others being its negatives.
+
+    Also, as in GroupCollator, each query's own passages (B, N): rows into the B x P scores end to
+    end, grades, the teacher's scores, and which are present.
+    """
 
     def __init__(self, tokenizer: Any, max_tokens: int) -> None:
         self.tokenizer = tokenizer
@@ -70,10 +82,20 @@ class TextCollator:
         for example in examples:
             for passage in example.passages:
                 columns.setdefault(passage, len(columns))
-        grades = torch.zeros(len(examples), len(columns))
+        width = max(len(e.passages) for e in examples)
+        relevant = torch.zeros(len(examples), len(columns))
+        rows = torch.zeros(len(examples), width, dtype=torch.int64)
+        present = torch.zeros(len(examples), width, dtype=torch.bool)
+        grades, teacher = torch.zeros(2, len(examples), width)
         for b, example in enumerate(examples):
-            for passage, grade in zip(example.passages, example.group.grades, strict=True):
-                grades[b, columns[passage]] = grade
+            n = len(example.passages)
+            own = torch.tensor([columns[passage] for passage in example.passages])
+            grades[b, :n] = torch.tensor(example.group.grades, dtype=torch.float32)
+            relevant[b, own] = grades[b, :n]
+            rows[b, :n] = b * len(columns) + own
+            present[b, :n] = True
+            if example.group.teacher is not None:
+                teacher[b, :n] = torch.tensor(example.group.teacher, dtype=torch.float32)
         query_ids, query_mask = self._encode([e.query for e in examples])
         passage_ids, passage_mask = self._encode(list(columns))
         return {
@@ -81,8 +103,11 @@ class TextCollator:
             "query_mask": query_mask,
             "passage_ids": passage_ids,
             "passage_mask": passage_mask,
+            "relevant": relevant,
+            "rows": rows,
+            "present": present,
             "grades": grades,
-            "rows": torch.arange(len(examples)),  # the Trainer counts groups by it
+            "teacher": teacher,
         }
 
     def _encode(self, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -99,7 +124,7 @@ class TextCollator:
 
 
 class ContrastiveTrainer(GroupTrainer):
-    """GroupTrainer whose scores are similarities to all passages of the batch."""
+    """GroupTrainer whose scores are similarities, to all passages of the batch."""
 
     def parts(self, inputs: Any) -> list[Any]:
         return [inputs]
@@ -111,12 +136,21 @@ class ContrastiveTrainer(GroupTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
-        """Softmax cross-entropy of the relevant passages against all others of the batch."""
+        """Cross-entropy of the relevant passages against all others of the batch, and the
+        teacher's losses over each query's own passages."""
         queries = embed(model, inputs["query_ids"], inputs["query_mask"], self.budget)
         passages = embed(model, inputs["passage_ids"], inputs["passage_mask"], self.budget)
-        scores = SCALE * queries @ passages.T
-        everything = torch.ones_like(scores, dtype=torch.bool)
-        loss = softmax_cross_entropy(scores, inputs["grades"], everything)
+        scores = SCALE * queries @ passages.T  # (B, P)
+        loss = scores.new_zeros(())
+        for term in self.objective.terms:
+            if term.loss == "ce" and term.weight:
+                everything = torch.ones_like(scores, dtype=torch.bool)
+                loss = loss + term.weight * softmax_cross_entropy(
+                    scores, inputs["relevant"], everything
+                )
+        if self.objective.needs_teacher:
+            taught = Objective(tuple(t for t in self.objective.terms if t.loss != "ce"))
+            loss = loss + group_losses(taught, scores.flatten(), inputs).mean()
         share = len(queries) * self.passes_in_step / self.groups_in_step
         self.require_finite(loss)
         return (loss * share, {"scores": scores}) if return_outputs else loss * share

@@ -21,8 +21,8 @@ from dear.checkpoints.heads import pools_by_mask
 from dear.data.collections import Collection, open_collection
 from dear.digests import Input, Inputs
 from dear.errors import ConfigError, DataError
-from dear.losses import Objective, Term
-from dear.recipes import DevRecipe, LossRecipe, PairRecipe
+from dear.losses import Objective
+from dear.recipes import DevRecipe, PairRecipe
 from dear.records import every_nth, gather, limit_run
 from dear.scoring.encoding import PairEncoder
 from dear.scoring.loading import check_length, count_parameters
@@ -46,10 +46,10 @@ from dear.train.processes import (
     world_size,
 )
 from dear.train.running import laid_out, run_to_end, step_of
-from dear.train.start import reporters, start_model, training_arguments
+from dear.train.start import objective_of, reporters, start_model, training_arguments
 from dear.train.trainer import Dev, GroupTrainer, Scoring, Step
 
-__all__ = ["Step", "Trained", "contract_of", "objective_of", "train"]
+__all__ = ["Step", "Trained", "contract_of", "train"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +66,6 @@ class Trained:
     loss: float
     best_ndcg: float | None
     parameters: int
-
-
-def objective_of(recipe: LossRecipe) -> Objective:
-    """The objective that a recipe names."""
-    if recipe.terms:
-        return Objective(tuple(Term(t.name, t.weight, t.options) for t in recipe.terms))
-    return Objective.dear(recipe.main, recipe.alpha, recipe.temperature)
 
 
 def contract_of(recipe: PairRecipe) -> ScoringContract:
@@ -181,8 +174,6 @@ def read_examples(
 
 def needs_teacher(recipe: PairRecipe) -> bool:
     """Whether the recipe's loss reads labels."""
-    if recipe.kind == "biencoder":
-        return contrastive_objective(recipe).needs_teacher
     return objective_of(recipe.loss).needs_teacher
 
 

@@ -21,10 +21,19 @@ from dear.checkpoints.hardware import has_bfloat16, pick_device
 from dear.checkpoints.heads import HEAD_PARTS, HEADS
 from dear.checkpoints.registry import Source, locate
 from dear.errors import ConfigError, MissingExtra
-from dear.recipes import GradientRecipe, LoraRecipe, ModelRecipe, TrainRecipe
+from dear.losses import Objective, Term
+from dear.recipes import GradientRecipe, LoraRecipe, LossRecipe, ModelRecipe, TrainRecipe
 from dear.scoring.loading import load_reader, load_weights, mend_padding, pick_layers
 from dear.train.checkpoints import STEPS
 from dear.train.processes import local_device, rank, world_size
+
+
+def objective_of(recipe: LossRecipe) -> Objective:
+    """The objective that a recipe names."""
+    if recipe.terms:
+        return Objective(tuple(Term(t.name, t.weight, t.options) for t in recipe.terms))
+    return Objective.dear(recipe.main, recipe.alpha, recipe.temperature)
+
 
 DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "attention_dropout")
 """Keys of a configuration."""
