@@ -9,6 +9,7 @@ from typing import Any
 
 from dear.data.collections import Collection, open_collection
 from dear.data.formats import read_run
+from dear.data.judged import check_before_measuring
 from dear.errors import ConfigError, DataError
 from dear.evaluate.answers import answer_cutoff
 from dear.evaluate.metrics import COMPARED, evaluate, parse_measures
@@ -102,6 +103,7 @@ def compare(options: CompareOptions) -> CompareResult:
     judgements = collection.judgements(split) if collection.has_judgements(split) else None
     values = None
     if judgements is not None:
+        check_before_measuring(collection, split, runs)
         one, other = (
             evaluate(run, judgements, [by.name], min_grade=collection.min_grade).per_query[by.name]
             for run in runs

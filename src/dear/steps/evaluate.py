@@ -10,6 +10,7 @@ from typing import Any
 from dear.artifacts import versions
 from dear.data.collections import Collection, open_collection
 from dear.data.formats import read_run
+from dear.data.judged import check_before_measuring
 from dear.data.origins import Origin, first_stage_of, read_origin
 from dear.errors import ConfigError
 from dear.evaluate.answers import answer_cutoff, evaluate_answers
@@ -52,6 +53,8 @@ def evaluate(options: EvaluateOptions) -> EvaluateResult:
     sources = measured_documents(
         collection, sources, options.aggregate, judged=bool(asked.judgements)
     )
+    if asked.judgements:
+        check_before_measuring(collection, split, [source.run for source in sources])
     found = study(
         collection.name,
         split,
