@@ -103,8 +103,8 @@ def label_with(
     """
     if shard_pairs < 1:
         raise ConfigError(f"shard_pairs is {shard_pairs}; a shard holds 1 pair or more")
-    wanted = _wanted(runs, judged)
-    _require_texts(collection, wanted)
+    wanted = wanted_pairs(runs, judged)
+    require_texts(collection, wanted)
     texts = _text_digests(collection, wanted)
     stamp = stamp_of(collection.name, teacher)
     with open_store(folder, stamp) as store:
@@ -178,7 +178,7 @@ def slug(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", last).strip(".-") or "teacher"
 
 
-def _wanted(runs: Sequence[Run], judged: Judgements | None) -> list[PairId]:
+def wanted_pairs(runs: Sequence[Run], judged: Judgements | None) -> list[PairId]:
     """Every different pair, in the order of the runs; relevant passages before candidates."""
     wanted: dict[PairId, None] = {}
     for run in runs:
@@ -198,7 +198,8 @@ def _relevant(judged: Judgements | None, query_id: str) -> Iterator[str]:
             yield passage_id
 
 
-def _require_texts(collection: Collection, pairs: Iterable[PairId]) -> None:
+def require_texts(collection: Collection, pairs: Iterable[PairId]) -> None:
+    """DataError for the first id that the collection has no text of."""
     queries, corpus = collection.queries(), collection.corpus
     for query_id, passage_id in pairs:
         if query_id not in queries:

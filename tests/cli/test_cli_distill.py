@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from command_line import dear, good
 
 from dear.cli.distill import labels_worth
+from dear.data.origins import read_origin
 from dear.steps.distilled import LabelsWorth
 
 
@@ -28,11 +30,14 @@ def words(animals: Path, model: Path, folder: Path) -> list[object]:
 
 
 @pytest.fixture(scope="module")
-def printed(
-    animals: Path, reranker: Path, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[str, str, str]:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of the distillation that `printed` does."""
+    return tmp_path_factory.mktemp("runs") / "animals"
+
+
+@pytest.fixture(scope="module")
+def printed(animals: Path, reranker: Path, folder: Path) -> tuple[str, str, str]:
     """Standard output of a first run, its standard error, and standard output of a second run."""
-    folder = tmp_path_factory.mktemp("runs") / "animals"
     first = dear(*words(animals, reranker, folder))
     assert first.status == 0, first.err
     return first.out, first.err, good(*words(animals, reranker, folder))
@@ -93,3 +98,23 @@ def test_the_recommended_commands_do_what_they_say(
     assert any(line.startswith("The student, in ") for line in lines[first:]) or (
         lines[first].startswith("Recommended: student")
     )
+
+
+def test_its_runs_say_what_they_are(
+    animals: Path, folder: Path, printed: tuple[str, str, str], tmp_path: Path
+) -> None:
+    assert printed
+    student = folder / "ranked" / "student.trec"
+    found = json.loads(good("evaluate", animals, "--run", student, "--json", "-"))
+    rows = {row["name"]: row for row in found["runs"]}
+    assert {name: row["reranked"] for name, row in rows.items()} == {
+        "test": None,
+        "student": "test",
+    }
+    assert rows["student"]["made_by"]["model"] == str(folder / "student")
+    assert rows["student"]["made_by"]["inputs"].keys() >= {"model", "contract", "texts", "run"}
+    assert not found["notes"]
+    assert not dear("report", tmp_path / "report.md", animals, "--run", student).err
+    train = read_origin(folder / "first-stage" / "train.trec")
+    assert train is not None
+    assert (train.model, train.values["split"]) == (None, "train")

@@ -18,7 +18,7 @@ def retrieve(options: RetrieveOptions) -> None:
     summary(
         f"{options.output}: {count(len(found.run), 'query')}, "
         f"{count(count_pairs(found.run), 'passage')} in {duration(seconds)} "
-        f"({rate(found.searched, seconds)})",
+        f"({rate(found.searched, seconds)}); {found.whose}",
         options.output,
     )
     width = max(map(len, found.quality), default=0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TypeAlias
@@ -18,6 +19,7 @@ from dear.data.folders import (
     folder_queries,
 )
 from dear.data.formats import beir_files, read_qrels, read_run
+from dear.data.judged import check_judged
 from dear.errors import DataError, nearest
 from dear.records import Judgements, Passage, Query, Ranking
 
@@ -131,8 +133,12 @@ class Collection:
 
     @cached_property
     def corpus(self) -> Mapping[str, Passage]:
-        """Passage id → passage."""
-        return self._read_corpus()
+        """Passage id → passage. DataError where all that is judged relevant in a split that was
+        read is missing in it; `judgements` raises it where they are read second."""
+        corpus = self._read_corpus()
+        for split in self._judgements:
+            self._check_judged(split, corpus)
+        return corpus
 
     @property
     def corpus_files(self) -> Sequence[Path]:
@@ -221,7 +227,18 @@ class Collection:
             raise self._no_split(split, self._qrels, "judgements for split")
         if split not in self._judgements:
             self._judgements[split] = self._qrels[split]()
+            if "corpus" in self.__dict__:
+                self._check_judged(split, self.corpus)
         return self._judgements[split]
+
+    def _check_judged(self, split: str, corpus: Mapping[str, Passage]) -> None:
+        if self.pinned:  # published with its judgements, and looked up on disk
+            return
+        ids: AbstractSet[str] = corpus.keys()
+        if self.documents is not None:
+            ids = ids | set(self.documents.values())
+        part = self.entry is not None and len(corpus) < (self.entry.documents or 0)
+        check_judged(f"{self.name}, {split}", self._judgements[split], ids, whole=not part)
 
     def runs(self, split: str) -> dict[str, Path]:
         """Name of the run → file; empty where the split has none."""

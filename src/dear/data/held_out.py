@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from dear.characters import normal
 from dear.data.collections import list_collections, open_collection
 from dear.errors import ConfigError
+from dear.notices import warn
 
 if TYPE_CHECKING:
     from dear.data.collections import Collection
 
 PRESENT = "present"
 """In a list of names: every registered collection with test queries that is on this machine."""
+
+TEST = "test"
+"""The split whose judged queries are kept for tests."""
 
 _SIGNS = re.compile(r"[^a-z0-9]+")
 _PREFIX = 32
@@ -62,7 +66,7 @@ def held_out_queries(names: Sequence[str]) -> dict[str, str]:
         if name == PRESENT:
             # the one that is made on the spot is in no other, and takes longer than all of them
             here = [c.entry.name for c in list_collections() if c.folder is not None]
-            opened = [(c, "test") for c in map(open_collection, here) if "test" in c.splits]
+            opened = [(c, TEST) for c in map(open_collection, here) if TEST in c.splits]
         else:
             base, _, split = name.partition("@")
             collection = open_collection(base)
@@ -74,8 +78,25 @@ def held_out_queries(names: Sequence[str]) -> dict[str, str]:
     return texts
 
 
+def tell_of_tests(collection: Collection, query_ids: Iterable[str], remedy: str) -> None:
+    """A warning where queries that are learnt from are judged test queries of their collection.
+
+    remedy: how they are left out.
+    """
+    if collection.pinned or not collection.has_judgements(TEST):  # pinned: may be a download
+        return
+    learnt, judged = set(query_ids), collection.judgements(TEST)
+    both = [q for q in judged if q in learnt]
+    if both:
+        warn(
+            f"{collection.name}: {len(both):,} of {len(learnt):,} queries to train on are judged "
+            f"test queries, such as {both[0]}: what learns from them cannot be tested on them; "
+            f"{remedy}"
+        )
+
+
 def _test_split(collection: Collection, name: str) -> str:
-    for split in ("test", "dev"):
+    for split in (TEST, "dev"):
         if split in collection.splits:
             return split
     there = ", ".join(collection.splits) or "none"

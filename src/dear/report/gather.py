@@ -16,6 +16,7 @@ from dear.data.collections import Collection, open_collection
 from dear.data.documents import tell_of_documents
 from dear.data.formats import read_lists, read_run
 from dear.data.inputs import judgements_input, pairs_input, texts_input
+from dear.data.judged import check_before_measuring
 from dear.data.origins import Origin, first_stage_of, read_origin
 from dear.digests import Input, Inputs
 from dear.errors import ConfigError, DataError, nearest
@@ -133,6 +134,7 @@ def gather(
         found = _Gathered.of(one, opened, folder)
         sources, notes = found.sources()
         judgements = opened.judgements(one.split)
+        check_before_measuring(opened, one.split, [source.run for source in sources])
         if (said := made_note(judgements)) is not None:
             notes.append(said)
         if opened.documents is not None:

@@ -9,13 +9,14 @@ from typing import Any
 
 from dear.data.collections import Collection, open_collection
 from dear.data.formats import read_run
+from dear.data.judged import check_before_measuring
 from dear.errors import ConfigError, DataError
 from dear.evaluate.answers import answer_cutoff
 from dear.evaluate.metrics import COMPARED, evaluate, parse_measures
 from dear.evaluate.side_by_side import Place, SideBySide, beside, largest_changes, most_different
 from dear.evaluate.study import RunSource, other_candidates
 from dear.records import Judgements, Query, Run
-from dear.steps.inputs import find_run, own_run_names, queries_if_readable, run_names
+from dear.steps.inputs import named_runs, queries_if_readable
 from dear.steps.options import CompareOptions
 
 _CUT = 60
@@ -92,16 +93,18 @@ def compare(options: CompareOptions) -> CompareResult:
     """Read two runs and choose the queries to show. DataError where there is none. It writes
     nothing."""
     collection, split = open_collection(options.collection), options.split
-    paths = [find_run(collection, run, split) for run in (options.run_a, options.run_b)]
-    if paths[0].resolve() == paths[1].resolve():
-        raise ConfigError(f"{options.run_a} and {options.run_b} are the same run: {paths[0]}")
-    a, b = run_names(paths, own_run_names(collection, split))
+    named = named_runs(collection, (options.run_a, options.run_b), split)
+    if len(named) == 1:
+        (path,) = named.values()
+        raise ConfigError(f"{options.run_a} and {options.run_b} are the same run: {path}")
+    (a, b), paths = named, list(named.values())
     runs = read_run(paths[0]), read_run(paths[1])
     main = collection.main_measure if answer_cutoff(collection.main_measure) is None else COMPARED
     (by,) = parse_measures([options.measure or main])
     judgements = collection.judgements(split) if collection.has_judgements(split) else None
     values = None
     if judgements is not None:
+        check_before_measuring(collection, split, runs)
         one, other = (
             evaluate(run, judgements, [by.name], min_grade=collection.min_grade).per_query[by.name]
             for run in runs

@@ -22,9 +22,16 @@ from dear.checkpoints.hardware import cpu_has_bfloat16, pick_device, usable_core
 from dear.data.collections import Collection, open_collection
 from dear.data.documents import document_run, passage_judgements
 from dear.data.formats import read_run, write_run
-from dear.data.inputs import corpus_input, judgements_input, queries_input, run_input
+from dear.data.inputs import (
+    corpus_input,
+    judgements_input,
+    pairs_input,
+    queries_input,
+    run_input,
+)
 from dear.data.label_texts import LabelCheck
 from dear.data.labels import MANIFEST, labels_input, read_labels, read_stamp
+from dear.data.origins import write_origin
 from dear.digests import Input, Inputs
 from dear.errors import DataError
 from dear.evaluate.metrics import tell_of_made
@@ -45,10 +52,10 @@ from dear.recipes import (
     fitting_recipe,
     load_distill_recipe,
 )
-from dear.records import MADE, MADE_SPLIT, Judgements, Query, Run, gather
+from dear.records import MADE, MADE_SPLIT, Judgements, Query, Run, count_pairs, gather
 from dear.retrieve.bm25 import options_for, retrieve
 from dear.scoring.opening import PairModel, open_model
-from dear.scoring.revisions import base_inputs, checkpoint_digest, revision_named
+from dear.scoring.revisions import base_inputs, checkpoint_digest, revision_named, scoring_inputs
 from dear.steps.distilled import (
     CONTROL,
     FIRST,
@@ -219,6 +226,8 @@ class _Distillation:
                     progress=report,
                 )
             write_run(path, run, "bm25")
+            bm25 = {"model": None, "retriever": "bm25", "top_k": top_k}
+            _write_note(path, self.collection, part, bm25, inputs)
             return {}
 
         if path.is_file() and not set(read_run(path)) <= set(queries):
@@ -426,7 +435,20 @@ class _Distillation:
                 }
             seconds = time.perf_counter() - started
             write_run(path, ranked, name)
-            pairs = sum(len(r) for r in ranked.values())
+            pairs = count_pairs(ranked)
+            first = self._run_path("test")
+            made_of = scoring_inputs(reranker.model) | {
+                "texts": pairs_input(candidates, self.collection.name),
+                "run": run_input(first),
+            }
+            by = {
+                "model": reranker.name,
+                "revision": reranker.model.revision,
+                "top_k": self.recipe.test.top_k,
+                "pairs": pairs,
+                "seconds": round(seconds, 3),
+            }
+            _write_note(path, self.collection, "test", by, made_of, first_stage=first)
             return {
                 "pairs_per_s": round(pairs / seconds, 1),
                 "parameters": reranker.model.parameters,
@@ -557,6 +579,19 @@ class _Distillation:
     def _named(self, model: str) -> str:
         """Without the folder of this distillation, which may be moved."""
         return model.replace(f"{self.folder}{os.sep}", "")
+
+
+def _write_note(
+    run: Path,
+    collection: Collection,
+    part: str,
+    values: Mapping[str, Any],
+    inputs: Mapping[str, Input],
+    first_stage: Path | None = None,
+) -> None:
+    """The note beside a run of a distillation, as `dear retrieve` and `dear rank` write theirs."""
+    about = {**values, "collection": collection.name, "split": part}
+    write_origin(run, about, first_stage=first_stage, inputs=Inputs(inputs))
 
 
 def _split(collection: Collection, test_queries: int | None) -> _Split:

@@ -10,6 +10,7 @@ from typing import Any
 from dear.artifacts import versions
 from dear.data.collections import Collection, open_collection
 from dear.data.formats import read_run
+from dear.data.judged import check_before_measuring
 from dear.data.origins import Origin, first_stage_of, read_origin
 from dear.errors import ConfigError
 from dear.evaluate.answers import answer_cutoff, evaluate_answers
@@ -17,7 +18,7 @@ from dear.evaluate.metrics import MEASURES, Evaluation, parse_measures
 from dear.evaluate.published import PublishedRow, published_rows
 from dear.evaluate.study import MeasureRun, RunSource, Study, study
 from dear.records import Judgements, Run
-from dear.steps.inputs import find_run, own_run_names, run_names
+from dear.steps.inputs import find_run, named_runs, own_run_names, run_names
 from dear.steps.measured import measured_documents
 from dear.steps.options import EvaluateOptions
 
@@ -47,11 +48,13 @@ def evaluate(options: EvaluateOptions) -> EvaluateResult:
     measuring, split = options.measuring, options.split
     collection = open_collection(options.collection)
     asked = _asked(collection, split, measuring.measures)
-    paths = [find_run(collection, run, split) for run in options.runs]
-    sources, notes = _sources(collection, split, paths, measuring.first_stage)
+    runs = named_runs(collection, options.runs, split)
+    sources, notes = _sources(collection, split, runs, measuring.first_stage)
     sources = measured_documents(
         collection, sources, options.aggregate, judged=bool(asked.judgements)
     )
+    if asked.judgements:
+        check_before_measuring(collection, split, [source.run for source in sources])
     found = study(
         collection.name,
         split,
@@ -107,14 +110,15 @@ def _asked(collection: Collection, split: str, measures: Sequence[str]) -> _Aske
 
 
 def _sources(
-    collection: Collection, split: str, runs: Sequence[Path], given: str | None
+    collection: Collection, split: str, runs: Mapping[str, Path], given: str | None
 ) -> tuple[list[RunSource], list[str]]:
-    """First stages first, the same file once; and what there is to say about finding them."""
-    stages = {path.resolve(): path for path in runs}
+    """First stages first; and what there is to say about finding them."""
+    stages = {path.resolve(): path for path in runs.values()}
     origins = {real: read_origin(path) for real, path in stages.items()}
     first, notes = _first_stages(collection, runs, origins, given, split)
     files = {path.resolve(): path for path in first.values()} | stages
-    own = own_run_names(collection, split)
+    named = {path.resolve(): name for name, path in runs.items()}
+    own = own_run_names(collection, split) | named
     names = dict(zip(files, run_names(list(files.values()), own), strict=True))
     sources = []
     for real, path in files.items():
@@ -135,19 +139,19 @@ def _sources(
 
 def _first_stages(
     collection: Collection,
-    runs: Sequence[Path],
+    runs: Mapping[str, Path],
     origins: Mapping[Path, Origin | None],
     given: str | None,
     split: str,
 ) -> tuple[dict[Path, Path], list[str]]:
     """Resolved path of a run → the run that it reranked, itself where it is a first stage's."""
     if given is not None:
-        one = find_run(collection, given, split)
-        return {path.resolve(): one for path in (one, *runs)}, []
+        one = runs.get(given) or find_run(collection, given, split)
+        return {path.resolve(): one for path in (one, *runs.values())}, []
     found: dict[Path, Path] = {}
     notes: list[str] = []
     own = collection.runs(split)
-    for run in runs:
+    for run in runs.values():
         first, said = first_stage_of(run, origins[run.resolve()], own)
         notes += [] if said is None else [said]
         if first is not None:

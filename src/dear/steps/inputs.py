@@ -78,6 +78,37 @@ def made_of_the_same(path: Path, there: Inputs, now: Inputs) -> None:
         )
 
 
+def named_runs(collection: Collection, given: Sequence[str], split: str) -> dict[str, Path]:
+    """The name to show → the file of each `RUN` or `NAME=RUN`; the file's own name where none is
+    given. A file named twice counts once.
+
+    ConfigError: a name twice, or none before the `=`.
+    """
+    found: dict[Path, tuple[str, Path]] = {}
+    for text in given:
+        name, run = _name_and_run(text)
+        path = find_run(collection, run, split)
+        before, _ = found.get(path.resolve(), ("", path))
+        found[path.resolve()] = name or before, path
+    paths = [path for _, path in found.values()]
+    own = run_names(paths, own_run_names(collection, split)) if paths else []
+    names = [name or file for (name, _), file in zip(found.values(), own, strict=True)]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ConfigError(f"two runs are called {twice!r}; NAME={given[0]} names one")
+    return dict(zip(names, paths, strict=True))
+
+
+def _name_and_run(given: str) -> tuple[str, str]:
+    """`NAME=RUN` or `RUN`; the name is "" where there is none."""
+    if "=" not in given or Path(given).exists():
+        return "", given
+    name, _, run = given.partition("=")
+    if not name.strip() or not run:
+        raise ConfigError(f"run {given!r}: expected NAME=RUN")
+    return name.strip(), run
+
+
 def run_names(paths: Sequence[Path], own: Mapping[Path, str]) -> list[str]:
     """A short name for each file, all different: the file's, with folders where it must be.
 

@@ -8,9 +8,17 @@ from pathlib import Path
 from dear.artifacts import check_folder
 from dear.checkpoints.registry import FIRST_STAGE
 from dear.data.collections import open_collection
+from dear.data.held_out import tell_of_tests
 from dear.data.labels import ENSEMBLE, MANIFEST
 from dear.errors import ConfigError
-from dear.label import FirstStage, Labelled, label_with, label_with_all
+from dear.label import (
+    FirstStage,
+    Labelled,
+    label_with,
+    label_with_all,
+    require_texts,
+    wanted_pairs,
+)
 from dear.scoring.opening import PairModel, open_model
 from dear.steps.inputs import read_runs
 from dear.steps.options import LabelOptions
@@ -29,6 +37,10 @@ def label(options: LabelOptions, *, watch: Watch = unwatched) -> list[Labelled]:
     runs = read_runs(collection, list(options.runs), options.split)
     judged = None if options.judged is None else collection.judgements(options.judged)
     check_folder(options.output)
+    # before a teacher is opened
+    require_texts(collection, wanted_pairs(runs, judged))
+    asked = dict.fromkeys(q for run in runs for q in run)
+    tell_of_tests(collection, asked, "label a run of other queries (`dear retrieve --split`)")
 
     def open_teacher(name: str) -> PairModel | FirstStage:
         if name == FIRST_STAGE:

@@ -665,6 +665,16 @@ CollectionRuns: TypeAlias = Annotated[
 ]
 
 
+NamedRuns: TypeAlias = Annotated[
+    Names,
+    Option(
+        "A run's file, or one of the collection's own, and how to call it; may be repeated.",
+        "[NAME=]RUN",
+        flags=("--run",),
+    ),
+]
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LabelOptions:
     """Which teachers label which runs. ConfigError: an unknown model, not one weight for each."""
@@ -879,7 +889,7 @@ class EvaluateOptions:
     """Which runs are measured, and how."""
 
     collection: CollectionName
-    runs: CollectionRuns
+    runs: NamedRuns
     split: Annotated[str, Option("Whose judgements.", "SPLIT")] = "test"
     measuring: MeasureOptions = MeasureOptions()
     aggregate: Aggregate = None
@@ -892,9 +902,9 @@ class CompareOptions:
 
     collection: CollectionName
     run_a: Annotated[
-        str, Option("A run's file, or one of the collection's own.", "RUN_A", argument=True)
+        str, Option("A run's file, or one of the collection's own.", "[NAME=]RUN_A", argument=True)
     ]
-    run_b: Annotated[str, Option("The run that is held against it.", "RUN_B", argument=True)]
+    run_b: Annotated[str, Option("The run that is held against it.", "[NAME=]RUN_B", argument=True)]
     query: Annotated[
         str | None, Option("A query's id, or words of it.", "Q", shown="largest loss")
     ] = None
@@ -923,14 +933,7 @@ class ReportOptions:
         str | None,
         Option("A name of `dear collections`, or a folder.", "[COLLECTION]", argument=True),
     ] = None
-    runs: Annotated[
-        Names,
-        Option(
-            "A run's file, or one of the collection's own; may be repeated.",
-            "[NAME=]RUN",
-            flags=("--run",),
-        ),
-    ] = ()
+    runs: NamedRuns = ()
     study: Annotated[
         Path | None, Option("Collections and runs in a file, instead of the above.", "TOML")
     ] = None

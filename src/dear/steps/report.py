@@ -8,11 +8,10 @@ from pathlib import Path
 
 from dear.artifacts import check_output
 from dear.data.collections import open_collection
-from dear.errors import ConfigError
 from dear.report import Report, write_report, writer_of
 from dear.report.gather import CollectionPlan, ReportPlan, gather, read_plan
 from dear.scoring.revisions import revision_named
-from dear.steps.inputs import find_run, own_run_names, run_names
+from dear.steps.inputs import named_runs
 from dear.steps.options import ReportOptions
 
 
@@ -65,37 +64,16 @@ def report(options: ReportOptions) -> ReportResult:
 
 
 def _runs_plan(options: ReportOptions) -> ReportPlan:
+    name = options.collection or ""
+    runs = named_runs(open_collection(name), options.runs, options.split)
     one = CollectionPlan(
-        name=options.collection or "",
-        runs=_named_runs(options),
+        name=name,
+        runs={shown: str(path) for shown, path in runs.items()},
         split=options.split,
         min_grade=options.measuring.min_grade,
         first_stage=options.measuring.first_stage,
     )
     return ReportPlan(collection=(one,), measures=options.measuring.measures)
-
-
-def _named_runs(options: ReportOptions) -> dict[str, str]:
-    """Name to show → run; the file's own name where none is given."""
-    collection = open_collection(options.collection or "")
-    pairs = [_name_and_run(run) for run in options.runs]
-    paths = [find_run(collection, run, options.split) for _, run in pairs]
-    found = run_names(paths, own_run_names(collection, options.split))
-    names = [given or name for (given, _), name in zip(pairs, found, strict=True)]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise ConfigError(f"two runs are called {twice!r}; --run NAME={options.runs[0]} names one")
-    return dict(zip(names, (run for _, run in pairs), strict=True))
-
-
-def _name_and_run(given: str) -> tuple[str, str]:
-    """`NAME=RUN` or `RUN`; the name is "" where there is none."""
-    if "=" not in given or Path(given).exists():
-        return "", given
-    name, _, file = given.partition("=")
-    if not name.strip() or not file:
-        raise ConfigError(f"--run {given!r}: expected NAME=RUN")
-    return name.strip(), file
 
 
 def _command(options: ReportOptions) -> list[str]:

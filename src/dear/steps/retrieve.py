@@ -27,7 +27,7 @@ from dear.steps.progress import OnProgress, Watch, unwatched
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Retrieved:
-    """searched: queries, those without a result among them.
+    """searched: queries, those without a result among them.  whose: which of the collection's.
 
     quality: name of the retriever, a hybrid's parts before it → measure → mean over the judged
         queries of the split; empty where it has no judgements.
@@ -35,6 +35,7 @@ class Retrieved:
 
     run: Run
     searched: int
+    whose: str
     spent: Spent
     quality: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
@@ -60,12 +61,19 @@ def retrieve(options: RetrieveOptions, *, watch: Watch = unwatched) -> Retrieved
     found = Retrieved(
         run=run,
         searched=len(queries),
+        whose=_whose(collection, options.split, len(queries)),
         spent=meter.spent,
         quality=_quality(collection, options, runs),
     )
     write_run(options.output, run, options.spec.kind)
     _write_note(options, collection, queries, retriever, found)
     return found
+
+
+def _whose(collection: Collection, split: str, searched: int) -> str:
+    every = len(collection.queries())
+    share = "all" if searched == every else f"{searched:,} of the collection's {every:,}"
+    return f"queries of split {split} ({share})" if collection.splits else "all queries"
 
 
 def _opened(options: RetrieveOptions, collection: Collection, watch: Watch) -> Retriever:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -20,7 +21,7 @@ from dear.data.example_table import (
 )
 from dear.data.formats import read_run
 from dear.data.groups import Group, GroupPlan, TeacherScores, sample_groups
-from dear.data.held_out import SameText, held_out_queries, normalised
+from dear.data.held_out import SameText, held_out_queries, normalised, tell_of_tests
 from dear.data.inputs import run_input
 from dear.data.label_texts import LabelCheck
 from dear.data.labels import (
@@ -149,8 +150,10 @@ def _of_source(
         run = {q: r for q, r in run.items() if q in judgements}
     if source.exclude:
         run = _without_tests(run, collection, held_out_queries(source.exclude))
+    run = limit_run(run, queries=source.queries)
+    tell_of_tests(collection, run, f"exclude = [{json.dumps(source.collection)}] leaves them out")
     groups = draw_groups(
-        limit_run(run, queries=source.queries),
+        run,
         recipe,
         judgements=judgements,
         labels=None
