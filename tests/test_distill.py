@@ -36,6 +36,7 @@ from dear.steps.distilled import (
     FIRST,
     NO_LABELS,
     STUDENT,
+    STUDENT_FUSED,
     TEACHER,
     ZERO_SHOT,
     ZERO_SHOT_FUSED,
@@ -75,6 +76,7 @@ def tiny(base: str, *changes: str) -> DistillRecipe:
             "depth=8",
             "test.top_k=6",
             "test.queries=10",
+            "made_queries=0",
             *changes,
         ],
     )
@@ -107,6 +109,7 @@ def ranked(folder: Path) -> dict[str, Run]:
         ZERO_SHOT_FUSED: fuse_runs(of("zero-shot"), first, 0.3),
         TEACHER: fuse_runs(of("teacher"), first, 0.3),
         STUDENT: of("student"),
+        STUDENT_FUSED: fuse_runs(of("student"), first, 0.3),
         CONTROL: of(NO_LABELS),
     }
 
@@ -139,7 +142,7 @@ def test_a_judged_collection_gives_rows_that_its_own_runs_confirm(
             assert row.difference == pytest.approx(means[row.system] - means[FIRST])
             assert row.p == pytest.approx(p[FIRST, row.system])
             assert row.parameters
-    assert [row.seconds is not None for row in found.rows] == [False] * 3 + [True] * 3
+    assert [row.seconds is not None for row in found.rows] == [False] * 3 + [True] * 4
     worth = found.labels_worth
     assert worth is not None
     assert worth.difference == pytest.approx(means[STUDENT] - means[CONTROL])
@@ -254,7 +257,13 @@ def test_without_judgements_the_teacher_is_read_as_it_comes_and_agreement_report
 ) -> None:
     told: list[Untrained] = []
     found = distill(collection(judged=()), recipe, tmp_path / "d", first=told.append)
-    assert [row.system for row in found.rows] == [FIRST, STUDENT]
+    assert [row.system for row in found.rows] == [
+        FIRST,
+        ZERO_SHOT,
+        TEACHER,
+        STUDENT,
+        STUDENT_FUSED,
+    ]
     assert not told
     assert found.untrained is None
     assert found.labels_worth is None
@@ -263,13 +272,21 @@ def test_without_judgements_the_teacher_is_read_as_it_comes_and_agreement_report
     assert found.glimpse is None
     teacher = read_run(tmp_path / "d" / "ranked" / "teacher.trec")
     assert all(-1 <= row.score <= 1 for row in found.rows)
+    assert found.rows[2].score == pytest.approx(1.0)  # the teacher agrees with itself
+    assert found.rows[2].name == f"{Path(recipe.student.model.base).name} + 0.3 · BM25"
     assert set(teacher) == set(read_run(tmp_path / "d" / "ranked" / "student.trec"))
 
 
 def test_test_judgements_alone_are_used_for_testing(recipe: DistillRecipe, tmp_path: Path) -> None:
     notes: list[str] = []
     found = distill(collection(judged=("test",)), recipe, tmp_path / "d", note=notes.append)
-    assert [row.system for row in found.rows] == [FIRST, ZERO_SHOT, TEACHER, STUDENT]
+    assert [row.system for row in found.rows] == [
+        FIRST,
+        ZERO_SHOT,
+        TEACHER,
+        STUDENT,
+        STUDENT_FUSED,
+    ]
     assert found.rows[0].difference is None
     assert found.rows[1].difference is not None
     assert found.rows[1].parameters == found.rows[2].parameters is not None
@@ -284,7 +301,7 @@ def test_judgements_for_training_alone_train_a_teacher_and_leave_agreement(
     recipe: DistillRecipe, tmp_path: Path
 ) -> None:
     found = distill(collection(judged=("train",)), recipe, tmp_path / "d")
-    assert [row.system for row in found.rows] == [FIRST, STUDENT, CONTROL]
+    assert [row.system for row in found.rows] == [FIRST, TEACHER, STUDENT, STUDENT_FUSED, CONTROL]
     assert found.untrained is None
     assert found.labels_worth is None
     assert not (tmp_path / "d" / "ranked" / "zero-shot.trec").exists()
@@ -374,6 +391,72 @@ def test_training_queries_never_test(recipe: DistillRecipe, tmp_path: Path) -> N
     assert taught
     assert tested
     assert not set(taught) & set(tested)
+
+
+ASKED = ("ban cot", "dir fen gut", "hat lor", "min ban", "cor dit", "fer gun", "han lot", "mir")
+
+
+@pytest.fixture
+def documents() -> Collection:
+    """40 documents of three sentences each, and nothing else."""
+    rng = random.Random(5)
+    words = [
+        a + b for a in ("ba", "co", "di", "fe", "gu", "ha", "lo", "mi") for b in ("n", "t", "r")
+    ]
+    said = [" ".join(rng.sample(words, 6)).capitalize() + "." for _ in range(120)]
+    texts = [" ".join(said[3 * i : 3 * i + 3]) for i in range(40)]
+    corpus = {f"p{i}": Passage(id=f"p{i}", text=text) for i, text in enumerate(texts)}
+    return Collection.from_parts("notes", corpus, {}, {})
+
+
+def test_documents_alone_are_distilled_with_queries_made_of_them(
+    base: str, documents: Collection, tmp_path: Path
+) -> None:
+    recipe = tiny(base, "made_queries=30", 'student.kind="biencoder"', "student.model.layers=[0]")
+    notes: list[str] = []
+    found = distill(documents, recipe, tmp_path / "d", note=notes.append)
+    made = Collection.from_folder(tmp_path / "d" / "made")
+    taught = read_run(tmp_path / "d" / "first-stage" / "train.trec")
+    tested = read_run(tmp_path / "d" / "first-stage" / "test.trec")
+    assert set(taught) | set(tested) <= set(made.judgements("made"))
+    assert taught
+    assert tested
+    assert not set(taught) & set(tested)
+    # what is made of a passage trains no teacher, is no judgement to test by, and needs no control
+    assert not (tmp_path / "d" / "teacher").exists()
+    assert found.untrained is None
+    assert [row.system for row in found.rows] == [
+        FIRST,
+        ZERO_SHOT,
+        TEACHER,
+        STUDENT,
+        STUDENT_FUSED,
+    ]
+    assert any("(made)" in note for note in notes)
+    # the student is a bi-encoder of one layer, and its commands say so
+    student = read_run(tmp_path / "d" / "ranked" / "student.trec")
+    query_id, ranking = next(iter(student.items()))
+    passages = [documents.corpus[p] for p in ranking.passage_ids]
+    model = Reranker(f"biencoder:{tmp_path / 'd' / 'student'}")
+    again = model.rank(made.queries()[query_id].text, passages)
+    assert again.scores[0] == pytest.approx(ranking.scores[0], abs=2e-2)
+    assert model.model.model.config.num_hidden_layers == 1
+    # and nothing is made again
+    notes.clear()
+    assert distill(documents, recipe, tmp_path / "d", note=notes.append).rows == found.rows
+    assert "make queries: done before, kept" in notes
+
+
+def test_few_queries_of_ones_own_are_tested_with_and_never_trained_on(
+    base: str, documents: Collection, tmp_path: Path
+) -> None:
+    asked = {f"q{i}": Query(id=f"q{i}", text=text) for i, text in enumerate(ASKED)}
+    own = Collection.from_parts("notes", documents.corpus, asked, {})
+    distill(own, tiny(base, "made_queries=30"), tmp_path / "d")
+    assert set(read_run(tmp_path / "d" / "first-stage" / "test.trec")) <= set(asked)
+    taught = read_run(tmp_path / "d" / "first-stage" / "train.trec")
+    assert taught
+    assert not set(taught) & set(asked)
 
 
 def test_too_few_queries_are_an_error(recipe: DistillRecipe, tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ def judged(rows: list[Row], spread: float) -> tuple[str, float | None, float | N
         difference = scores[a] - scores[b]
         return difference, (difference - spread, difference + spread)
 
-    found = recommend_judged(rows, against, COMMANDS, student="student", student_steps=7)
+    found = recommend_judged(rows, against, COMMANDS, students=("student",), student_steps=7)
     assert found.commands == COMMANDS[found.system]
     assert found.student_steps == 7
     return found.system, found.difference, found.student_difference
@@ -65,17 +65,53 @@ def test_the_cheapest_of_those_that_are_about_as_good() -> None:
 
 
 @pytest.mark.parametrize(
-    ("scores", "expected"),
-    [((0.5, 0.7), "student"), ((0.7, 0.5), "first stage"), ((0.6, 0.6), "first stage")],
+    ("first", "reading", "student", "expected"),
+    [
+        (0.5, 0.6, 0.7, "student"),
+        (0.7, 0.5, 0.5, "first stage"),
+        (0.6, 0.6, 0.61, "first stage"),
+        (0.4, 0.9, 0.7, "teacher"),  # as cheap as what agrees with it most
+        (0.4, 0.7, 0.69, "student"),  # cheaper, and as good
+    ],
 )
 def test_without_judgements_agreement_decides_and_cost_between_equals(
-    scores: tuple[float, float], expected: str
+    first: float, reading: float, student: float, expected: str
 ) -> None:
-    rows = [Row("first stage", scores[0]), Row("student", scores[1], 400.0)]
-    found = recommend_by_agreement(rows, COMMANDS, student="student", student_steps=None)
+    rows = [
+        Row("first stage", first),
+        Row("zero-shot", reading, 100.0),
+        Row("teacher", 1.0, 100.0),
+        Row("student", student, 400.0),
+    ]
+    found = recommend_by_agreement(
+        rows, COMMANDS, teacher="teacher", students=("student",), student_steps=None
+    )
     assert found.system == expected
     assert found.interval is None
     if expected == "student":
-        assert found.student_difference is None
+        assert found.student_difference is found.student_times is None
     else:
-        assert found.student_difference == pytest.approx(scores[1] - scores[0])
+        scores = {row.system: row.score for row in rows}
+        assert found.student_difference == pytest.approx(student - scores[expected])
+        assert found.student_times == (4.0 if expected == "teacher" else None)
+
+
+def test_a_teacher_that_costs_more_is_not_recommended_by_agreement() -> None:
+    rows = [Row("first stage", 0.3), Row("teacher", 1.0, 20.0), Row("student", 0.6, 400.0)]
+    found = recommend_by_agreement(
+        rows, COMMANDS, teacher="teacher", students=("student",), student_steps=None
+    )
+    assert (found.system, found.best) == ("student", "teacher")
+
+
+def test_the_better_of_the_students_rows_is_compared() -> None:
+    rows = [*ROWS, Row("fused", 0.535, 400.0)]
+    scores = {row.system: row.score for row in rows}
+
+    def against(a: str, b: str) -> tuple[float, tuple[float, float]]:
+        return scores[a] - scores[b], (-1.0, 1.0)
+
+    found = recommend_judged(
+        rows, against, COMMANDS, students=("student", "fused"), student_steps=None
+    )
+    assert (found.system, found.student, found.student_times) == ("teacher", "fused", 8.0)

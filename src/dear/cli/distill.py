@@ -15,6 +15,7 @@ from dear.steps.recommendation import FEW_STEPS
 
 if TYPE_CHECKING:
     from dear.steps.distilled import Distilled, ExampleQuery, LabelsWorth, SystemRow, Untrained
+    from dear.steps.recommendation import Recommendation
 
 SIGNIFICANT = 0.05
 
@@ -34,7 +35,7 @@ def _show_untrained(found: Untrained) -> None:
     print(f"\n{found.collection}: what needs no training, {_tested(found)}\n")
     show_rows(found.rows, judged=True)
     if not quiet.get():
-        print(f"\nzero-shot: {found.zero_shot}, as it comes. {_HOW_TESTED}\n")
+        print(f"\n{_HOW_TESTED}\n")
     sys.stdout.flush()  # the rest takes minutes
 
 
@@ -59,30 +60,42 @@ def _show(found: Distilled) -> None:
 
 def _show_recommendation(found: Distilled) -> None:
     """What to use, with the commands; then what is to be said of the student."""
-    one = found.recommendation
-    where = found.folder / "student"
-    if one.interval is None:
-        why = "it agrees with the teacher most"
+    one, names = found.recommendation, {row.system: row.name for row in found.rows}
+    if one.interval is None and one.system == one.best:
+        why = "what the student learnt from, and nothing that costs less agrees with it enough"
+    elif one.interval is None:
+        why = "it costs less than the teacher and agrees with it most"
     elif one.system == one.best:
         why = f"the best {found.measure} of those measured"
     else:
         why = (
-            f"the cheapest that is about as good as the best, {one.best} "
+            f"the cheapest that is about as good as the best, {names[one.best]} "
             f"({one.difference:+.4f}, {_interval(one.interval)})"
         )
-    print(f"\nRecommended: {one.system}, {why}.")
+    print(f"\nRecommended: {names[one.system]}, {why}.")
     for command in one.commands:
         print(f"  {command}")
-    if one.system == "student":
+    where = found.folder / "student"
+    if one.student_difference is None:
         print(f"The student is in {where}.")
-        return
-    low_high = "" if one.student_interval is None else f" ({_interval(one.student_interval)})"
-    assert one.student_difference is not None
-    side = "below" if one.student_difference < 0 else "above"
-    print(f"The student, in {where}, is {abs(one.student_difference):.4f} {side} it{low_high}.")
+    else:
+        print(f"The {names[one.student]}, in {where}, {_against(one)}.")
     if one.student_steps is not None and one.student_steps < FEW_STEPS:
         steps = count(one.student_steps, "training step")
         print(f"It had {steps} only: more queries, or more epochs in the recipe, may change that.")
+
+
+def _against(one: Recommendation) -> str:
+    """How the student compares with what is recommended."""
+    assert one.student_difference is not None
+    if one.student_interval is None:
+        text = f"agrees {abs(one.student_difference):.4f} less with the teacher"
+    else:
+        side = "below" if one.student_difference < 0 else "above"
+        text = f"is {abs(one.student_difference):.4f} {side} it ({_interval(one.student_interval)})"
+    return (
+        text if one.student_times is None else f"{text} and {one.student_times:.1f} times as fast"
+    )
 
 
 def _interval(low_high: tuple[float, float]) -> str:
@@ -124,7 +137,7 @@ def show_rows(found: Sequence[SystemRow], *, judged: bool) -> None:
 
 
 def _cells(row: SystemRow, judged: bool) -> list[str]:
-    cells = [row.system, f"{row.score:.4f}"]
+    cells = [row.name, f"{row.score:.4f}"]
     if judged:
         low_high = "" if row.interval is None else f"{row.interval[0]:.3f}-{row.interval[1]:.3f}"
         gain = "" if row.difference is None else f"{row.difference:+.4f}"

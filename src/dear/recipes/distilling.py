@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from dear.recipes.training import (
     ContractRecipe,
@@ -13,7 +13,7 @@ from dear.recipes.training import (
     ModelRecipe,
     TrainRecipe,
 )
-from dear.recipes.values import STRICT, Count, NotNegative, Positive
+from dear.recipes.values import STRICT, Count, CountOrNone, NotNegative, Positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,12 +43,14 @@ class TeacherStage:
 class StudentStage:
     """The student, and the queries that it is distilled on (None: all).
 
+    kind: a cross-encoder, or a bi-encoder.
     from_teacher: start from the encoder of a teacher that was trained here, in place of
         model.base. The control does the same, so that the labels alone make the difference.
     """
 
     __pydantic_config__ = STRICT
     model: ModelRecipe
+    kind: Literal["pointwise", "biencoder"] = "pointwise"
     from_teacher: bool = False
     contract: ContractRecipe = field(default_factory=ContractRecipe)
     groups: GroupsRecipe = field(default_factory=GroupsRecipe)
@@ -71,6 +73,7 @@ class DistillRecipe:
     """The whole way from a collection to a student, for `dear distill`.
 
     depth: candidates of each training query that the first stage gives and the teacher labels.
+    made_queries: made from the documents where the collection has too few to learn from; 0: none.
     control: also train the student without labels, from the same start, to see what they are worth.
     """
 
@@ -78,6 +81,7 @@ class DistillRecipe:
     name: str
     description: str = ""
     depth: Count = 50
+    made_queries: CountOrNone = 1000
     control: bool = True
     teacher: TeacherStage
     student: StudentStage

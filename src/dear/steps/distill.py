@@ -13,7 +13,7 @@ import shlex
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,6 @@ from dear.data.labels import MANIFEST, labels_input, read_labels, read_stamp
 from dear.data.origins import write_origin
 from dear.digests import Input, Inputs
 from dear.errors import DataError
-from dear.evaluate.metrics import tell_of_made
 from dear.label import FirstStage, label_with_all, stamp_of
 from dear.rank.fusion import fuse_runs
 from dear.rank.reranker import Reranker
@@ -52,7 +51,7 @@ from dear.recipes import (
     fitting_recipe,
     load_distill_recipe,
 )
-from dear.records import MADE, MADE_SPLIT, Judgements, Query, Run, count_pairs, gather
+from dear.records import Judgements, Query, Run, count_pairs, gather
 from dear.retrieve.bm25 import options_for, retrieve
 from dear.scoring.opening import PairModel, open_model
 from dear.scoring.revisions import base_inputs, checkpoint_digest, revision_named, scoring_inputs
@@ -65,6 +64,7 @@ from dear.steps.distilled import (
     RESULTS,
     STAGE_OF,
     STUDENT,
+    STUDENT_FUSED,
     TEACHER,
     ZERO_SHOT,
     ZERO_SHOT_FUSED,
@@ -74,10 +74,11 @@ from dear.steps.distilled import (
     agreement_rows,
     example_query,
     plot,
-    stable_hash,
 )
-from dear.steps.options import AUTO_RECIPE, DistillOptions
+from dear.steps.options import AUTO_RECIPE, DistillOptions, QueriesOptions
 from dear.steps.progress import Watch, unwatched
+from dear.steps.queries import make_queries_of, own_queries
+from dear.steps.query_splits import QuerySplit, has_few_queries, sample, split_queries
 from dear.steps.recommendation import recommend_by_agreement, recommend_judged
 from dear.steps.stages import Stages, file_digest_of
 from dear.train.checkpoints import TRAINING_FILE, forget_others, is_finished
@@ -85,15 +86,10 @@ from dear.train.examples import draw_groups, examples_of
 from dear.train.inputs import inputs_of
 from dear.train.pointwise import exact_inputs, train
 
+_STUDENTS = (STUDENT, STUDENT_FUSED)
 
-@dataclass(frozen=True, slots=True)
-class _Split:
-    """Which queries teach and which test; judgements are None where there are none."""
-
-    train: dict[str, Query]
-    test: dict[str, Query]
-    train_judgements: Judgements | None
-    test_judgements: Judgements | None
+MADE_FROM = 2
+"""Passages that a query is tried to be made from, for each one wanted: many are not kept."""
 
 
 def distill_with(
@@ -160,6 +156,7 @@ class _Distillation:
         watch: Watch,
         note: Callable[[str], None],
     ) -> None:
+        self.asked = collection
         self.collection = collection
         self.recipe = recipe
         self.folder = folder
@@ -170,21 +167,26 @@ class _Distillation:
 
     def run(self, first: Callable[[Untrained], None]) -> Distilled:
         self.stages.claim({"collection": self.collection.name, "recipe": self.recipe.to_dict()})
-        split = _split(self.collection, self.recipe.test.queries)
+        if self.recipe.made_queries and has_few_queries(self.collection):
+            self.collection = self._with_made_queries(self.recipe.made_queries)
+        split = split_queries(self.collection, self.recipe.test.queries)
+        taught = "made" if split.made else "judged" if split.train_judgements else "not judged"
         self.note(
-            f"{len(split.train):,} training queries "
-            f"({'judged' if split.train_judgements else 'not judged'}), "
+            f"{len(split.train):,} training queries ({taught}), "
             f"{len(split.test):,} test queries "
             f"({'judged' if split.test_judgements else 'not judged'}), "
             f"{len(self.collection.corpus):,} passages"
         )
-        judged = split.train_judgements is not None
+        # what was made from a passage says too little of others to train a teacher on
+        judged = split.train_judgements is not None and not split.made
         trains_teacher = judged and self.recipe.teacher.model is not None
+        self._names = self._what_systems_are(trains_teacher)
         test_run = self._retrieve("test", split.test, self.recipe.test.top_k)
         runs: dict[str, Run] = {FIRST: test_run}
         untrained = None
-        if split.test_judgements is not None:
+        if not trains_teacher or split.test_judgements is not None:
             runs |= self._rank_zero_shot(test_run, is_teacher=not trains_teacher)
+        if split.test_judgements is not None:
             untrained = self._untrained(split.test_judgements, runs)
             first(untrained)
         train_run = self._retrieve("train", split.train, self.recipe.depth)
@@ -201,12 +203,51 @@ class _Distillation:
         if TEACHER not in runs:
             ranked = self._rank("teacher", test_run, teacher)
             runs[TEACHER] = self._with_first_stage(ranked, test_run)
-        runs[STUDENT] = self._rank("student", test_run)
+        runs[STUDENT] = self._rank("student", test_run, self._trained_model("student"))
+        if self.recipe.teacher.first_stage:
+            runs[STUDENT_FUSED] = self._with_first_stage(runs[STUDENT], test_run)
         if has_control:
-            runs[CONTROL] = self._rank(NO_LABELS, test_run)
+            runs[CONTROL] = self._rank(NO_LABELS, test_run, self._trained_model(NO_LABELS))
         return self._report(split, untrained, runs)
 
+    def _what_systems_are(self, trains_teacher: bool) -> dict[str, str]:
+        """System → what it is, as a person reads it."""
+        weight = self.recipe.teacher.first_stage
+        fused = f" + {weight:g} · BM25" if weight else ""
+        model = Path(self.recipe.teacher.zero_shot.partition(":")[2]).name
+        model = model or self.recipe.teacher.zero_shot
+        return {
+            FIRST: "BM25",
+            ZERO_SHOT: model,
+            ZERO_SHOT_FUSED: model + fused,
+            TEACHER: ("teacher" if trains_teacher else model) + fused,
+            STUDENT: "student",
+            STUDENT_FUSED: "student" + fused,
+            CONTROL: CONTROL,
+        }
+
     # -- stages ----------------------------------------------------------------------------
+
+    def _with_made_queries(self, count: int) -> Collection:
+        """The collection with queries that are made from its documents, in a folder of its own."""
+        path = self.folder / "made"
+        options = QueriesOptions(
+            collection=self.collection.name, output=path, passages=MADE_FROM * count
+        )
+        settings = {"rule": MADE_FROM, "passages": MADE_FROM * count, "top_k": options.top_k}
+        inputs = {
+            "corpus": corpus_input(self.collection),
+            "queries": queries_input(self.collection, own_queries(self.collection)),
+            "settings": Input.of_values(settings),
+        }
+
+        def work() -> dict[str, Any]:
+            shutil.rmtree(path, ignore_errors=True)
+            found = make_queries_of(self.collection, options, watch=self.watch)
+            return {"passages": found.passages, "queries": len(found.kept)}
+
+        self.stages.run("make queries", inputs, work, path / "queries.jsonl", file_digest_of)
+        return Collection.from_folder(path, name=self.collection.name)
 
     def _retrieve(self, part: str, queries: Mapping[str, Query], top_k: int) -> Run:
 
@@ -236,7 +277,7 @@ class _Distillation:
         self.stages.run(f"retrieve {part}", inputs, work, path, file_digest_of)
         return read_run(path)
 
-    def _teacher(self, split: _Split) -> str:
+    def _teacher(self, split: QuerySplit) -> str:
         """The name of the teacher, which is trained here."""
         stage = self.recipe.teacher
         assert stage.model is not None
@@ -252,11 +293,11 @@ class _Distillation:
         self._train("teacher", recipe, split, stage.queries, labels=None)
         return f"biencoder:{self.folder / 'teacher'}"
 
-    def _labels(self, split: _Split, run: Run, teacher: str) -> Path:
+    def _labels(self, split: QuerySplit, run: Run, teacher: str) -> Path:
 
         path = self.folder / "labels"
         weight = self.recipe.teacher.first_stage
-        wanted = {q: run[q] for q in _sample(run, self.recipe.student.queries)}
+        wanted = {q: run[q] for q in sample(run, self.recipe.student.queries)}
         inputs = {
             **self._texts({q: split.train[q] for q in wanted}),
             **self._judged_by(split),
@@ -303,7 +344,7 @@ class _Distillation:
                 self.note(f"label: all labels of {store.name} are made again ({found})")
                 shutil.rmtree(store)
 
-    def _student(self, name: str, split: _Split, labels: Path | None) -> None:
+    def _student(self, name: str, split: QuerySplit, labels: Path | None) -> None:
         """The student, or, without labels, the same student trained on judgements alone."""
         stage = self.recipe.student
         loss, model = stage.loss, stage.model
@@ -313,7 +354,8 @@ class _Distillation:
             loss = LossRecipe(main=("ce",), alpha=0.0)
         elif split.train_judgements is None:
             loss = LossRecipe(main=(), alpha=1.0, temperature=stage.loss.temperature)
-        recipe = PointwiseRecipe(
+        kind = BiencoderRecipe if stage.kind == "biencoder" else PointwiseRecipe
+        recipe = kind(
             name=f"{self.recipe.name}-{name}",
             model=model,
             contract=stage.contract,
@@ -324,6 +366,11 @@ class _Distillation:
         )
         self._train(name, recipe, split, stage.queries, labels)
 
+    def _trained_model(self, name: str) -> str:
+        """A student in `name`, as `dear rank --model` names it."""
+        reading = "biencoder:" if self.recipe.student.kind == "biencoder" else ""
+        return f"{reading}{self.folder / name}"
+
     def _starts_from_teacher(self) -> bool:
         """Whether student and control start there: both do, so that they differ in labels alone."""
         return self.recipe.student.from_teacher and (self.folder / "teacher").is_dir()
@@ -332,7 +379,7 @@ class _Distillation:
         self,
         name: str,
         recipe: PairRecipe,
-        split: _Split,
+        split: QuerySplit,
         queries_limit: int | None,
         labels: Path | None,
     ) -> None:
@@ -362,7 +409,7 @@ class _Distillation:
                 scores = read_labels(labels).scaled(self.recipe.teacher.scale)
                 check = LabelCheck(scores, [str(labels)], self.collection.name)
             groups = draw_groups(
-                {q: run[q] for q in _sample(run, queries_limit)},
+                {q: run[q] for q in sample(run, queries_limit)},
                 recipe.groups,
                 judgements=split.train_judgements,
                 labels=None if check is None else check.over_collection(queries, corpus),
@@ -413,19 +460,21 @@ class _Distillation:
         weight = self.recipe.teacher.first_stage
         return fuse_runs(ranked, run, weight) if weight else ranked
 
-    def _rank(self, name: str, run: Run, model: str | None = None) -> Run:
-
+    def _rank(self, name: str, run: Run, model: str) -> Run:
+        """The candidates of `run` ordered by `model`. name: of the stage and of the file."""
         path = self.folder / "ranked" / f"{name}.trec"
         queries = self.collection.queries()
-        digest = checkpoint_digest(self.folder / name) if model is None else revision_named(model)
+        trained = self.folder / name
+        own = trained.is_dir() and model == self._trained_model(name)
+        digest = checkpoint_digest(trained) if own else revision_named(model)
         inputs = {
             **self._texts({q: queries[q] for q in run}),
             "run": run_input(self._run_path("test"), "first-stage/test.trec"),
-            "model": Input(digest, self._named(model or str(self.folder / name))),
+            "model": Input(digest, self._named(model)),
         }
 
         def work() -> dict[str, Any]:
-            reranker = Reranker(model or self.folder / name)
+            reranker = Reranker(model)
             queries, corpus = self.collection.queries(), self.collection.corpus
             candidates = [gather(ranking, queries, corpus) for ranking in run.values()]
             started = time.perf_counter()
@@ -466,17 +515,19 @@ class _Distillation:
             top_k=self.recipe.test.top_k,
             measure=MEASURE,
             zero_shot=self.recipe.teacher.zero_shot,
-            rows=tuple(JudgedSystems(judgements, self._judged_runs(runs), self.stages).rows()),
+            rows=tuple(
+                JudgedSystems(judgements, self._judged_runs(runs), self.stages, self._names).rows()
+            ),
         )
 
     def _report(
-        self, split: _Split, untrained: Untrained | None, runs: Mapping[str, Run]
+        self, split: QuerySplit, untrained: Untrained | None, runs: Mapping[str, Run]
     ) -> Distilled:
         steps = self.stages.note_of("train student").get("steps")
         worth = example = None
         if split.test_judgements is not None:
             judged_runs = self._judged_runs(runs)
-            systems = JudgedSystems(split.test_judgements, judged_runs, self.stages)
+            systems = JudgedSystems(split.test_judgements, judged_runs, self.stages, self._names)
             rows, worth = systems.rows(), systems.labels_worth(self._start())
             if judged_runs is runs:  # documents have no texts here
                 example = example_query(self.collection, split.test_judgements, runs)
@@ -485,14 +536,18 @@ class _Distillation:
                 rows,
                 systems.against,
                 self._commands(runs),
-                student=STUDENT,
+                students=_STUDENTS,
                 student_steps=steps,
             )
         else:
-            rows = agreement_rows(runs, self.stages)
+            rows = agreement_rows(runs, self.stages, self._names)
             measure = "agreement with the teacher (Kendall's tau)"
             recommended = recommend_by_agreement(
-                rows, self._commands(runs), student=STUDENT, student_steps=steps
+                rows,
+                self._commands(runs),
+                teacher=TEACHER,
+                students=_STUDENTS,
+                student_steps=steps,
             )
         found = Distilled(
             folder=self.folder,
@@ -521,21 +576,23 @@ class _Distillation:
 
     def _commands(self, systems: Iterable[str]) -> dict[str, tuple[str, ...]]:
         """System → how it is used: on a run, and on a file of passages."""
-        name = shlex.quote(str(self.collection.folder or self.collection.name))
-        retrieved = f"dear retrieve {name} --split test --output bm25.trec"
+        name = shlex.quote(str(self.asked.folder or self.asked.name))
+        test = next((s for s in ("test", "dev") if self.asked.has_judgements(s)), None)
+        retrieved = f"dear retrieve {name}{f' --split {test}' if test else ''} --output bm25.trec"
         teacher = self.folder / "teacher"
         models = {
             ZERO_SHOT: self.recipe.teacher.zero_shot,
             ZERO_SHOT_FUSED: self.recipe.teacher.zero_shot,
             TEACHER: f"biencoder:{teacher}" if teacher.is_dir() else self.recipe.teacher.zero_shot,
-            STUDENT: str(self.folder / "student"),
-            CONTROL: str(self.folder / NO_LABELS),
+            STUDENT: self._trained_model("student"),
+            STUDENT_FUSED: self._trained_model("student"),
+            CONTROL: self._trained_model(NO_LABELS),
         }
         weight = self.recipe.teacher.first_stage
         found: dict[str, tuple[str, ...]] = {FIRST: (retrieved,)}
         for system in set(systems) - {FIRST}:
             model = f"--model {shlex.quote(models[system])}"
-            fused = weight and system in (ZERO_SHOT_FUSED, TEACHER)
+            fused = weight and system in (ZERO_SHOT_FUSED, TEACHER, STUDENT_FUSED)
             rank = f"dear rank {name} --run bm25.trec {model}"
             rank += f" --fuse {weight:g}" if fused else ""
             one = () if fused else (f'dear rerank "your query" passages.txt {model}',)
@@ -560,13 +617,13 @@ class _Distillation:
             self._corpus = corpus_input(self.collection)
         return {"corpus": self._corpus, "queries": queries_input(self.collection, queries)}
 
-    def _judged_by(self, split: _Split) -> dict[str, Input]:
+    def _judged_by(self, split: QuerySplit) -> dict[str, Input]:
         if split.train_judgements is None:
             return {}
         name = f"{self.collection.name}, train"
         return {"judgements": judgements_input(split.train_judgements, name)}
 
-    def _measured_with(self, split: _Split) -> dict[str, Input]:
+    def _measured_with(self, split: QuerySplit) -> dict[str, Input]:
         if split.test_judgements is None:
             return self._texts(split.test)
         name = f"{self.collection.name}, test"
@@ -592,54 +649,6 @@ def _write_note(
     """The note beside a run of a distillation, as `dear retrieve` and `dear rank` write theirs."""
     about = {**values, "collection": collection.name, "split": part}
     write_origin(run, about, first_stage=first_stage, inputs=Inputs(inputs))
-
-
-def _split(collection: Collection, test_queries: int | None) -> _Split:
-    """train and test as the collection has them; else its queries, split by a hash of their ids.
-
-    Queries that were made (`dear queries`) are trained on where no others are judged for it; then
-    all real ones are left to test with.
-    """
-    everything = collection.queries()
-    judged = {s for s in collection.splits if collection.has_judgements(s)}
-    train_split = next((s for s in ("train", MADE_SPLIT) if s in judged), None)
-    train_judgements = collection.judgements(train_split) if train_split else None
-    test_split = next((s for s in ("test", "dev") if s in judged), None)
-    test_judgements = collection.judgements(test_split) if test_split else None
-    test_ids = list(test_judgements or (q for q in everything if stable_hash(q) % 10 < 3))
-    if train_split == MADE_SPLIT and not test_judgements:
-        real = [q for q in everything if not q.startswith(MADE)]
-        test_ids = real or test_ids
-        taken = set(test_ids)
-        train_judgements = {q: g for q, g in (train_judgements or {}).items() if q not in taken}
-        tell_of_made(test_ids)
-    train_ids = list(train_judgements or ())
-    if not train_ids:
-        taken = set(test_ids)
-        train_ids = [q for q in everything if q not in taken]
-    if not train_ids:  # every query is a judged test query: some of them teach, unjudged
-        train_ids = [q for q in test_ids if stable_hash(q) % 10 >= 3]
-        test_ids = [q for q in test_ids if stable_hash(q) % 10 < 3]
-    lost = [q for q in (*train_ids, *test_ids) if q not in everything]
-    if lost:
-        raise DataError(f"{collection.name}: query {lost[0]!r} is judged, but has no text")
-    if not train_ids or not test_ids:
-        raise DataError(
-            f"{collection.name}: {len(everything)} queries are too few to train on some and test "
-            "on others"
-        )
-    picked = _sample(dict.fromkeys(test_ids), test_queries)
-    return _Split(
-        {q: everything[q] for q in train_ids},
-        {q: everything[q] for q in picked},
-        train_judgements,
-        None if test_judgements is None else {q: test_judgements[q] for q in picked},
-    )
-
-
-def _sample(ids: Mapping[str, Any], count: int | None) -> list[str]:
-    """`count` of the ids, the same ones every time, in the order of their hashes."""
-    return sorted(ids, key=lambda q: (stable_hash(q), q))[:count]
 
 
 def _trained(metrics: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from dear.steps.stages import Stages
 
 MEASURE = "nDCG@10"
 FIRST, TEACHER, STUDENT, CONTROL = "first stage", "teacher", "student", "student, no labels"
+STUDENT_FUSED = "student + first stage"
 ZERO_SHOT, ZERO_SHOT_FUSED = "zero-shot", "zero-shot + first stage"
 NO_LABELS = "student-no-labels"
 """The control's checkpoint, run and stages. It is not called `control`, as older ones were that
@@ -27,6 +28,7 @@ STAGE_OF = {
     ZERO_SHOT_FUSED: "zero-shot",
     TEACHER: "teacher",
     STUDENT: "student",
+    STUDENT_FUSED: "student",
     CONTROL: NO_LABELS,
 }
 RESULTS = "results.json"
@@ -37,6 +39,7 @@ PLOT = "results.svg"
 class SystemRow:
     """One system of a table.
 
+    name: what it is, as a person reads it.
     score: mean nDCG@10, or, where nothing is judged, agreement with the teacher (mean Kendall's
         tau).  difference, p: against the first stage; p is of the paired randomisation test,
         Holm-corrected over all pairs of the table's systems; None where there is none.
@@ -45,6 +48,7 @@ class SystemRow:
     """
 
     system: str
+    name: str
     score: float
     interval: tuple[float, float] | None
     difference: float | None
@@ -118,13 +122,20 @@ class Distilled:
 class JudgedSystems:
     """Systems measured on the same judged queries, and compared.
 
-    runs: name → run; FIRST is among them.
+    runs: system → run; FIRST is among them.  names: system → what it is.
     """
 
-    def __init__(self, judgements: Judgements, runs: Mapping[str, Run], stages: Stages) -> None:
+    def __init__(
+        self,
+        judgements: Judgements,
+        runs: Mapping[str, Run],
+        stages: Stages,
+        names: Mapping[str, str],
+    ) -> None:
         self._found = {name: evaluate(run, judgements, (MEASURE,)) for name, run in runs.items()}
         self._pairs = {(c.a, c.b): c for c in compare_all(self._found, MEASURE)}
         self._stages = stages
+        self._names = names
 
     def rows(self) -> list[SystemRow]:
         """Each system's nDCG@10, compared with the first stage's."""
@@ -132,6 +143,7 @@ class JudgedSystems:
             _row(
                 self._stages,
                 name,
+                self._names[name],
                 evaluation.means[MEASURE],
                 bootstrap_interval(list(evaluation.per_query[MEASURE].values())),
                 evaluation.means[MEASURE] - self._found[FIRST].means[MEASURE],
@@ -161,30 +173,33 @@ class JudgedSystems:
         )
 
 
-def agreement_rows(runs: Mapping[str, Run], stages: Stages) -> list[SystemRow]:
-    """Each system's agreement with the teacher, where nothing is judged."""
+def agreement_rows(
+    runs: Mapping[str, Run], stages: Stages, names: Mapping[str, str]
+) -> list[SystemRow]:
+    """Each system's agreement with the teacher, its own 1, where nothing is judged."""
     return [
-        _row(stages, name, agreement(run, runs[TEACHER]), None, None, None)
-        for name, run in runs.items()
-        if name != TEACHER
+        _row(stages, system, names[system], agreement(run, runs[TEACHER]), None, None, None)
+        for system, run in runs.items()
     ]
 
 
 def _row(
     stages: Stages,
     system: str,
+    name: str,
     score: float,
     interval: tuple[float, float] | None,
     difference: float | None,
     p: float | None,
 ) -> SystemRow:
-    name = STAGE_OF.get(system)
-    ranked = stages.note_of(f"rank {name}") if name else {}
+    stage = STAGE_OF.get(system)
+    ranked = stages.note_of(f"rank {stage}") if stage else {}
     if system == ZERO_SHOT and not ranked:  # it is the teacher
         ranked = stages.note_of("rank teacher")
-    trained = stages.note_of(f"train {name}") if name else {}
+    trained = stages.note_of(f"train {stage}") if stage else {}
     return SystemRow(
         system=system,
+        name=name,
         score=score,
         interval=interval,
         difference=None if system == FIRST else difference,
@@ -248,7 +263,10 @@ def plot(found: Distilled) -> str:
     return bars(
         f"{found.collection}: {found.measure}",
         f"{found.queries:,} test queries, best {found.top_k} of BM25 reranked, 95 % intervals",
-        [Bar(r.system, r.score, r.interval, strong=r.system == STUDENT) for r in found.rows],
+        [
+            Bar(r.name, r.score, r.interval, strong=r.system in (STUDENT, STUDENT_FUSED))
+            for r in found.rows
+        ],
     )
 
 

@@ -65,10 +65,16 @@ def make_queries(options: QueriesOptions, *, watch: Watch = unwatched) -> Querie
     ConfigError, DataError: options and collection, before anything is made; DataError where no
     query is kept. BackendError: what a model or server raises.
     """
+    _check_output(options)
+    return make_queries_of(open_collection(options.collection), options, watch=watch)
+
+
+def make_queries_of(
+    collection: Collection, options: QueriesOptions, *, watch: Watch = unwatched
+) -> QueriesMade:
+    """`make_queries` of an opened collection, into a folder that nothing else is in."""
     kinds = tuple(filter(None, options.kinds.split(",")))
     check_kinds(kinds)
-    _check_output(options)
-    collection = open_collection(options.collection)
     require_texts(collection)
     shots = GENERAL_SHOTS if options.examples is None else _own_shots(collection, options)
     passages = [p for p in collection.corpus.values() if p.text.strip() or p.title.strip()]
@@ -213,7 +219,7 @@ def _selected(
     """What is kept; why the others are not goes to `dropped`, what was looked at to `inputs`.
 
     shown: queries that a language model was shown, and may have written down again."""
-    own = _own_queries(collection)
+    own = own_queries(collection)
     inputs["queries"] = queries_input(collection, own)
     others = held_out_queries(tuple(dict.fromkeys((PRESENT, *options.against))))
     texts = [*(query.text for query in own.values()), *others, *shown]
@@ -260,7 +266,7 @@ def _round_trip(
         )
 
 
-def _own_queries(collection: Collection) -> dict[str, Query]:
+def own_queries(collection: Collection) -> dict[str, Query]:
     """The collection's queries, but for those that an earlier call made; none where it has no
     file of them."""
     try:
@@ -280,7 +286,7 @@ def _write_collection(
     if collection.documents is not None:
         write_documents(output / DOCUMENTS_FILE, collection.documents)
     copy_questions(collection, output, queries=False)
-    own = _own_queries(collection)
+    own = own_queries(collection)
 
     def lines() -> Iterator[str]:
         yield from (json_line({"_id": q.id, "text": q.text}) for q in own.values())

@@ -1,4 +1,8 @@
-"""Which of the measured systems to use: the best, or the cheapest that is about as good."""
+"""Which of the measured systems to use: the best, or the cheapest that is about as good.
+
+By judgements where there are some. Where nothing is judged, only agreement with the teacher is
+known: a system may then replace the teacher where it costs less, and is never said to be better.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,12 @@ MARGIN = 0.02
 """A cheaper system is about as good where its loss of nDCG@10 against the best, with 95 %
 confidence, is below this."""
 
+AGREES = 0.02
+"""Of two systems whose agreement with the teacher differs by less, the cheaper is taken."""
+
+AS_CHEAP = 1.25
+"""A system costs about as much as another one where it takes at most so many times as long."""
+
 FEW_STEPS = 30
 """A student of fewer training steps has learnt little, and that is said."""
 
@@ -18,10 +28,14 @@ FEW_STEPS = 30
 class Recommendation:
     """What to use, and how the student compares with it.
 
-    system: a name of the table.  best: the one with the highest score.  commands: that use it.
+    system: a row of the table.  best: the row with the highest score.  commands: that use it.
     difference, interval: of the recommended system against the best, 0 where it is the best; None
         where nothing is judged.
-    student_difference, student_interval: of the student against the recommended system.
+    student: the student's better row, alone or with the first stage's score.
+    student_difference, student_interval: of it against the recommended system; None where it is
+        the recommended one.
+    student_times: how many times as fast it ranks as the recommended system; None likewise, and
+        where a first stage is recommended.
     student_steps: of its training; None where it is not known.
     """
 
@@ -30,8 +44,10 @@ class Recommendation:
     commands: tuple[str, ...]
     difference: float | None
     interval: tuple[float, float] | None
+    student: str
     student_difference: float | None
     student_interval: tuple[float, float] | None
+    student_times: float | None
     student_steps: int | None
 
 
@@ -55,26 +71,33 @@ def recommend_judged(
     against: Against,
     commands: Mapping[str, tuple[str, ...]],
     *,
-    student: str,
+    students: Sequence[str],
     student_steps: int | None,
 ) -> Recommendation:
-    """By judgements: the cheapest system whose loss against the best is certainly below MARGIN."""
-    best = max(rows, key=lambda row: row.score).system
+    """By judgements: the cheapest system whose loss against the best is certainly below MARGIN.
+
+    students: the student's rows.
+    """
+    best = max(rows, key=lambda row: row.score)
     chosen = best
     for row in sorted(rows, key=_cost):
-        if row.system == best or against(row.system, best)[1][0] > -MARGIN:
-            chosen = row.system
+        if row is best or against(row.system, best.system)[1][0] > -MARGIN:
+            chosen = row
             break
-    difference, interval = (0.0, (0.0, 0.0)) if chosen == best else against(chosen, best)
-    loss = None if student == chosen else against(student, chosen)
+    is_best = chosen is best
+    difference, interval = (0.0, (0.0, 0.0)) if is_best else against(chosen.system, best.system)
+    student = _better(rows, students)
+    loss = None if chosen.system in students else against(student.system, chosen.system)
     return Recommendation(
-        system=chosen,
-        best=best,
-        commands=commands[chosen],
+        system=chosen.system,
+        best=best.system,
+        commands=commands[chosen.system],
         difference=difference,
         interval=interval,
+        student=student.system,
         student_difference=None if loss is None else loss[0],
         student_interval=None if loss is None else loss[1],
+        student_times=None if loss is None else _times(student, chosen),
         student_steps=student_steps,
     )
 
@@ -83,23 +106,44 @@ def recommend_by_agreement(
     rows: Sequence[MeasuredRow],
     commands: Mapping[str, tuple[str, ...]],
     *,
-    student: str,
+    teacher: str,
+    students: Sequence[str],
     student_steps: int | None,
 ) -> Recommendation:
-    """Where nothing is judged: of all systems but the teacher, the one that agrees with it most,
-    the cheaper of two that agree alike. rows: those systems."""
-    best = max(rows, key=lambda row: (round(row.score, 3), -_cost(row)))
-    own = next(row for row in rows if row.system == student)
+    """Where nothing is judged: the system that agrees most with the teacher, the cheapest of those
+    that agree alike; the teacher itself where that costs no less.
+
+    teacher: its row.  students: the student's rows.
+    """
+    others = [row for row in rows if row.system != teacher]
+    most = max(row.score for row in others)
+    chosen = min((row for row in others if row.score > most - AGREES), key=_cost)
+    own = next(row for row in rows if row.system == teacher)
+    if _cost(own) <= AS_CHEAP * _cost(chosen):
+        chosen = own
+    student = _better(rows, students)
+    is_student = chosen.system in students
     return Recommendation(
-        system=best.system,
-        best=best.system,
-        commands=commands[best.system],
+        system=chosen.system,
+        best=teacher,
+        commands=commands[chosen.system],
         difference=None,
         interval=None,
-        student_difference=None if best.system == student else own.score - best.score,
+        student=student.system,
+        student_difference=None if is_student else student.score - chosen.score,
         student_interval=None,
+        student_times=None if is_student else _times(student, chosen),
         student_steps=student_steps,
     )
+
+
+def _better(rows: Sequence[MeasuredRow], students: Sequence[str]) -> MeasuredRow:
+    return max((row for row in rows if row.system in students), key=lambda row: row.score)
+
+
+def _times(student: MeasuredRow, chosen: MeasuredRow) -> float | None:
+    """How many times as fast the student is."""
+    return _cost(chosen) / _cost(student) if _cost(chosen) and _cost(student) else None
 
 
 def _cost(row: MeasuredRow) -> float:
