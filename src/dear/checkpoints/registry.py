@@ -158,6 +158,10 @@ class Source:
         return self.known_as or str(Path(self.path, self.gguf_file or ""))
 
 
+DISTILLATION = "distillation.json"
+"""In the folder of a distillation: what it is of."""
+
+
 def locate(name: str | Path, *, revision: str | None = None) -> Source:
     """Where the weights of `name` are. ConfigError for a name that can be nothing.
 
@@ -166,6 +170,10 @@ def locate(name: str | Path, *, revision: str | None = None) -> Source:
     text = str(name)
     path = Path(text).expanduser()
     if text and path.is_dir():
+        if (path / DISTILLATION).is_file():
+            student = path / "student"
+            how = f"take its student, {student}" if student.is_dir() else "it has no student yet"
+            raise ConfigError(f"{text} is a distillation's folder, not a model's: {how}")
         return Source(str(path.resolve()))
     if path.suffix == ".gguf":
         if not path.is_file():

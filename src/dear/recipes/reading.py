@@ -9,7 +9,7 @@ import re
 import tomllib
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
@@ -62,13 +62,19 @@ def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
     Raises ConfigError for an unknown key (with the nearest known one), a wrong value or recipes
     that extend each other, and DataError for a file that is no TOML.
     """
+    own = [name for name in shipped_recipes() if not name.startswith(DISTILL)]
+    _require(path, own, "dear distill", shipped_recipes())
     return parse_recipe(_read(path, overrides), where=str(path))
 
 
 def load_distill_recipe(path: Path | str, overrides: Sequence[str] = ()) -> DistillRecipe:
     """As `load_recipe`, for `dear distill`; shipped ones may be named without `distill/`."""
-    if not Path(path).is_file() and f"{DISTILL}{path}" in shipped_recipes():
-        path = f"{DISTILL}{path}"
+    shipped = shipped_recipes()
+    own = [name.removeprefix(DISTILL) for name in shipped if name.startswith(DISTILL)]
+    name = str(path).removeprefix(DISTILL)
+    _require(name if str(path) in shipped else path, own, "dear train", shipped)
+    if not os.path.isfile(path) and name in own:
+        path = f"{DISTILL}{name}"
     return _parse(DistillRecipe, _read(path, overrides), str(path))
 
 
@@ -151,6 +157,19 @@ def _parse(kind: type[T], values: Mapping[str, Any], where: str, others: Sequenc
 
 def _shown(value: Any) -> str:
     return excerpt(value) if isinstance(value, str) else repr(value)[:60]
+
+
+def _require(path: Path | str, own: Sequence[str], other: str, shipped: Iterable[str]) -> None:
+    """ConfigError for what is neither a file nor one of a command's own recipes.
+
+    other: the command whose recipes the others of `shipped` are.
+    """
+    name = str(path)
+    if os.path.isfile(path) or name in own:
+        return
+    theirs = name in shipped or f"{DISTILL}{name}" in shipped
+    why = f"it is one of `{other}`" if theirs else "no such file"
+    raise ConfigError(f"no recipe {name!r}: {why}{nearest(name, own)}")
 
 
 def _find(path: Path | str) -> Path:

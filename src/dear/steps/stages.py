@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from dear.artifacts import read_json, write_json
+from dear.checkpoints.registry import DISTILLATION
 from dear.digests import Input, Inputs, file_input, value_differences
 from dear.errors import ConfigError
-
-PLAN = "distillation.json"
 
 
 class Stages:
@@ -30,7 +29,7 @@ class Stages:
     def claim(self, plan: Mapping[str, Any]) -> None:
         """The folder is for what `plan` says, or ConfigError."""
         plan = json.loads(json.dumps(plan))
-        path = self.folder / PLAN
+        path = self.folder / DISTILLATION
         if path.is_file():
             there = read_json(path)
             if found := value_differences({key: there.get(key) for key in plan}, plan):
