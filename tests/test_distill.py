@@ -447,6 +447,17 @@ def test_documents_alone_are_distilled_with_queries_made_of_them(
     assert "make queries: done before, kept" in notes
 
 
+def test_a_student_that_reads_little_of_the_passages_is_told_of_before_it_learns(
+    base: str, documents: Collection, tmp_path: Path
+) -> None:
+    notes: list[str] = []
+    recipe = tiny(base, "made_queries=30", "student.contract.max_passage_tokens=8")
+    distill(documents, recipe, tmp_path / "d", note=notes.append)
+    said = next(i for i, note in enumerate(notes) if "reads 8 tokens of a passage" in note)
+    assert "100% of the passages are longer" in notes[said]
+    assert not any(note.startswith(("label", "train")) for note in notes[:said])
+
+
 def test_few_queries_of_ones_own_are_tested_with_and_never_trained_on(
     base: str, documents: Collection, tmp_path: Path
 ) -> None:

@@ -55,6 +55,7 @@ from dear.records import Judgements, Query, Run, count_pairs, gather
 from dear.retrieve.bm25 import options_for, retrieve
 from dear.scoring.opening import PairModel, open_model
 from dear.scoring.revisions import base_inputs, checkpoint_digest, revision_named, scoring_inputs
+from dear.steps.cuts import FEW_CUT, longer_than
 from dear.steps.distilled import (
     CONTROL,
     FIRST,
@@ -194,6 +195,7 @@ class _Distillation:
         if documents is not None and split.train_judgements is not None:
             judged_passages = passage_judgements(split.train_judgements, train_run, documents)
             split = replace(split, train_judgements=judged_passages)
+        self._tell_of_cuts(train_run)
         teacher = self._teacher(split) if trains_teacher else self.recipe.teacher.zero_shot
         labels = self._labels(split, train_run, teacher)
         self._student("student", split, labels)
@@ -225,6 +227,19 @@ class _Distillation:
             STUDENT_FUSED: "student" + fused,
             CONTROL: CONTROL,
         }
+
+    def _tell_of_cuts(self, run: Run) -> None:
+        """What share of the training queries' candidates the student does not read whole."""
+        student = self.recipe.student
+        ids = dict.fromkeys(p for ranking in run.values() for p in ranking.passage_ids)
+        limit = student.contract.max_passage_tokens
+        share = longer_than(self.collection.corpus, list(ids), student.model.base, limit)
+        if share >= FEW_CUT:
+            self.note(
+                f"the student reads {limit} tokens of a passage, and {share:.0%} of the passages "
+                "are longer; --set student.contract.max_passage_tokens=N reads more, `dear split` "
+                "makes shorter ones"
+            )
 
     # -- stages ----------------------------------------------------------------------------
 
