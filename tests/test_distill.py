@@ -396,6 +396,67 @@ def test_training_queries_never_test(recipe: DistillRecipe, tmp_path: Path) -> N
 ASKED = ("ban cot", "dir fen gut", "hat lor", "min ban", "cor dit", "fer gun", "han lot", "mir")
 
 
+def test_a_small_corpus_is_searched_by_its_embeddings_too_and_the_hybrid_teaches(
+    base: str, tmp_path: Path
+) -> None:
+    notes: list[str] = []
+    recipe = tiny(base, "dense_passages=36")
+    found = distill(collection(judged=("test",)), recipe, tmp_path / "d", note=notes.append)
+    folder = tmp_path / "d" / "first-stage"
+    bm25, dense, hybrid = (
+        read_run(folder / f"test{kind}.trec") for kind in (".bm25", ".dense", "")
+    )
+    student = read_run(tmp_path / "d" / "ranked" / "student.trec")
+    systems = {
+        FIRST: bm25,
+        ZERO_SHOT: dense,
+        TEACHER: hybrid,
+        STUDENT: student,
+        STUDENT_FUSED: fuse_runs(student, hybrid, 0.3),
+    }
+    judgements = collection().judgements("test")
+    assert [row.system for row in found.rows] == list(systems)
+    for row in found.rows:
+        mean = evaluate(systems[row.system], {q: judgements[q] for q in hybrid}, ("nDCG@10",))
+        assert row.score == pytest.approx(mean.means["nDCG@10"])
+    # dense finds what BM25 cannot, and nothing is scored that the vectors say already
+    model = Reranker(f"biencoder:{base}")
+    query_id, ranking = next(iter(dense.items()))
+    everything = list(collection().corpus.values())
+    best = model.rank(collection().queries()[query_id].text, everything)
+    assert set(best.passage_ids[:6]) == set(ranking.passage_ids)
+    assert not any(note.startswith("rank teacher") for note in notes)
+    # the student learns the hybrid's own scores
+    assert [p.name for p in (tmp_path / "d" / "labels").iterdir() if p.is_dir()] == ["first-stage"]
+    store = read_labels(tmp_path / "d" / "labels" / "first-stage")
+    taught = read_run(folder / "train.trec")
+    for query_id, ranking in taught.items():
+        assert store.of(query_id, ranking.passage_ids) == pytest.approx(ranking.scores, abs=1e-5)
+    one = found.recommendation
+    if one.system == TEACHER:
+        assert "--retriever hybrid" in one.commands[0]
+
+
+def test_a_teacher_that_is_trained_ranks_what_the_hybrid_finds(base: str, tmp_path: Path) -> None:
+    found = distill(collection(), tiny(base, "dense_passages=36"), tmp_path / "d")
+    assert [row.system for row in found.rows] == [
+        FIRST,
+        ZERO_SHOT,
+        ZERO_SHOT_FUSED,
+        TEACHER,
+        STUDENT,
+        STUDENT_FUSED,
+        CONTROL,
+    ]
+    hybrid = read_run(tmp_path / "d" / "first-stage" / "test.trec")
+    teacher = read_run(tmp_path / "d" / "ranked" / "teacher.trec")
+    assert {q: set(r.passage_ids) for q, r in teacher.items()} == {
+        q: set(r.passage_ids) for q, r in hybrid.items()
+    }
+    stores = {p.name for p in (tmp_path / "d" / "labels").iterdir() if p.is_dir()}
+    assert stores == {"teacher", "first-stage"}
+
+
 @pytest.fixture
 def documents() -> Collection:
     """40 documents of three sentences each, and nothing else."""

@@ -73,6 +73,8 @@ class DistillRecipe:
     """The whole way from a collection to a student, for `dear distill`.
 
     depth: candidates of each training query that the first stage gives and the teacher labels.
+    dense_passages: a collection of no more is searched by BM25 and the embeddings of a bi-encoder
+        `teacher.zero_shot` together, weighted as `teacher.first_stage` says; a larger one by BM25.
     made_queries: made from the documents where the collection has too few to learn from; 0: none.
     control: also train the student without labels, from the same start, to see what they are worth.
     """
@@ -81,6 +83,7 @@ class DistillRecipe:
     name: str
     description: str = ""
     depth: Count = 50
+    dense_passages: CountOrNone = 0
     made_queries: CountOrNone = 1000
     control: bool = True
     teacher: TeacherStage
@@ -91,6 +94,8 @@ class DistillRecipe:
         return dataclasses.asdict(self)
 
 
+UNJUDGED = "folder"
+"""The recipe for collections without judgements to train on."""
 SHORT, LONG = "quick", "laptop"
 """The recipes of the demo; see `fitting_recipe`."""
 CORES_WITH, CORES_WITHOUT = 4, 8

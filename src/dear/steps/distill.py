@@ -42,6 +42,7 @@ from dear.recipes import (
     CORES_WITHOUT,
     LONG,
     SHORT,
+    UNJUDGED,
     BiencoderRecipe,
     DataRecipe,
     DistillRecipe,
@@ -52,7 +53,6 @@ from dear.recipes import (
     load_distill_recipe,
 )
 from dear.records import Judgements, Query, Run, count_pairs, gather
-from dear.retrieve.bm25 import options_for, retrieve
 from dear.scoring.opening import PairModel, open_model
 from dear.scoring.revisions import base_inputs, checkpoint_digest, revision_named, scoring_inputs
 from dear.steps.cuts import FEW_CUT, longer_than
@@ -76,6 +76,7 @@ from dear.steps.distilled import (
     example_query,
     plot,
 )
+from dear.steps.first_stages import DENSE, first_stage_for, inputs_of_search, search_with
 from dear.steps.options import AUTO_RECIPE, DistillOptions, QueriesOptions
 from dear.steps.progress import Watch, unwatched
 from dear.steps.queries import make_queries_of, own_queries
@@ -102,13 +103,23 @@ def distill_with(
 ) -> Distilled:
     """`distill` for a collection and a recipe that are named."""
     say = note or _silent
-    name = _recipe_for_this_machine(say) if options.recipe == AUTO_RECIPE else options.recipe
-    recipe = load_distill_recipe(name, options.changes)
     collection = open_collection(options.collection)
+    recipe = load_distill_recipe(_recipe_name(options, collection, say), options.changes)
     folder = options.output or Path("runs") / collection.name
     check_folder(folder)
     say(f"{collection.name} → {folder}")
     return distill(collection, recipe, folder, watch=watch, note=note, first=first)
+
+
+def _recipe_name(
+    options: DistillOptions, collection: Collection, note: Callable[[str], None]
+) -> str:
+    if options.recipe not in (None, AUTO_RECIPE):
+        return str(options.recipe)
+    if not collection.has_judgements("train"):
+        note(f"recipe {UNJUDGED}: no query of {collection.name} is judged to train on")
+        return UNJUDGED
+    return LONG if options.recipe is None else _recipe_for_this_machine(note)
 
 
 def _recipe_for_this_machine(note: Callable[[str], None]) -> str:
@@ -181,9 +192,10 @@ class _Distillation:
         # what was made from a passage says too little of others to train a teacher on
         judged = split.train_judgements is not None and not split.made
         trains_teacher = judged and self.recipe.teacher.model is not None
+        self.first_stage = first_stage_for(self.recipe, len(self.collection.corpus))
         self._names = self._what_systems_are(trains_teacher)
         test_run = self._retrieve("test", split.test, self.recipe.test.top_k)
-        runs: dict[str, Run] = {FIRST: test_run}
+        runs: dict[str, Run] = {FIRST: self._run_of("test", "bm25")}
         untrained = None
         if not trains_teacher or split.test_judgements is not None:
             runs |= self._rank_zero_shot(test_run, is_teacher=not trains_teacher)
@@ -196,13 +208,14 @@ class _Distillation:
             judged_passages = passage_judgements(split.train_judgements, train_run, documents)
             split = replace(split, train_judgements=judged_passages)
         self._tell_of_cuts(train_run)
-        teacher = self._teacher(split) if trains_teacher else self.recipe.teacher.zero_shot
+        teacher = self._teacher(split) if trains_teacher else self._untrained_teacher()
         labels = self._labels(split, train_run, teacher)
         self._student("student", split, labels)
         has_control = self.recipe.control and judged
         if has_control:
             self._student(NO_LABELS, split, None)
         if TEACHER not in runs:
+            assert teacher is not None
             ranked = self._rank("teacher", test_run, teacher)
             runs[TEACHER] = self._with_first_stage(ranked, test_run)
         runs[STUDENT] = self._rank("student", test_run, self._trained_model("student"))
@@ -215,14 +228,16 @@ class _Distillation:
     def _what_systems_are(self, trains_teacher: bool) -> dict[str, str]:
         """System → what it is, as a person reads it."""
         weight = self.recipe.teacher.first_stage
-        fused = f" + {weight:g} · BM25" if weight else ""
+        hybrid = bool(self.first_stage.parts)
+        fused = f" + {weight:g} · {'hybrid' if hybrid else 'BM25'}" if weight else ""
         model = Path(self.recipe.teacher.zero_shot.partition(":")[2]).name
         model = model or self.recipe.teacher.zero_shot
+        both = f"hybrid of {model} + {weight:g} · BM25" if hybrid else model + fused
         return {
             FIRST: "BM25",
-            ZERO_SHOT: model,
-            ZERO_SHOT_FUSED: model + fused,
-            TEACHER: ("teacher" if trains_teacher else model) + fused,
+            ZERO_SHOT: f"dense, {model}" if hybrid else model,
+            ZERO_SHOT_FUSED: both,
+            TEACHER: f"teacher{fused}" if trains_teacher else both,
             STUDENT: "student",
             STUDENT_FUSED: "student" + fused,
             CONTROL: CONTROL,
@@ -265,30 +280,25 @@ class _Distillation:
         return Collection.from_folder(path, name=self.collection.name)
 
     def _retrieve(self, part: str, queries: Mapping[str, Query], top_k: int) -> Run:
-
-        path = self._run_path(part)
-        options = options_for(self.collection.name)
-        inputs = self._texts(queries) | {
-            "bm25": Input.of_values(asdict(options) | {"top_k": top_k})
-        }
+        """The first stage's run; those of a hybrid's parts are beside it."""
+        path, spec = self._run_path(part), self.first_stage
+        paths = {one.kind: self._run_path(f"{part}.{one.kind}") for one in spec.parts}
+        inputs = self._texts(queries) | inputs_of_search(spec, self.collection, top_k)
 
         def work() -> dict[str, Any]:
-            with self.watch(f"retrieving, {part}", "queries") as report:
-                run = retrieve(
-                    self.collection.corpus,
-                    queries,
-                    top_k=top_k,
-                    options=options,
-                    progress=report,
-                )
-            write_run(path, run, "bm25")
-            bm25 = {"model": None, "retriever": "bm25", "top_k": top_k}
-            _write_note(path, self.collection, part, bm25, inputs)
+            run, parts = search_with(spec, self.collection, queries, top_k, self.watch)
+            for kind, found in {**parts, spec.kind: run}.items():
+                where = paths.get(kind, path)
+                write_run(where, found, kind)
+                about = {"model": None, "retriever": kind, "top_k": top_k}
+                _write_note(where, self.collection, part, about, inputs)
             return {}
 
         if path.is_file() and not set(read_run(path)) <= set(queries):
             self.note(f"retrieve {part}: other queries are asked now")
             path.unlink()
+        elif not all(one.is_file() for one in paths.values()):
+            path.unlink(missing_ok=True)
         self.stages.run(f"retrieve {part}", inputs, work, path, file_digest_of)
         return read_run(path)
 
@@ -308,8 +318,13 @@ class _Distillation:
         self._train("teacher", recipe, split, stage.queries, labels=None)
         return f"biencoder:{self.folder / 'teacher'}"
 
-    def _labels(self, split: QuerySplit, run: Run, teacher: str) -> Path:
+    def _untrained_teacher(self) -> str | None:
+        """The model that is read as it comes; None where a hybrid has its scores already."""
+        return None if self.first_stage.parts else self.recipe.teacher.zero_shot
 
+    def _labels(self, split: QuerySplit, run: Run, teacher: str | None) -> Path:
+        """Soft labels of the training queries' candidates. teacher: None for the first stage's own
+        scores."""
         path = self.folder / "labels"
         weight = self.recipe.teacher.first_stage
         wanted = {q: run[q] for q in sample(run, self.recipe.student.queries)}
@@ -317,11 +332,14 @@ class _Distillation:
             **self._texts({q: split.train[q] for q in wanted}),
             **self._judged_by(split),
             "run": run_input(self._run_path("train"), "first-stage/train.trec"),
-            "teacher": Input(revision_named(teacher), self._named(teacher)),
         }
+        if teacher is not None:
+            inputs["teacher"] = Input(revision_named(teacher), self._named(teacher))
 
         def work() -> dict[str, Any]:
-            teachers: dict[str, PairModel | FirstStage] = {"teacher": open_model(teacher)}
+            teachers: dict[str, PairModel | FirstStage] = {}
+            if teacher is not None:
+                teachers["teacher"] = open_model(teacher)
             if weight:
                 teachers["first-stage"] = FirstStage([wanted])
             self._drop_labels_of_others(path, teachers)
@@ -331,7 +349,7 @@ class _Distillation:
                     [wanted],
                     teachers,
                     path,
-                    weights=(1.0, weight) if weight else (1.0,),
+                    weights=(1.0, weight) if len(teachers) > 1 else (1.0,),
                     judged=split.train_judgements,
                     progress=report,
                 )
@@ -367,7 +385,8 @@ class _Distillation:
             model = replace(model, base=str(self.folder / "teacher"))
         if labels is None:
             loss = LossRecipe(main=("ce",), alpha=0.0)
-        elif split.train_judgements is None:
+        elif split.train_judgements is None or split.made:
+            # a sentence's own passage is right for its words, which BM25 knows already
             loss = LossRecipe(main=(), alpha=1.0, temperature=stage.loss.temperature)
         kind = BiencoderRecipe if stage.kind == "biencoder" else PointwiseRecipe
         recipe = kind(
@@ -462,9 +481,12 @@ class _Distillation:
         is_teacher: none is trained, so that the last of them is the teacher's.
         """
         name = "teacher" if is_teacher else STAGE_OF[ZERO_SHOT]
-        found = {ZERO_SHOT: self._rank(name, run, self.recipe.teacher.zero_shot)}
-        if self.recipe.teacher.first_stage:
-            found[ZERO_SHOT_FUSED] = self._with_first_stage(found[ZERO_SHOT], run)
+        if self.first_stage.parts:
+            found = {ZERO_SHOT: self._run_of("test", DENSE), ZERO_SHOT_FUSED: run}
+        else:
+            found = {ZERO_SHOT: self._rank(name, run, self.recipe.teacher.zero_shot)}
+            if self.recipe.teacher.first_stage:
+                found[ZERO_SHOT_FUSED] = self._with_first_stage(found[ZERO_SHOT], run)
         if is_teacher:
             found[TEACHER] = found.popitem()[1]
         return found
@@ -593,25 +615,35 @@ class _Distillation:
         """System → how it is used: on a run, and on a file of passages."""
         name = shlex.quote(str(self.asked.folder or self.asked.name))
         test = next((s for s in ("test", "dev") if self.asked.has_judgements(s)), None)
-        retrieved = f"dear retrieve {name}{f' --split {test}' if test else ''} --output bm25.trec"
+        retrieve = f"dear retrieve {name}{f' --split {test}' if test else ''}"
+        weight, zero_shot = self.recipe.teacher.first_stage, self.recipe.teacher.zero_shot
+        bm25 = (f"{retrieve} --output bm25.trec",)
+        found: dict[str, tuple[str, ...]] = {FIRST: bm25}
+        run, retrieved = "bm25.trec", bm25
+        if self.first_stage.parts:
+            dense = shlex.quote(f"{DENSE}:{zero_shot.partition(':')[2]}")
+            parts = f"--retriever hybrid --parts bm25,{dense} --weights {weight:g},1"
+            run, retrieved = "hybrid.trec", (f"{retrieve} {parts} --output hybrid.trec",)
+            found[ZERO_SHOT] = (f"{retrieve} --retriever {dense} --output dense.trec",)
+            found[ZERO_SHOT_FUSED] = found[TEACHER] = retrieved
         teacher = self.folder / "teacher"
+        if teacher.is_dir():
+            found.pop(TEACHER, None)
         models = {
-            ZERO_SHOT: self.recipe.teacher.zero_shot,
-            ZERO_SHOT_FUSED: self.recipe.teacher.zero_shot,
-            TEACHER: f"biencoder:{teacher}" if teacher.is_dir() else self.recipe.teacher.zero_shot,
+            ZERO_SHOT: zero_shot,
+            ZERO_SHOT_FUSED: zero_shot,
+            TEACHER: f"biencoder:{teacher}" if teacher.is_dir() else zero_shot,
             STUDENT: self._trained_model("student"),
             STUDENT_FUSED: self._trained_model("student"),
             CONTROL: self._trained_model(NO_LABELS),
         }
-        weight = self.recipe.teacher.first_stage
-        found: dict[str, tuple[str, ...]] = {FIRST: (retrieved,)}
-        for system in set(systems) - {FIRST}:
+        for system in set(systems) - set(found):
             model = f"--model {shlex.quote(models[system])}"
             fused = weight and system in (ZERO_SHOT_FUSED, TEACHER, STUDENT_FUSED)
-            rank = f"dear rank {name} --run bm25.trec {model}"
+            rank = f"dear rank {name} --run {run} {model}"
             rank += f" --fuse {weight:g}" if fused else ""
             one = () if fused else (f'dear rerank "your query" passages.txt {model}',)
-            found[system] = (retrieved, f"{rank} --output ranked.trec", *one)
+            found[system] = (*retrieved, f"{rank} --output ranked.trec", *one)
         return found
 
     def _judged_runs(self, runs: Mapping[str, Run]) -> Mapping[str, Run]:
@@ -644,6 +676,11 @@ class _Distillation:
         name = f"{self.collection.name}, test"
         judged = judgements_input(split.test_judgements, name)
         return {**self._texts(split.test), "judgements": judged}
+
+    def _run_of(self, part: str, kind: str) -> Run:
+        """The run of a part of the first stage, or its own where it has none."""
+        has_parts = bool(self.first_stage.parts)
+        return read_run(self._run_path(f"{part}.{kind}" if has_parts else part))
 
     def _run_path(self, part: str) -> Path:
         return self.folder / "first-stage" / f"{part}.trec"

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from dear.checkpoints.contract import read_contract
 from dear.checkpoints.registry import check_model
 from dear.errors import ConfigError
-from dear.recipes import Recipe, load_distill_recipe, load_recipe
+from dear.recipes import LONG, Recipe, load_distill_recipe, load_recipe
 from dear.retrieve.table import WITH_MODEL, RetrieverSpec
 
 Names: TypeAlias = tuple[str, ...]
@@ -305,13 +305,14 @@ class DistillOptions:
 
     collection: CollectionName
     recipe: Annotated[
-        str,
+        str | None,
         Option(
             "A shipped recipe, a TOML file, or auto: laptop where the processor is up to it, "
             "quick elsewhere.",
             "NAME",
+            shown="laptop; folder where no query is judged to train on",
         ),
-    ] = "laptop"
+    ] = None
     output: Annotated[
         Path | None, Option("Default: runs/COLLECTION.", "DIR", flags=("--output", "-o"))
     ] = None
@@ -321,8 +322,8 @@ class DistillOptions:
     ] = ()
 
     def __post_init__(self) -> None:
-        if self.recipe != AUTO_RECIPE:
-            load_distill_recipe(self.recipe, self.changes)  # before anything heavy is loaded
+        if self.recipe != AUTO_RECIPE:  # before anything heavy is loaded
+            load_distill_recipe(self.recipe or LONG, self.changes)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
