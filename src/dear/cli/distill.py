@@ -89,7 +89,10 @@ def _interval(low_high: tuple[float, float]) -> str:
     return f"95 % interval {low_high[0]:+.4f} to {low_high[1]:+.4f}"
 
 
-_HOW_TESTED = "gain and p against the first stage; p: paired randomisation, Holm-corrected; intervals are not."
+_HOW_TESTED = (
+    "gain and p against the first stage; p: paired randomisation, Holm-corrected; "
+    "intervals are not."
+)
 
 
 def _tested(found: Untrained | Distilled) -> str:
