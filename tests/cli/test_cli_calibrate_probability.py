@@ -69,6 +69,8 @@ def test_a_map_lies_with_the_checkpoint_and_is_used(
     assert 0 < len(kept) < 24
     table = good(*rerank[:-1], "--probability").splitlines()
     assert table[0].split() == ["rank", "score", "probability", "id", "passage"]
+    told = dear(*rerank[:-1], "--probability").err
+    assert "by a map fitted on animals, split dev, run bm25.dev.trec; for other kinds" in told
     nothing = dear(*rerank[:-1], "--threshold", 1)
     assert (nothing.status, nothing.out) == (0, "")
     assert "no passage is relevant with a probability of 1 or more" in nothing.err

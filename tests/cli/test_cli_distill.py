@@ -112,6 +112,7 @@ def test_its_runs_say_what_they_are(
         "test": None,
         "student": "test",
     }
+    assert "Holm-corrected; intervals are not." in printed[0]
     assert rows["student"]["made_by"]["model"] == str(folder / "student")
     assert rows["student"]["made_by"]["inputs"].keys() >= {"model", "contract", "texts", "run"}
     assert not found["notes"]

@@ -98,7 +98,8 @@ def test_the_table_shows_what_the_report_holds(animals: Path, runs: dict[str, Pa
         assert f"{pair['difference']:+.4f}" in line
         assert re.split("  +", line)[3:] == behind_the_interval(pair)
     assert lines[10] == (
-        "8 queries; p: paired randomisation and t test, Holm-corrected over 3 pairs; "
+        "8 queries; p: paired randomisation and t test, Holm-corrected over 3 pairs (the "
+        "intervals are not); "
         "effect: difference in standard deviations of it"
     )
 

@@ -71,6 +71,8 @@ def test_what_lies_beside_a_run_is_found(folder: Path) -> None:
     (reliability,) = part.reliability
     assert sum(count for *_, count in reliability.bins) == 3 * COUNT
     assert np.all(np.diff([confidence for confidence, *_ in reliability.bins]) > 0)
+    (told,) = [line for line in part.study.notes if "probabilities" in line]
+    assert told.startswith("good: its probabilities are by a map fitted on unnamed data; for anim")
     assert part.queries["q1"] == "what about q1"
     assert part.passages["d1"].title == "Title 1"
 

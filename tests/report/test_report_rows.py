@@ -73,11 +73,14 @@ def test_tables_and_words_hold_the_corrected_p(tmp_path: Path) -> None:
         (row,) = re.findall(rf"^ *{a} \$-\$ {b} &(.*) \\\\$", latex, re.MULTILINE)
         assert [cell.strip() for cell in row.split("&")][2:4] == expected
     assert differ > 4
+    assert "intervals are not corrected" in html
+    assert "intervals are not corrected" in markdown
+    assert "intervals not." in latex
     best = max(report.parts[0].rerankers, key=lambda e: e.evaluation.means["nDCG@10"], default=None)
     assert best is not None
     pair = made.against_first_stage(best)
     assert pair is not None
-    assert f", p = {pair.holm_randomisation:.4f})" in summary(report)
+    assert f", not corrected; corrected p = {pair.holm_randomisation:.4f})" in summary(report)
 
 
 @given(st.lists(st.sets(st.sampled_from(NAMES[1:])), min_size=1, max_size=3))

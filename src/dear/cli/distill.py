@@ -102,7 +102,10 @@ def _interval(low_high: tuple[float, float]) -> str:
     return f"95 % interval {low_high[0]:+.4f} to {low_high[1]:+.4f}"
 
 
-_HOW_TESTED = "gain and p against the first stage; p: paired randomisation, Holm-corrected."
+_HOW_TESTED = (
+    "gain and p against the first stage; p: paired randomisation, Holm-corrected; "
+    "intervals are not."
+)
 
 
 def _tested(found: Untrained | Distilled) -> str:
@@ -119,7 +122,7 @@ def labels_worth(found: LabelsWorth, queries: int) -> str:
     start = "the teacher's encoder" if found.start == "teacher" else found.start
     return (
         f"The labels alone {verdict}: {found.difference:+.4f} "
-        f"(95 % interval {low:+.4f} to {high:+.4f}, p {_p(found.p)}).\n"
+        f"(95 % interval {low:+.4f} to {high:+.4f}, not corrected; corrected p {_p(found.p)}).\n"
         f"Both students started from {start} and read the same queries, one with the teacher's "
         "labels, the other with judgements alone."
     )

@@ -168,7 +168,7 @@ def _show_comparisons(found: Study, all_pairs: bool) -> None:
     if quiet.get():
         return
     many = len(found.comparisons)
-    corrected = f", Holm-corrected over {many} pairs" if many > 1 else ""
+    corrected = f", Holm-corrected over {many} pairs (the intervals are not)" if many > 1 else ""
     if pairs:
         print(
             f"{count(len(found.query_ids), 'query')}; "

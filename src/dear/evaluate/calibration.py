@@ -218,6 +218,14 @@ class Calibration:
         """float64, in the shape of `scores`: how likely each pair is relevant."""
         return self.map(np.asarray(scores, dtype=np.float64))
 
+    @property
+    def described(self) -> str:
+        """What it was fitted on, as far as its file says: collection, split and first stage."""
+        on = self.fitted_on
+        parts = [on.get("collection"), on.get("split") and f"split {on['split']}"]
+        parts += [on.get("run") and f"run {on['run']}"]
+        return ", ".join(str(part) for part in parts if part) or "unnamed data"
+
     def require(self, contract: Mapping[str, Any], *, model: str) -> None:
         """ContractMismatch unless this was fitted under this contract."""
         other = [

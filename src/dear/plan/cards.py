@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 
 from dear.bench.machine import matrix_rate
-from dear.checkpoints.hardware import cpu_has_bfloat16
+from dear.checkpoints.hardware import cpu_has_bfloat16, pick_device
 from dear.errors import ConfigError, nearest
 
 GIB = 2**30
@@ -51,7 +51,19 @@ CARDS: dict[str, Card] = {
 """SXM forms where there are several. Dense rates: sheets that print twice as much mean sparse
 matrices. Memory as sold; what a driver keeps back is in the plan's own part."""
 
-CPU = "cpu"
+CPU, DEFAULT = "cpu", "h100"
+SMALL = 150_000_000
+"""Parameters that a CPU trains in hours."""
+
+
+def here(parameters: int) -> str:
+    """The card to plan for where none is named: "cpu" for a small model on a machine without a
+    GPU, else "h100".
+
+    parameters: of the model.
+    """
+    small = parameters <= SMALL and pick_device("auto").type == "cpu"
+    return CPU if small else DEFAULT
 
 
 def find_card(name: str) -> Card:

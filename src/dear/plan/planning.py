@@ -355,30 +355,39 @@ def _scoring(setup: Setup, answer: int) -> dict[str, Memory]:
 def _stages(
     setup: Setup, shape: Shape, card: Card, examples: Examples, assumed: Assumed
 ) -> list[Stage]:
-    training, scoring = _shares(card, assumed)
+    _, scoring = _shares(card, assumed)
     recipe, devices = setup.recipe, setup.devices
     mean = mean_tokens(setup, assumed)
     found: list[Stage] = []
-    if isinstance(recipe, PairRecipe) and any(source.labels for source in recipe.data):
+    labelled = isinstance(recipe, PairRecipe) and any(source.labels for source in recipe.data)
+    if labelled and not setup.on_cpu:  # no CPU waits for this teacher
         teacher = _teacher_shape()
         pairs = examples.count * LABEL_DEPTH
         flops = forward_flops(teacher, pairs, mean, head_tokens=0)
         what = f"{LABEL_DEPTH} passages a query, by LLaMA-2-13B"
         found.append(_stage("label", what, pairs, flops, card, devices, scoring))
+    found.append(training_stage(setup, shape, card, examples, assumed))
+    found.append(_rank(setup, shape, card, mean, scoring))
+    return found
+
+
+def training_stage(
+    setup: Setup, shape: Shape, card: Card, examples: Examples, assumed: Assumed
+) -> Stage:
+    """All steps of the training; its items are sequences."""
+    recipe = setup.recipe
     epoch = examples.count * recipe.train.epochs
     lists = epoch
     if recipe.train.max_steps:
         lists = recipe.train.max_steps * recipe.train.groups_per_step
     sequences = lists * (recipe.groups.size if isinstance(recipe, PairRecipe) else 1)
-    width = _width(setup, mean)
-    answer = _answer(setup)
-    forward = forward_flops(shape, sequences, width, head_tokens=answer)
+    width = _width(setup, mean_tokens(setup, assumed))
+    forward = forward_flops(shape, sequences, width, head_tokens=_answer(setup))
     flops = training_flops(setup, shape, forward)
     steps = steps_of(setup, examples.count)
     what = f"{steps:,} steps, {recipe.train.epochs:g} epochs of {examples.count:,}"
-    found.append(_stage("train", what, round(sequences), flops, card, devices, training))
-    found.append(_rank(setup, shape, card, mean, scoring))
-    return found
+    share, _ = _shares(card, assumed)
+    return _stage("train", what, round(sequences), flops, card, setup.devices, share)
 
 
 def _width(setup: Setup, mean: int) -> float:

@@ -351,6 +351,11 @@ def _maps(
         ranked_by = origin.get("revision", revisions.get(name, calibration.revision))
         if calibration.revision == ranked_by:
             found[name] = calibration
+            if calibration.fitted_on.get("collection") != made.collection:
+                notes.append(
+                    f"{name}: its probabilities are by a map fitted on {calibration.described}; "
+                    f"for {made.collection} they are not calibrated"
+                )
         else:
             notes.append(
                 f"{name}: {model / CALIBRATION_FILE} was fitted on other weights than those that "

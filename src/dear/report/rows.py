@@ -313,7 +313,7 @@ def _how_much(name: str, found: Sequence[tuple[ReportPart, Entry]]) -> str:
             low, high = pair.comparison.interval
             change += (
                 f" ({signed(after - before, 3)}, 95 % interval {signed(low, 3)} to "
-                f"{signed(high, 3)}, p {_p(pair.holm_randomisation)})"
+                f"{signed(high, 3)}, not corrected; corrected p {_p(pair.holm_randomisation)})"
             )
         texts.append(f"{change} on {part.study.collection}")
     firsts = listed(list(dict.fromkeys(e.source.first_stage or "" for _, e in found)), "or")

@@ -123,8 +123,8 @@ def _markdown_headline(report: Report) -> Iterator[str]:
     yield _markdown_table(["run", *names, *(["mean"] if found.has_means else [])], rows + others)
     yield (
         f"▲ ▼: significantly better or worse than the first stage (paired randomisation test, "
-        f"Holm-corrected, p < {ALPHA:g}); ≈: no significant difference; ⊘: not compared; "
-        "bold: the highest."
+        f"Holm-corrected, p < {ALPHA:g}; intervals are not corrected); "
+        "≈: no significant difference; ⊘: not compared; bold: the highest."
     )
     if found.refusals:
         yield _markdown_list(f"⊘ {line}" for line in found.refusals)
@@ -218,7 +218,8 @@ def latex(report: Report) -> str:
         blocks.append(_latex_table(caption, key, ["Run", *study.measures], _LATEX.measures(part)))
         if study.comparisons:
             heads = ["Pair", "Difference", "95 % interval", "p (rand.)", "p (t)", "Effect", "W/T/L"]
-            caption = f"{name}: differences in {escaped_latex(part.measure)}, p corrected (Holm)."
+            by = escaped_latex(part.measure)
+            caption = f"{name}: differences in {by}, p corrected (Holm), intervals not."
             blocks.append(_latex_table(caption, f"{key}-pairs", heads, _LATEX.pairs(part)))
     return "\n\n".join(blocks) + "\n"
 

@@ -629,7 +629,14 @@ class PlanOptions:
     recipe: Annotated[
         str, Option("A TOML file, or the name of a shipped recipe.", "RECIPE", argument=True)
     ]
-    gpu: Annotated[str, Option("rtx-4090, l4, a100-80gb, h100, h200, …; or cpu.", "CARD")] = "h100"
+    gpu: Annotated[
+        str | None,
+        Option(
+            "rtx-4090, l4, a100-80gb, h100, h200, …; or cpu.",
+            "CARD",
+            shown="h100; cpu for a small model where there is no GPU",
+        ),
+    ] = None
     gpus: Annotated[int, Option("How many of them, in all.", "N", least=1)] = 1
     queries: Annotated[
         int | None,

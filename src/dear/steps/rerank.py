@@ -8,6 +8,7 @@ from typing import Any
 from dear.checkpoints.registry import check_model
 from dear.data.formats import read_passages
 from dear.errors import ConfigError
+from dear.notices import say
 from dear.rank.reranker import Reranker
 from dear.scoring.scorer import Scorer
 from dear.steps.options import RerankOptions
@@ -35,6 +36,11 @@ def rerank(options: RerankOptions) -> RerankedFile:
         options.model, calibration=options.calibration, **options.model_options.to_dict()
     )
     calibration = reranker.calibration if options.with_probability else None
+    if calibration is not None:
+        say(
+            f"probabilities: by a map fitted on {calibration.described}; for other kinds of "
+            "passages, or another first stage's, they are not calibrated"
+        )
     ranking = reranker.rank(options.query, passages, top_k=options.top_k)
     texts = {p.id: p.full_text for p in passages}
     results: list[dict[str, Any]] = [
