@@ -508,7 +508,7 @@ def test_documents_alone_are_distilled_with_queries_made_of_them(
     assert "make queries: done before, kept" in notes
 
 
-def test_a_student_that_reads_little_of_the_passages_is_told_of_before_it_learns(
+def test_what_a_student_does_not_read_and_how_long_it_learns_is_said_before(
     base: str, documents: Collection, tmp_path: Path
 ) -> None:
     notes: list[str] = []
@@ -517,6 +517,11 @@ def test_a_student_that_reads_little_of_the_passages_is_told_of_before_it_learns
     said = next(i for i, note in enumerate(notes) if "reads 8 tokens of a passage" in note)
     assert "100% of the passages are longer" in notes[said]
     assert not any(note.startswith(("label", "train")) for note in notes[:said])
+    # what a training will take is said before it begins
+    reckoned = next(i for i, note in enumerate(notes) if "on this machine" in note)
+    assert notes[reckoned].startswith("train student: ")
+    assert "a minute or less" in notes[reckoned]
+    assert any(note.startswith("train student: ") for note in notes[reckoned + 1 :])
 
 
 def test_few_queries_of_ones_own_are_tested_with_and_never_trained_on(

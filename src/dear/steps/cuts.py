@@ -1,4 +1,4 @@
-"""Whether a model reads a collection's passages to their end."""
+"""Whether a model reads a collection's passages to their end, and how much of them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from dear.checkpoints.threads import tokenize
 from dear.checkpoints.tokenizer import load_tokenizer
 from dear.data.collections import Collection
 from dear.notices import warn
+from dear.recipes import PairRecipe
 from dear.records import Candidates, Passage, every_nth
+from dear.train.examples import Example
 
 _SAMPLE = 200
 """Passages, or pairs, that are looked at."""
@@ -29,6 +31,24 @@ def longer_than(
     base: the model whose tokens they are.
     """
     texts = [corpus[i].full_text[:_CHARACTERS] for i in every_nth(passage_ids, _SAMPLE)]
+    lengths = _lengths(texts, base)
+    return sum(length > tokens for length in lengths) / max(1, len(lengths))
+
+
+def tokens_of_a_pair(recipe: PairRecipe, examples: Sequence[Example]) -> int:
+    """What a training reads for each pair, in the mean of a sample: the passage, and the query, of
+    which a bi-encoder reads one for all passages of a group."""
+    sample = every_nth(examples, _SAMPLE)
+    limits, base = recipe.contract, recipe.model.base
+    passages = _lengths([p[:_CHARACTERS] for e in sample for p in e.passages], base)
+    passage = sum(min(n, limits.max_passage_tokens) for n in passages) / len(passages)
+    queries = _lengths([e.query for e in sample], base)
+    query = sum(min(n, limits.max_query_tokens) for n in queries) / len(queries)
+    return round(passage + query / (recipe.groups.size if recipe.kind == "biencoder" else 1))
+
+
+def _lengths(texts: Sequence[str], base: str) -> list[int]:
+    """Tokens of each text, without special ones."""
     read = tokenize(
         load_tokenizer(locate(base)),
         texts,
@@ -36,7 +56,7 @@ def longer_than(
         return_attention_mask=False,
         verbose=False,
     )
-    return sum(len(ids) > tokens for ids in read["input_ids"]) / max(1, len(texts))
+    return [len(ids) for ids in read["input_ids"]]
 
 
 def tell_of_cuts(collection: Collection, model: Any, candidates: Sequence[Candidates]) -> None:

@@ -12,7 +12,7 @@ import os
 import shlex
 import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ from dear.data.origins import write_origin
 from dear.digests import Input, Inputs
 from dear.errors import DataError
 from dear.label import FirstStage, label_with_all, stamp_of
+from dear.plan.cpu import training_minutes
 from dear.rank.fusion import fuse_runs
 from dear.rank.reranker import Reranker
 from dear.recipes import (
@@ -55,7 +56,7 @@ from dear.recipes import (
 from dear.records import Judgements, Query, Run, count_pairs, gather
 from dear.scoring.opening import PairModel, open_model
 from dear.scoring.revisions import base_inputs, checkpoint_digest, revision_named, scoring_inputs
-from dear.steps.cuts import FEW_CUT, longer_than
+from dear.steps.cuts import FEW_CUT, longer_than, tokens_of_a_pair
 from dear.steps.distilled import (
     CONTROL,
     FIRST,
@@ -84,7 +85,7 @@ from dear.steps.query_splits import QuerySplit, has_few_queries, sample, split_q
 from dear.steps.recommendation import recommend_by_agreement, recommend_judged
 from dear.steps.stages import Stages, file_digest_of
 from dear.train.checkpoints import TRAINING_FILE, forget_others, is_finished
-from dear.train.examples import draw_groups, examples_of
+from dear.train.examples import Example, draw_groups, examples_of
 from dear.train.inputs import inputs_of
 from dear.train.pointwise import exact_inputs, train
 
@@ -463,6 +464,7 @@ class _Distillation:
             if is_finished(path):  # of the same examples, or killed before the stage's note
                 self.note(f"train {name}: what it has learnt from has not changed, kept")
                 return _trained(read_json(path / TRAINING_FILE)["metrics"])
+            self._tell_of_time(name, recipe, examples)
             with self.watch(f"training, {name}", "steps") as report:
                 train(
                     recipe,
@@ -474,6 +476,19 @@ class _Distillation:
             return _trained(read_json(path / TRAINING_FILE)["metrics"])
 
         self.stages.run(f"train {name}", inputs, work, path, checkpoint_digest)
+
+    def _tell_of_time(self, name: str, recipe: PairRecipe, examples: Sequence[Example]) -> None:
+        """How long a training will take, where a processor does it."""
+        if pick_device("auto").type != "cpu":
+            return
+        minutes = training_minutes(
+            recipe, len(examples), mean_tokens=tokens_of_a_pair(recipe, examples)
+        )
+        about = f"{minutes:.0f} min" if minutes >= 1 else "a minute or less"
+        self.note(
+            f"train {name}: {len(examples):,} groups of up to {recipe.groups.size} passages, "
+            f"reckoned to take {about} on this machine"
+        )
 
     def _rank_zero_shot(self, run: Run, *, is_teacher: bool) -> dict[str, Run]:
         """The zero-shot model's runs over `run`: alone, and with the first stage's score.
