@@ -51,7 +51,7 @@ def test_in_python_too(distilled: Path) -> None:
 
 def test_each_command_lists_its_own_recipes(animals: Path, tmp_path: Path) -> None:
     nothing = refused("distill", animals, "--recipe", "nope")
-    assert nothing == "no recipe 'nope': no such file; known: laptop, quick"
+    assert nothing == "no recipe 'nope': no such file; known: folder, laptop, quick"
     assert "it is one of `dear train`" in refused("distill", animals, "--recipe", "nano/teacher")
     for command in (("train", "{}", "--output", tmp_path / "o"), ("plan", "{}")):
         other = [str(word).format("laptop") for word in command]
