@@ -248,18 +248,19 @@ def _cut(text: str) -> tuple[str, str, str]:
 
 # -- Debian packages -----------------------------------------------------------------------
 
+APT_LISTS = Path("/var/lib/apt/lists")
 DESCRIPTION = re.compile(r"Description(?:-en)?: ")
 
 
-def packages(path: Path, most: int) -> Source:
+def packages(path: Path | None, most: int) -> Source:
     """Long descriptions of `most` packages, by hash; queries are their synopses.
 
-    path: Debian's Packages or Translation-en, plain or .gz. Of packages with one long description
-    the first is taken.
+    path: Debian's Packages or Translation-en, plain or .gz; None for what apt has here. Of packages
+    with one long description the first is taken.
     """
     long: dict[str, str] = {}
     short, seen = {}, set()
-    stanzas = dict(_stanzas(path))
+    stanzas = dict(_stanzas(_translations() if path is None else unpacked(path).decode()))
     for name in by_hash(stanzas):
         synopsis, text = stanzas[name]
         if not text or text in seen:
@@ -274,9 +275,21 @@ def packages(path: Path, most: int) -> Source:
     return known_items(long, short, TEST_QUERIES)
 
 
-def _stanzas(path: Path) -> Iterator[tuple[str, tuple[str, str]]]:
+def _translations() -> str:
+    """Of every archive that apt knows, as `apt-get update` left them."""
+    found = sorted(APT_LISTS.glob("*_Translation-en*"))
+    if not found:
+        raise ConfigError(
+            "apt has no English descriptions here: `apt-get update -o Acquire::Languages=en` "
+            "brings them, or name a file with --packages"
+        )
+    command = ["/usr/lib/apt/apt-helper", "cat-file", *map(str, found)]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout.decode()
+
+
+def _stanzas(listed: str) -> Iterator[tuple[str, tuple[str, str]]]:
     """Package name → synopsis and long description."""
-    for stanza in unpacked(path).decode().split("\n\n"):
+    for stanza in listed.split("\n\n"):
         name, synopsis, text, inside = "", "", [], False
         for line in stanza.splitlines():
             if line.startswith(" "):
