@@ -329,8 +329,11 @@ def main() -> None:
     parser.add_argument("--passages", type=int, default=2500)
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/mixtures.json"))
     options = parser.parse_args()
+    names = options.only.split(",")
+    if len(set(names) - set(CANDIDATES_ONLY)) < 2 or not set(names) <= set(NAMES):
+        parser.error(f"--only: two or more of {', '.join(NAMES)} that hold a corpus")
     found: dict[str, dict[str, list[Scored]]] = {}
-    for name in options.only.split(","):
+    for name in names:
         folder = options.work / f"{name}-{options.queries}-{options.passages}"
         if not (folder / "qrels").is_dir():
             cut(options.data, name, folder, options.queries, options.passages)

