@@ -19,6 +19,7 @@ from folders_make import TOLD_QUERIES
 from dear.artifacts import read_json, write_json
 from dear.bench.machine import describe
 from dear.bench.turns import Score, System, in_turns, pairs_of
+from dear.checkpoints.contract import CONTRACT_FILE
 from dear.cli.output import table
 from dear.data.collections import open_collection
 from dear.data.formats import read_run, write_run
@@ -141,7 +142,7 @@ class Folder:
             self._timed("recommended", model.model.parameters, model.score)
         first = self.measured.runs["bm25"]
         for path in sorted(self.distilled.glob(f"student*/{TRAINING_FILE}")):
-            system, model = path.parent.name, Reranker(path.parent)
+            system, model = path.parent.name, Reranker(spec_of(path.parent))
             ranked = self.run(system, partial(self.reranked, model, first))
             self._timed(system, model.model.parameters, model.score)
             fused = fuse_runs(ranked, first, WEIGHT)
@@ -250,6 +251,12 @@ def model_of(commands: list[list[str]]) -> str | None:
     """What the commands rerank with."""
     ranks = [words for words in commands if words[1] == "rank"]
     return _option(ranks[-1], "--model") if ranks else None
+
+
+def spec_of(student: Path) -> str:
+    """How a checkpoint is named: one without a contract is a bi-encoder."""
+    one_logit = (student / CONTRACT_FILE).is_file()
+    return str(student) if one_logit else f"biencoder:{student}"
 
 
 def _option(words: list[str], name: str) -> str:

