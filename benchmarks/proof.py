@@ -58,7 +58,8 @@ PARTS = {
     ),
     "mixtures": Part(
         script="mixtures",
-        words="--data {data} --work {work}/mixtures --passages 1200",
+        words="--data {data} --work {work}/mixtures --passages 1200 "
+        "--only noveleval,cranfield,cacm,scifact,vaswani,medquad,insuranceqa,dl19,dl21",
         result=result("mixtures"),
     ),
     "folders": Part(
