@@ -56,6 +56,17 @@ PARTS = {
         words="--data {data} --work {work}/retrieval",
         result=result("retrieval"),
     ),
+    "mixtures": Part(
+        script="mixtures",
+        words="--data {data} --work {work}/mixtures --passages 1200 "
+        "--only noveleval,cranfield,cacm,scifact,vaswani,medquad,insuranceqa,dl19,dl21",
+        result=result("mixtures"),
+    ),
+    "folders": Part(
+        script="folders",
+        words="measure --data {data} --work {work}/folders",
+        result=result("folders"),
+    ),
     "plan": Part(script="plan", words="check", result=result("plan"), reads_data=False),
     "scale": Part(script="plan", words="scale", result=result("plan"), reads_data=False),
     "evaluate": Part(
