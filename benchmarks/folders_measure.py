@@ -37,6 +37,7 @@ from dear.train.checkpoints import TRAINING_FILE
 TOP_K, WEIGHT = 100, 0.3
 MEASURES = ("nDCG@10", "R@10", "MRR@10")
 MODEL = "minilm-l6"
+HYBRID = "hybrid, 0.3 bm25 + dense"
 ROUNDS = 5
 SHOWN = ("system", *MEASURES, "untold", "parameters", "ms", "difference", "interval", "p_holm")
 """Columns of the table; untold: nDCG@10 of the questions that the folder did not hold."""
@@ -95,7 +96,7 @@ class Folder:
             "bm25": bm25,
             "dense": dense,
             "hybrid, ranks": Hybrid([bm25, dense]),
-            "hybrid, 0.3 bm25 + dense": Hybrid([bm25, dense], (WEIGHT, 1.0)),
+            HYBRID: Hybrid([bm25, dense], (WEIGHT, 1.0)),
         }.items():
             self.run(system, partial(retriever.search, self.queries, TOP_K))
             parameters = None if retriever is bm25 else model.model.parameters
@@ -140,13 +141,16 @@ class Folder:
         if (spec := model_of(commands)) is not None:
             model = Reranker(spec)
             self._timed("recommended", model.model.parameters, model.score)
-        first = self.measured.runs["bm25"]
+        firsts = {"bm25": self.measured.runs["bm25"], "hybrid": self.measured.runs[HYBRID]}
         for path in sorted(self.distilled.glob(f"student*/{TRAINING_FILE}")):
             system, model = path.parent.name, Reranker(spec_of(path.parent))
-            ranked = self.run(system, partial(self.reranked, model, first))
-            self._timed(system, model.model.parameters, model.score)
-            fused = fuse_runs(ranked, first, WEIGHT)
-            self.measured.runs[f"{system} + {WEIGHT} bm25"] = fused
+            scored = self.keep(system, partial(self.reranked, model, _union(*firsts.values())))
+            for first, run in firsts.items():
+                within = _within(scored, run)
+                self.measured.runs[f"{system} over {first}"] = within
+                fused = fuse_runs(within, run, WEIGHT)
+                self.measured.runs[f"{system} + {WEIGHT} {first}"] = fused
+            self._timed(f"{system} over bm25", model.model.parameters, model.score)
         return name
 
     def _by_commands(self, commands: list[list[str]]) -> Run:
