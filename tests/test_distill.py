@@ -77,6 +77,8 @@ def tiny(base: str, *changes: str) -> DistillRecipe:
             "test.top_k=6",
             "test.queries=10",
             "made_queries=0",
+            'student.kind="pointwise"',
+            "student.model.layers=[]",
             *changes,
         ],
     )
@@ -493,6 +495,7 @@ def test_documents_alone_are_distilled_with_queries_made_of_them(
         STUDENT,
         STUDENT_FUSED,
     ]
+    assert len(taught) <= 30 < len(made.judgements("made"))
     assert any("(made)" in note for note in notes)
     # the student is a bi-encoder of one layer, and its commands say so
     student = read_run(tmp_path / "d" / "ranked" / "student.trec")

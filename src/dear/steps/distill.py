@@ -182,7 +182,7 @@ class _Distillation:
         self.stages.claim({"collection": self.collection.name, "recipe": self.recipe.to_dict()})
         if self.recipe.made_queries and has_few_queries(self.collection):
             self.collection = self._with_made_queries(self.recipe.made_queries)
-        split = split_queries(self.collection, self.recipe.test.queries)
+        split = split_queries(self.collection, self.recipe.test.queries, self.recipe.made_queries)
         taught = "made" if split.made else "judged" if split.train_judgements else "not judged"
         self.note(
             f"{len(split.train):,} training queries ({taught}), "

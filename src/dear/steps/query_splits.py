@@ -43,8 +43,13 @@ def has_few_queries(collection: Collection) -> bool:
         return True
 
 
-def split_queries(collection: Collection, test_queries: int | None) -> QuerySplit:
+def split_queries(
+    collection: Collection, test_queries: int | None, made_queries: int
+) -> QuerySplit:
     """train and test as the collection has them; else its queries, split by a hash of their ids.
+
+    test_queries, made_queries: a fixed sample where there are more to test with, or made ones to
+        train on; None and 0 take all.
 
     Queries that were made (`dear queries`) are trained on where no others are judged for it; then
     all real ones are left to test with.
@@ -63,6 +68,9 @@ def split_queries(collection: Collection, test_queries: int | None) -> QuerySpli
         train_judgements = {q: g for q, g in (train_judgements or {}).items() if q not in taken}
         tell_of_made(test_ids)
     train_ids = list(train_judgements or ())
+    if train_split == MADE_SPLIT:
+        train_ids = sample(dict.fromkeys(train_ids), made_queries or None)
+        train_judgements = {q: (train_judgements or {})[q] for q in train_ids}
     if not train_ids:
         taken = set(test_ids)
         train_ids = [q for q in everything if q not in taken]
