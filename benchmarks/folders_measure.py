@@ -20,6 +20,7 @@ from dear.artifacts import read_json, write_json
 from dear.bench.machine import describe
 from dear.bench.turns import Score, System, in_turns, pairs_of
 from dear.checkpoints.contract import CONTRACT_FILE
+from dear.checkpoints.files import TRAINING_FILE
 from dear.cli.output import table
 from dear.data.collections import open_collection
 from dear.data.formats import read_run, write_run
@@ -32,7 +33,6 @@ from dear.retrieve.bm25 import Bm25Index, options_for
 from dear.retrieve.hybrid import Hybrid
 from dear.retrieve.table import Retriever, RetrieverSpec, Setting, open_retriever
 from dear.steps.distilled import RESULTS
-from dear.train.checkpoints import TRAINING_FILE
 
 TOP_K, WEIGHT = 100, 0.3
 MEASURES = ("nDCG@10", "R@10", "MRR@10")

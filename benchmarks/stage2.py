@@ -34,6 +34,7 @@ from stage2_test import ListTest, add_options, heads_folder, print_table
 
 from dear.artifacts import read_json, write_json
 from dear.checkpoints.contract import ListwiseContract
+from dear.checkpoints.files import TRAINING_FILE
 from dear.data.formats import read_lists, write_lists
 from dear.listwise.encoding import ListEncoder
 from dear.listwise.loading import HEADS_FILE, fit_heads, load_list_model
@@ -46,7 +47,7 @@ from dear.reason.select import select
 from dear.recipes import parse_recipe
 from dear.records import ListExample, Ranking
 from dear.scoring.opening import PairModel, open_model
-from dear.train.checkpoints import TRAINING_FILE, is_finished
+from dear.train.checkpoints import is_finished
 from dear.train.lists import ListTokenizer, ListTokens, reordered, tokenise
 from dear.train.listwise import list_quality, train_lists
 from dear.train.start import start_list_model

@@ -16,14 +16,13 @@ from transformers import AutoModelForCausalLM
 
 import dear.train.checkpoints
 from dear.checkpoints.contract import ListwiseContract
-from dear.checkpoints.files import quiet
+from dear.checkpoints.files import TRAINING_FILE, quiet
 from dear.data.formats import write_lists
 from dear.errors import BackendError, ConfigError, DataError
 from dear.listwise.encoding import ListEncoder
 from dear.losses import LOSSES
 from dear.recipes import ModelRecipe, Recipe
 from dear.train import list_trainer
-from dear.train.checkpoints import TRAINING_FILE
 from dear.train.list_reading import orders, read
 from dear.train.list_trainer import ListTrainer
 from dear.train.lists import ListTokenizer, ListTokens, row_of, tokenise

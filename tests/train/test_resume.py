@@ -15,11 +15,12 @@ from test_batches import example
 
 import dear.train.checkpoints
 import dear.train.trainer
+from dear.checkpoints.files import TRAINING_FILE
 from dear.data.collections import Collection
 from dear.digests import Input
 from dear.errors import BackendError, ConfigError, DataError
 from dear.recipes import Recipe
-from dear.train.checkpoints import TRAINING_FILE, claimed, keep_only, last_complete, mark_complete
+from dear.train.checkpoints import claimed, keep_only, last_complete, mark_complete
 from dear.train.inputs import inputs_of
 from dear.train.pointwise import Step, train
 from kills import die, dies_at, in_a_process

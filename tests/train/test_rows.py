@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from dear.artifacts import read_json
+from dear.checkpoints.files import TRAINING_FILE
 from dear.data import passage_table
 from dear.data.collections import Collection, open_collection
 from dear.data.example_table import Example
@@ -29,7 +30,6 @@ from dear.errors import ConfigError, DataError
 from dear.label import FirstStage, label_with
 from dear.recipes import DataRecipe, GroupsRecipe, load_recipe, parse_recipe
 from dear.records import Ranking
-from dear.train.checkpoints import TRAINING_FILE
 from dear.train.examples import ExampleTable, fingerprint, load_examples
 from dear.train.pointwise import train
 from tiny_training import recipe, same, weights, write_labels

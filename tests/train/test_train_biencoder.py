@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import torch
 
+from dear.checkpoints.files import TRAINING_FILE
 from dear.errors import ConfigError, DataError
 from dear.losses import kl
 from dear.recipes import LoraRecipe, LossRecipe, Recipe
 from dear.scoring.biencoder import BiEncoder
+from dear.scoring.opening import open_model
 from dear.train.biencoder import SCALE, TextCollator, embed
-from dear.train.checkpoints import TRAINING_FILE
 from dear.train.examples import Example, load_examples
 from dear.train.pointwise import train
 from tiny_training import collection, recipe, save_bert
@@ -72,6 +73,16 @@ def test_the_checkpoint_reads_the_same_in_sentence_transformers(
     np.testing.assert_allclose(ours.embed(texts), theirs.encode(texts), atol=1e-5)
     assert (tmp_path / "bi" / TRAINING_FILE).is_file()
     assert ours.max_tokens == wanted.contract.max_passage_tokens
+
+
+def test_a_folder_that_was_trained_as_one_is_opened_as_one(wanted: Recipe, tmp_path: Path) -> None:
+    examples = examples_for(wanted)
+    train(wanted, tmp_path / "bi", examples=examples)
+    pairs = [(e.query, e.passages[0]) for e in examples]
+    plain = open_model(tmp_path / "bi", dtype="float32")
+    assert plain.name == f"biencoder:{tmp_path / 'bi'}"
+    said = open_model(f"biencoder:{tmp_path / 'bi'}", dtype="float32")
+    np.testing.assert_array_equal(plain.score(pairs), said.score(pairs))
 
 
 def test_the_first_loss_is_that_of_the_formula(wanted: Recipe, base: str, tmp_path: Path) -> None:

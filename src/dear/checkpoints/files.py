@@ -91,6 +91,10 @@ def model_file(source: Source, name: str) -> Path | None:
     return None
 
 
+TRAINING_FILE = "dear_training.json"
+"""In the folder of a model that DeAR trained: its recipe, what it was made from, how it went."""
+
+
 def model_json(source: Source, name: str) -> dict[str, Any]:
     """The object in a JSON file of a model; {} where there is no such file."""
     path = model_file(source, name)

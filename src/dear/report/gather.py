@@ -12,6 +12,7 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from dear.artifacts import read_json, read_toml, versions
+from dear.checkpoints.files import TRAINING_FILE
 from dear.data.collections import Collection, open_collection
 from dear.data.documents import tell_of_documents
 from dear.data.formats import read_lists, read_run
@@ -28,7 +29,6 @@ from dear.evaluate.study import RunSource, Study, study
 from dear.records import gather as gather_texts
 from dear.report.parts import Cost, Curve, Reliability, Report, ReportPart
 
-_TRAINING_FILE = "dear_training.json"
 """In a checkpoint's folder (dear.train.checkpoints)."""
 
 _Revision = Callable[[Path], str]
@@ -155,8 +155,8 @@ def gather(
         maps = _maps(made, models, revisions, notes)
         made = dataclasses.replace(made, notes=(*notes, *made.notes))
         for name, model in models.items():
-            if (model / _TRAINING_FILE).is_file() and model.resolve() not in curves:
-                curves[model.resolve()] = Curve.of(name, read_json(model / _TRAINING_FILE))
+            if (model / TRAINING_FILE).is_file() and model.resolve() not in curves:
+                curves[model.resolve()] = Curve.of(name, read_json(model / TRAINING_FILE))
         parts.append(
             ReportPart(
                 study=made,

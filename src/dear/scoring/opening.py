@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from dear.checkpoints.files import TRAINING_FILE, model_json
 from dear.checkpoints.registry import ENCODER_KINDS, known_reranker, locate
 from dear.errors import ConfigError, nearest
 from dear.notices import say
@@ -152,9 +153,13 @@ def kind_of(spec: str | Path) -> tuple[str | None, str | Path]:
 
 
 def _reading_of(name: str | Path, revision: str | None) -> str | None:
-    """The zero-shot reading that a public model is known by, such as monoT5's."""
-
-    known = known_reranker(locate(name, revision=revision))
+    """How a model is read that says it itself, or is known by its name: a bi-encoder that was
+    trained here, or a public zero-shot reranker such as monoT5."""
+    source = locate(name, revision=revision)
+    if model_json(source, TRAINING_FILE).get("recipe", {}).get("kind") == "biencoder":
+        say(f"{name}: read as biencoder:{name}: it was trained as one")
+        return "biencoder"
+    known = known_reranker(source)
     if known is None or known.contract not in ZERO_SHOT_PROMPTS:
         return None
     say(f"{name}: read as {known.contract}:{name}: known by its name ({known.documented})")

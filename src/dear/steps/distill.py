@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from dear.artifacts import atomic_path, check_folder, read_json, versions, write_json
+from dear.checkpoints.files import TRAINING_FILE
 from dear.checkpoints.hardware import cpu_has_bfloat16, pick_device, usable_cores
 from dear.data.collections import Collection, open_collection
 from dear.data.documents import document_run, passage_judgements
@@ -84,7 +85,7 @@ from dear.steps.queries import make_queries_of, own_queries
 from dear.steps.query_splits import QuerySplit, has_few_queries, sample, split_queries
 from dear.steps.recommendation import recommend_by_agreement, recommend_judged
 from dear.steps.stages import Stages, file_digest_of
-from dear.train.checkpoints import TRAINING_FILE, forget_others, is_finished
+from dear.train.checkpoints import forget_others, is_finished
 from dear.train.examples import Example, draw_groups, examples_of
 from dear.train.inputs import inputs_of
 from dear.train.pointwise import exact_inputs, train

@@ -15,14 +15,14 @@ from pathlib import Path
 
 from dear.artifacts import versions, write_json
 from dear.checkpoints.contract import ListwiseContract
-from dear.checkpoints.files import quiet
+from dear.checkpoints.files import TRAINING_FILE, quiet
 from dear.digests import Inputs
 from dear.errors import ConfigError
 from dear.listwise.loading import PEFT_TYPE, HeadWeights, ListModel, fit_heads, load_list_model
 from dear.listwise.reader import ListReader
 from dear.recipes import HeadsRecipe, HeadsTable
 from dear.records import ListExample
-from dear.train.checkpoints import TRAINING_FILE, claimed
+from dear.train.checkpoints import claimed
 from dear.train.inputs import data_inputs, inputs_of, plan_of
 from dear.train.list_reading import list_quality
 from dear.train.lists import exact_inputs, load_lists

@@ -19,6 +19,7 @@ from typing import Any
 from dear import locks
 from dear.artifacts import read_json, versions, write_json
 from dear.checkpoints.contract import ListwiseContract, ScoringContract
+from dear.checkpoints.files import TRAINING_FILE
 from dear.digests import Changes, Inputs
 from dear.errors import ConfigError, DataError
 from dear.train.checkpoint_files import (
@@ -46,7 +47,6 @@ from dear.train.inputs import changes, plan_of, read_plan
 
 __all__ = [
     "STEPS",
-    "TRAINING_FILE",
     "claimed",
     "finish",
     "finished_inputs",
@@ -60,7 +60,6 @@ __all__ = [
     "saving",
 ]
 
-TRAINING_FILE = "dear_training.json"
 
 _logger = logging.getLogger(__name__)
 
