@@ -113,7 +113,7 @@ def test_its_runs_say_what_they_are(
         "student": "test",
     }
     assert "Holm-corrected; intervals are not." in printed[0]
-    assert rows["student"]["made_by"]["model"] == str(folder / "student")
+    assert rows["student"]["made_by"]["model"] == f"biencoder:{folder / 'student'}"
     assert rows["student"]["made_by"]["inputs"].keys() >= {"model", "contract", "texts", "run"}
     assert not found["notes"]
     assert not dear("report", tmp_path / "report.md", animals, "--run", student).err
