@@ -33,7 +33,7 @@ from dear.data.label_texts import LabelCheck
 from dear.data.labels import MANIFEST, labels_input, read_labels, read_stamp
 from dear.data.origins import write_origin
 from dear.digests import Input, Inputs
-from dear.errors import DataError
+from dear.errors import DataError, DearError
 from dear.label import FirstStage, label_with_all, stamp_of
 from dear.rank.fusion import fuse_runs
 from dear.rank.reranker import Reranker
@@ -59,11 +59,11 @@ from dear.steps.cuts import FEW_CUT, longer_than
 from dear.steps.distilled import (
     CONTROL,
     FIRST,
+    FUSED,
     MEASURE,
     NO_LABELS,
     PLOT,
     RESULTS,
-    STAGE_OF,
     STUDENT,
     STUDENT_FUSED,
     TEACHER,
@@ -76,12 +76,13 @@ from dear.steps.distilled import (
     example_query,
     plot,
 )
-from dear.steps.options import AUTO_RECIPE, DistillOptions, QueriesOptions
+from dear.steps.options import AUTO_RECIPE, STRONGEST, DistillOptions, QueriesOptions
 from dear.steps.progress import Watch, unwatched
 from dear.steps.queries import make_queries_of, own_queries
 from dear.steps.query_splits import QuerySplit, has_few_queries, sample, split_queries
 from dear.steps.recommendation import recommend_by_agreement, recommend_judged
 from dear.steps.stages import Stages, file_digest_of
+from dear.steps.teachers import Choices
 from dear.train.checkpoints import TRAINING_FILE, forget_others, is_finished
 from dear.train.examples import draw_groups, examples_of
 from dear.train.inputs import inputs_of
@@ -103,12 +104,24 @@ def distill_with(
     """`distill` for a collection and a recipe that are named."""
     say = note or _silent
     name = _recipe_for_this_machine(say) if options.recipe == AUTO_RECIPE else options.recipe
-    recipe = load_distill_recipe(name, options.changes)
+    recipe = _taught_by(load_distill_recipe(name, options.changes), options)
     collection = open_collection(options.collection)
     folder = options.output or Path("runs") / collection.name
     check_folder(folder)
     say(f"{collection.name} → {folder}")
     return distill(collection, recipe, folder, watch=watch, note=note, first=first)
+
+
+def _taught_by(recipe: DistillRecipe, options: DistillOptions) -> DistillRecipe:
+    """The recipe with the teacher that is asked for, if any."""
+    teacher = recipe.teacher
+    if options.teacher_minutes is not None:
+        teacher = replace(teacher, minutes=options.teacher_minutes)
+    if options.teacher == STRONGEST:
+        teacher = replace(teacher, strongest=True)
+    elif options.teacher is not None:
+        teacher = replace(teacher, zero_shot=options.teacher, model=None, strongest=False)
+    return replace(recipe, teacher=teacher)
 
 
 def _recipe_for_this_machine(note: Callable[[str], None]) -> str:
@@ -165,6 +178,7 @@ class _Distillation:
         self.note = note
         self.stages = Stages(folder, note)
         self._corpus: Input | None = None
+        self._others: dict[str, str] = {}
 
     def run(self, first: Callable[[Untrained], None]) -> Distilled:
         self.stages.claim({"collection": self.collection.name, "recipe": self.recipe.to_dict()})
@@ -178,15 +192,22 @@ class _Distillation:
             f"({'judged' if split.test_judgements else 'not judged'}), "
             f"{len(self.collection.corpus):,} passages"
         )
+        test_run = self._retrieve("test", split.test, self.recipe.test.top_k)
+        choices = Choices(
+            self.stages, self.collection, test_run, minutes=self.recipe.teacher.minutes
+        )
+        if self.recipe.teacher.strongest:
+            self._with_strongest_teacher(choices, split, test_run)
         # what was made from a passage says too little of others to train a teacher on
         judged = split.train_judgements is not None and not split.made
         trains_teacher = judged and self.recipe.teacher.model is not None
-        self._names = self._what_systems_are(trains_teacher)
-        test_run = self._retrieve("test", split.test, self.recipe.test.top_k)
         runs: dict[str, Run] = {FIRST: test_run}
         untrained = None
         if not trains_teacher or split.test_judgements is not None:
             runs |= self._rank_zero_shot(test_run, is_teacher=not trains_teacher)
+        if split.test_judgements is not None:
+            runs |= self._rank_others(choices, test_run)
+        self._names = self._what_systems_are(trains_teacher)
         if split.test_judgements is not None:
             untrained = self._untrained(split.test_judgements, runs)
             first(untrained)
@@ -216,9 +237,9 @@ class _Distillation:
         """System → what it is, as a person reads it."""
         weight = self.recipe.teacher.first_stage
         fused = f" + {weight:g} · BM25" if weight else ""
-        model = Path(self.recipe.teacher.zero_shot.partition(":")[2]).name
-        model = model or self.recipe.teacher.zero_shot
-        return {
+        model = _short(self.recipe.teacher.zero_shot)
+        others = {system: _short(one) for system, one in self._others.items()}
+        return others | {
             FIRST: "BM25",
             ZERO_SHOT: model,
             ZERO_SHOT_FUSED: model + fused,
@@ -226,6 +247,7 @@ class _Distillation:
             STUDENT: "student",
             STUDENT_FUSED: "student" + fused,
             CONTROL: CONTROL,
+            **{system + FUSED: name + fused for system, name in others.items()},
         }
 
     def _tell_of_cuts(self, run: Run) -> None:
@@ -461,12 +483,37 @@ class _Distillation:
 
         is_teacher: none is trained, so that the last of them is the teacher's.
         """
-        name = "teacher" if is_teacher else STAGE_OF[ZERO_SHOT]
+        name = "teacher" if is_teacher else ZERO_SHOT
         found = {ZERO_SHOT: self._rank(name, run, self.recipe.teacher.zero_shot)}
         if self.recipe.teacher.first_stage:
             found[ZERO_SHOT_FUSED] = self._with_first_stage(found[ZERO_SHOT], run)
         if is_teacher:
             found[TEACHER] = found.popitem()[1]
+        return found
+
+    def _with_strongest_teacher(self, choices: Choices, split: QuerySplit, run: Run) -> None:
+        """The strongest model here as the teacher, where one labels in time."""
+        queries = len(sample(split.train, self.recipe.student.queries))
+        depth = min(self.recipe.depth, len(self.collection.corpus))
+        model = choices.teacher(queries * depth + count_pairs(run))
+        if model is not None:
+            teacher = replace(self.recipe.teacher, zero_shot=model, model=None)
+            self.recipe = replace(self.recipe, teacher=teacher)
+
+    def _rank_others(self, choices: Choices, run: Run) -> dict[str, Run]:
+        """Runs of public rerankers on this machine over `run`: alone, and with the first stage's
+        score. A model that fails is named, and not in them."""
+        found: dict[str, Run] = {}
+        for model in choices.others(self.recipe.others, but=self.recipe.teacher.zero_shot):
+            system = f"other-{model.replace('/', '--')}"
+            try:
+                found[system] = self._rank(system, run, model)
+            except DearError as error:
+                self.note(f"{model} is not measured: {error}")
+                continue
+            self._others[system] = model
+            if self.recipe.teacher.first_stage:
+                found[system + FUSED] = self._with_first_stage(found[system], run)
         return found
 
     def _with_first_stage(self, ranked: Run, run: Run) -> Run:
@@ -595,19 +642,17 @@ class _Distillation:
         test = next((s for s in ("test", "dev") if self.asked.has_judgements(s)), None)
         retrieved = f"dear retrieve {name}{f' --split {test}' if test else ''} --output bm25.trec"
         teacher = self.folder / "teacher"
-        models = {
+        models = self._others | {
             ZERO_SHOT: self.recipe.teacher.zero_shot,
-            ZERO_SHOT_FUSED: self.recipe.teacher.zero_shot,
             TEACHER: f"biencoder:{teacher}" if teacher.is_dir() else self.recipe.teacher.zero_shot,
             STUDENT: self._trained_model("student"),
-            STUDENT_FUSED: self._trained_model("student"),
             CONTROL: self._trained_model(NO_LABELS),
         }
         weight = self.recipe.teacher.first_stage
         found: dict[str, tuple[str, ...]] = {FIRST: (retrieved,)}
         for system in set(systems) - {FIRST}:
-            model = f"--model {shlex.quote(models[system])}"
-            fused = weight and system in (ZERO_SHOT_FUSED, TEACHER, STUDENT_FUSED)
+            model = f"--model {shlex.quote(models[system.removesuffix(FUSED)])}"
+            fused = weight and (system == TEACHER or system.endswith(FUSED))
             rank = f"dear rank {name} --run bm25.trec {model}"
             rank += f" --fuse {weight:g}" if fused else ""
             one = () if fused else (f'dear rerank "your query" passages.txt {model}',)
@@ -651,6 +696,11 @@ class _Distillation:
     def _named(self, model: str) -> str:
         """Without the folder of this distillation, which may be moved."""
         return model.replace(f"{self.folder}{os.sep}", "")
+
+
+def _short(model: str) -> str:
+    """A model's name without how it is read and who owns it."""
+    return Path(model.rpartition(":")[2]).name
 
 
 def _write_note(
