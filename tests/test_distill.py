@@ -77,6 +77,7 @@ def tiny(base: str, *changes: str) -> DistillRecipe:
             "test.top_k=6",
             "test.queries=10",
             "made_queries=0",
+            "others=0",
             *changes,
         ],
     )
