@@ -142,7 +142,7 @@ class Choices:
             with collected():  # what is to be known of a model is said when it is used
                 return _pairs_per_s(open_model(model.spec), self._pairs)
         except DearError as error:
-            return str(error)
+            return str(error).removeprefix(f"{model.name}: ")
         except (MemoryError, torch.cuda.OutOfMemoryError):
             return "it does not fit into memory"
 
