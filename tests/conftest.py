@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from hub_cache import HubCache
+
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 # a busy machine is not a failure
@@ -23,6 +25,16 @@ def no_lines_for_slow_work() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("dear.cli.progress.FIRST_LINE_S", math.inf)
         yield
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> HubCache:
+    """The cache that the hub's library reads, empty: no public model is on this machine."""
+    cache = HubCache(tmp_path / "hub")
+    for module in ("huggingface_hub.constants", "huggingface_hub.file_download"):
+        monkeypatch.setattr(f"{module}.HF_HUB_CACHE", str(cache.root), raising=False)
+    monkeypatch.delenv("DEAR_MODELS", raising=False)
+    return cache
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

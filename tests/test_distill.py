@@ -79,6 +79,7 @@ def tiny(base: str, *changes: str) -> DistillRecipe:
             "made_queries=0",
             'student.kind="pointwise"',
             "student.model.layers=[]",
+            "others=0",
             *changes,
         ],
     )
@@ -393,6 +394,9 @@ def test_training_queries_never_test(recipe: DistillRecipe, tmp_path: Path) -> N
     assert taught
     assert tested
     assert not set(taught) & set(tested)
+
+
+ASKED = ("ban cot", "dir fen gut", "hat lor", "min ban", "cor dit", "fer gun", "han lot", "mir")
 
 
 ASKED = ("ban cot", "dir fen gut", "hat lor", "min ban", "cor dit", "fer gun", "han lot", "mir")

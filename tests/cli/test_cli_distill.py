@@ -24,6 +24,7 @@ def words(animals: Path, model: Path, folder: Path) -> list[object]:
         "student.groups.size=4",
         "test.top_k=6",
         "control=true",
+        "others=0",
     ]
     sets = [word for change in changes for word in ("--set", change)]
     return ["distill", animals, "--recipe", "auto", *sets, "--output", folder]

@@ -121,6 +121,19 @@ def usable_cores() -> int:
     return torch.get_num_threads()
 
 
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that more can take there; None where the system does not say."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    found = []
+    with contextlib.suppress(OSError, ValueError):
+        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
+        found += [int(s.split()[1]) * 1024 for s in lines if s.startswith("MemAvailable:")]
+    with contextlib.suppress(OSError, ValueError):  # "max" where a container has no limit
+        found.append(int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="utf-8")))
+    return min(found, default=None)
+
+
 def processor_name() -> str:
     """The processor's model, as the system names it."""
     with contextlib.suppress(OSError, ValueError):

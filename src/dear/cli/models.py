@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from dear.checkpoints.present import public_models
 from dear.checkpoints.registry import ENCODER_KINDS, FAMILY, place_of
 from dear.cli.output import note, print_json, table
 from dear.prompts.pointwise import ZERO_SHOT_PROMPTS
@@ -20,6 +21,7 @@ def models(
     places = {name: place_of(name) for name in FAMILY}
     # an adapter is of no use without what it sits on
     bases = {m.name: place_of(m.base) if m.form == "LoRA" else None for m in FAMILY.values()}
+    public = public_models()
     if as_json:
         print_json(
             [
@@ -31,6 +33,7 @@ def models(
                 }
                 for m in FAMILY.values()
             ]
+            + [asdict(m) | {"spec": m.spec, "present": True} for m in public]
         )
         return
     table(
@@ -49,6 +52,13 @@ def models(
         align=("left", "right", "left", "left", "left", "left"),
         wrap=("what it is",),
     )
+    if public:
+        print()
+        table(
+            ("public, on this machine", "size", "what it is", "weights"),
+            [(m.spec, f"{m.parameters / 1e6:,.1f}M", m.kind, m.place) for m in public],
+            align=("left", "right", "left", "left"),
+        )
     kinds = ", ".join(f"{kind}:NAME" for kind in (*ENCODER_KINDS, *ZERO_SHOT_PROMPTS))
     note(f"a folder or a hub id is a model, too; read without training: {kinds}")
 

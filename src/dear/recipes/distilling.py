@@ -23,6 +23,8 @@ class TeacherStage:
     zero_shot: the teacher where nothing is judged, as `dear label --model` names it.
     model: the weights of a bi-encoder teacher that is trained where there are judgements; None
         never trains one.
+    strongest: take the strongest public model on this machine that labels in `minutes` instead;
+        these two where there is none.
     queries: training queries for it, None takes all.
     first_stage: weight of the first stage's score in the ensemble with the teacher (0: none).
     scale: factor on the ensemble's z-scores, which makes them logits.
@@ -31,6 +33,8 @@ class TeacherStage:
     __pydantic_config__ = STRICT
     zero_shot: str
     model: ModelRecipe | None = None
+    strongest: bool = False
+    minutes: NotNegative = 30.0
     contract: ContractRecipe = field(default_factory=ContractRecipe)
     groups: GroupsRecipe = field(default_factory=GroupsRecipe)
     train: TrainRecipe = field(default_factory=TrainRecipe)
@@ -76,6 +80,8 @@ class DistillRecipe:
     dense_passages: a collection of no more is searched by BM25 and the embeddings of a bi-encoder
         `teacher.zero_shot` together, weighted as `teacher.first_stage` says; a larger one by BM25.
     made_queries: made from the documents where the collection has too few to learn from; 0: none.
+    others: public rerankers on this machine that are measured, too, where test queries are judged
+        and each ranks them in a tenth of `teacher.minutes`; the strongest ones.
     control: also train the student without labels, from the same start, to see what they are worth.
     """
 
@@ -85,6 +91,7 @@ class DistillRecipe:
     depth: Count = 50
     dense_passages: CountOrNone = 0
     made_queries: CountOrNone = 1000
+    others: CountOrNone = 3
     control: bool = True
     teacher: TeacherStage
     student: StudentStage

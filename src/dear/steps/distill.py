@@ -34,7 +34,7 @@ from dear.data.label_texts import LabelCheck
 from dear.data.labels import MANIFEST, labels_input, read_labels, read_stamp
 from dear.data.origins import write_origin
 from dear.digests import Input, Inputs
-from dear.errors import DataError
+from dear.errors import DataError, DearError
 from dear.label import FirstStage, label_with_all, stamp_of
 from dear.plan.cpu import training_minutes
 from dear.rank.fusion import fuse_runs
@@ -55,17 +55,18 @@ from dear.recipes import (
     load_distill_recipe,
 )
 from dear.records import Judgements, Query, Run, count_pairs, gather
+from dear.retrieve.table import WITH_MODEL
 from dear.scoring.opening import PairModel, open_model
 from dear.scoring.revisions import base_inputs, checkpoint_digest, revision_named, scoring_inputs
 from dear.steps.cuts import FEW_CUT, longer_than, tokens_of_a_pair
 from dear.steps.distilled import (
     CONTROL,
     FIRST,
+    FUSED,
     MEASURE,
     NO_LABELS,
     PLOT,
     RESULTS,
-    STAGE_OF,
     STUDENT,
     STUDENT_FUSED,
     TEACHER,
@@ -78,13 +79,21 @@ from dear.steps.distilled import (
     example_query,
     plot,
 )
-from dear.steps.first_stages import DENSE, first_stage_for, inputs_of_search, search_with
-from dear.steps.options import AUTO_RECIPE, DistillOptions, QueriesOptions
+from dear.steps.first_stages import (
+    BM25,
+    DENSE,
+    HYBRID,
+    first_stage_for,
+    inputs_of_search,
+    search_with,
+)
+from dear.steps.options import AUTO_RECIPE, STRONGEST, DistillOptions, QueriesOptions
 from dear.steps.progress import Watch, unwatched
 from dear.steps.queries import make_queries_of, own_queries
 from dear.steps.query_splits import QuerySplit, has_few_queries, sample, split_queries
 from dear.steps.recommendation import recommend_by_agreement, recommend_judged
 from dear.steps.stages import Stages, file_digest_of
+from dear.steps.teachers import Choices
 from dear.train.checkpoints import forget_others, is_finished
 from dear.train.examples import Example, draw_groups, examples_of
 from dear.train.inputs import inputs_of
@@ -122,6 +131,18 @@ def _recipe_name(
         note(f"recipe {UNJUDGED}: no query of {collection.name} is judged to train on")
         return UNJUDGED
     return LONG if options.recipe is None else _recipe_for_this_machine(note)
+
+
+def _taught_by(recipe: DistillRecipe, options: DistillOptions) -> DistillRecipe:
+    """The recipe with the teacher that is asked for, if any."""
+    teacher = recipe.teacher
+    if options.teacher_minutes is not None:
+        teacher = replace(teacher, minutes=options.teacher_minutes)
+    if options.teacher == STRONGEST:
+        teacher = replace(teacher, strongest=True)
+    elif options.teacher is not None:
+        teacher = replace(teacher, zero_shot=options.teacher, model=None, strongest=False)
+    return replace(recipe, teacher=teacher)
 
 
 def _recipe_for_this_machine(note: Callable[[str], None]) -> str:
@@ -178,6 +199,7 @@ class _Distillation:
         self.note = note
         self.stages = Stages(folder, note)
         self._corpus: Input | None = None
+        self._others: dict[str, str] = {}
 
     def run(self, first: Callable[[Untrained], None]) -> Distilled:
         self.stages.claim({"collection": self.collection.name, "recipe": self.recipe.to_dict()})
@@ -191,16 +213,23 @@ class _Distillation:
             f"({'judged' if split.test_judgements else 'not judged'}), "
             f"{len(self.collection.corpus):,} passages"
         )
+        self.first_stage = first_stage_for(self.recipe, len(self.collection.corpus))
+        test_run = self._retrieve("test", split.test, self.recipe.test.top_k)
+        choices = Choices(
+            self.stages, self.collection, test_run, minutes=self.recipe.teacher.minutes
+        )
+        if self.recipe.teacher.strongest:
+            self._with_strongest_teacher(choices, split, test_run)
         # what was made from a passage says too little of others to train a teacher on
         judged = split.train_judgements is not None and not split.made
         trains_teacher = judged and self.recipe.teacher.model is not None
-        self.first_stage = first_stage_for(self.recipe, len(self.collection.corpus))
-        self._names = self._what_systems_are(trains_teacher)
-        test_run = self._retrieve("test", split.test, self.recipe.test.top_k)
-        runs: dict[str, Run] = {FIRST: self._run_of("test", "bm25")}
+        runs: dict[str, Run] = {FIRST: self._run_of("test", BM25.kind)}
         untrained = None
         if not trains_teacher or split.test_judgements is not None:
             runs |= self._rank_zero_shot(test_run, is_teacher=not trains_teacher)
+        if split.test_judgements is not None:
+            runs |= self._rank_others(choices, test_run)
+        self._names = self._what_systems_are(trains_teacher)
         if split.test_judgements is not None:
             untrained = self._untrained(split.test_judgements, runs)
             first(untrained)
@@ -230,19 +259,23 @@ class _Distillation:
     def _what_systems_are(self, trains_teacher: bool) -> dict[str, str]:
         """System → what it is, as a person reads it."""
         weight = self.recipe.teacher.first_stage
-        hybrid = bool(self.first_stage.parts)
-        fused = f" + {weight:g} · {'hybrid' if hybrid else 'BM25'}" if weight else ""
-        model = Path(self.recipe.teacher.zero_shot.partition(":")[2]).name
-        model = model or self.recipe.teacher.zero_shot
-        both = f"hybrid of {model} + {weight:g} · BM25" if hybrid else model + fused
-        return {
+        first = "hybrid" if self.first_stage.parts else "BM25"
+        fused = f" + {weight:g} · {first}" if weight else ""
+        hybrid = f"hybrid of {self._dense_name} + {weight:g} · BM25"
+        model = _short(self.recipe.teacher.zero_shot)
+        teacher = "teacher" if trains_teacher else model
+        others = {system: _short(one) for system, one in self._others.items()}
+        return others | {
             FIRST: "BM25",
-            ZERO_SHOT: f"dense, {model}" if hybrid else model,
-            ZERO_SHOT_FUSED: both,
-            TEACHER: f"teacher{fused}" if trains_teacher else both,
+            DENSE: f"dense, {self._dense_name}",
+            HYBRID: hybrid,
+            ZERO_SHOT: model,
+            ZERO_SHOT_FUSED: model + fused,
+            TEACHER: hybrid if self._hybrid_teaches and not trains_teacher else teacher + fused,
             STUDENT: "student",
             STUDENT_FUSED: "student" + fused,
             CONTROL: CONTROL,
+            **{system + FUSED: name + fused for system, name in others.items()},
         }
 
     def _tell_of_cuts(self, run: Run) -> None:
@@ -320,9 +353,20 @@ class _Distillation:
         self._train("teacher", recipe, split, stage.queries, labels=None)
         return f"biencoder:{self.folder / 'teacher'}"
 
+    @property
+    def _dense_name(self) -> str:
+        """The model of a hybrid first stage; "" where it is BM25 alone."""
+        return _short(self.first_stage.parts[1].model) if self.first_stage.parts else ""
+
+    @property
+    def _hybrid_teaches(self) -> bool:
+        """Whether the zero-shot teacher's scores are in those of a hybrid first stage."""
+        parts, teacher = self.first_stage.parts, self.recipe.teacher.zero_shot
+        return bool(parts) and f"{WITH_MODEL[DENSE]}:{parts[1].model}" == teacher
+
     def _untrained_teacher(self) -> str | None:
         """The model that is read as it comes; None where a hybrid has its scores already."""
-        return None if self.first_stage.parts else self.recipe.teacher.zero_shot
+        return None if self._hybrid_teaches else self.recipe.teacher.zero_shot
 
     def _labels(self, split: QuerySplit, run: Run, teacher: str | None) -> Path:
         """Soft labels of the training queries' candidates. teacher: None for the first stage's own
@@ -496,15 +540,41 @@ class _Distillation:
 
         is_teacher: none is trained, so that the last of them is the teacher's.
         """
-        name = "teacher" if is_teacher else STAGE_OF[ZERO_SHOT]
+        found: dict[str, Run] = {}
         if self.first_stage.parts:
-            found = {ZERO_SHOT: self._run_of("test", DENSE), ZERO_SHOT_FUSED: run}
-        else:
-            found = {ZERO_SHOT: self._rank(name, run, self.recipe.teacher.zero_shot)}
+            found = {DENSE: self._run_of("test", DENSE), HYBRID: run}
+        if not self._hybrid_teaches:
+            name = "teacher" if is_teacher else ZERO_SHOT
+            found[ZERO_SHOT] = self._rank(name, run, self.recipe.teacher.zero_shot)
             if self.recipe.teacher.first_stage:
                 found[ZERO_SHOT_FUSED] = self._with_first_stage(found[ZERO_SHOT], run)
         if is_teacher:
             found[TEACHER] = found.popitem()[1]
+        return found
+
+    def _with_strongest_teacher(self, choices: Choices, split: QuerySplit, run: Run) -> None:
+        """The strongest model here as the teacher, where one labels in time."""
+        queries = len(sample(split.train, self.recipe.student.queries))
+        depth = min(self.recipe.depth, len(self.collection.corpus))
+        model = choices.teacher(queries * depth + count_pairs(run))
+        if model is not None:
+            teacher = replace(self.recipe.teacher, zero_shot=model, model=None)
+            self.recipe = replace(self.recipe, teacher=teacher)
+
+    def _rank_others(self, choices: Choices, run: Run) -> dict[str, Run]:
+        """Runs of public rerankers on this machine over `run`: alone, and with the first stage's
+        score. A model that fails is named, and not in them."""
+        found: dict[str, Run] = {}
+        for model in choices.others(self.recipe.others, but=self.recipe.teacher.zero_shot):
+            system = f"other-{model.replace('/', '--')}"
+            try:
+                found[system] = self._rank(system, run, model)
+            except DearError as error:
+                self.note(f"{model} is not measured: {error}")
+                continue
+            self._others[system] = model
+            if self.recipe.teacher.first_stage:
+                found[system + FUSED] = self._with_first_stage(found[system], run)
         return found
 
     def _with_first_stage(self, ranked: Run, run: Run) -> Run:
@@ -637,25 +707,23 @@ class _Distillation:
         found: dict[str, tuple[str, ...]] = {FIRST: bm25}
         run, retrieved = "bm25.trec", bm25
         if self.first_stage.parts:
-            dense = shlex.quote(f"{DENSE}:{zero_shot.partition(':')[2]}")
+            dense = shlex.quote(self.first_stage.parts[1].name)
             parts = f"--retriever hybrid --parts bm25,{dense} --weights {weight:g},1"
             run, retrieved = "hybrid.trec", (f"{retrieve} {parts} --output hybrid.trec",)
-            found[ZERO_SHOT] = (f"{retrieve} --retriever {dense} --output dense.trec",)
-            found[ZERO_SHOT_FUSED] = found[TEACHER] = retrieved
+            found[DENSE] = (f"{retrieve} --retriever {dense} --output dense.trec",)
+            found[HYBRID] = retrieved
         teacher = self.folder / "teacher"
-        if teacher.is_dir():
-            found.pop(TEACHER, None)
-        models = {
+        if self._hybrid_teaches and not teacher.is_dir():
+            found[TEACHER] = retrieved
+        models = self._others | {
             ZERO_SHOT: zero_shot,
-            ZERO_SHOT_FUSED: zero_shot,
             TEACHER: f"biencoder:{teacher}" if teacher.is_dir() else zero_shot,
             STUDENT: self._trained_model("student"),
-            STUDENT_FUSED: self._trained_model("student"),
             CONTROL: self._trained_model(NO_LABELS),
         }
         for system in set(systems) - set(found):
-            model = f"--model {shlex.quote(models[system])}"
-            fused = weight and system in (ZERO_SHOT_FUSED, TEACHER, STUDENT_FUSED)
+            model = f"--model {shlex.quote(models[system.removesuffix(FUSED)])}"
+            fused = weight and (system == TEACHER or system.endswith(FUSED))
             rank = f"dear rank {name} --run {run} {model}"
             rank += f" --fuse {weight:g}" if fused else ""
             one = () if fused else (f'dear rerank "your query" passages.txt {model}',)
@@ -704,6 +772,11 @@ class _Distillation:
     def _named(self, model: str) -> str:
         """Without the folder of this distillation, which may be moved."""
         return model.replace(f"{self.folder}{os.sep}", "")
+
+
+def _short(model: str) -> str:
+    """A model's name without how it is read and who owns it."""
+    return Path(model.rpartition(":")[2]).name
 
 
 def _write_note(

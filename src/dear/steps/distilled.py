@@ -18,19 +18,13 @@ from dear.steps.stages import Stages
 
 MEASURE = "nDCG@10"
 FIRST, TEACHER, STUDENT, CONTROL = "first stage", "teacher", "student", "student, no labels"
-STUDENT_FUSED = "student + first stage"
-ZERO_SHOT, ZERO_SHOT_FUSED = "zero-shot", "zero-shot + first stage"
 NO_LABELS = "student-no-labels"
 """The control's checkpoint, run and stages. It is not called `control`, as older ones were that
 started from other weights than the student: those must not be taken for this one."""
-STAGE_OF = {
-    ZERO_SHOT: "zero-shot",
-    ZERO_SHOT_FUSED: "zero-shot",
-    TEACHER: "teacher",
-    STUDENT: "student",
-    STUDENT_FUSED: "student",
-    CONTROL: NO_LABELS,
-}
+FUSED = f" + {FIRST}"
+"""Ends a system's name: with the first stage's score."""
+ZERO_SHOT = "zero-shot"
+STUDENT_FUSED, ZERO_SHOT_FUSED = STUDENT + FUSED, ZERO_SHOT + FUSED
 RESULTS = "results.json"
 PLOT = "results.svg"
 
@@ -192,11 +186,11 @@ def _row(
     difference: float | None,
     p: float | None,
 ) -> SystemRow:
-    stage = STAGE_OF.get(system)
-    ranked = stages.note_of(f"rank {stage}") if stage else {}
+    stage = NO_LABELS if system == CONTROL else system.removesuffix(FUSED)
+    ranked = stages.note_of(f"rank {stage}")
     if system == ZERO_SHOT and not ranked:  # it is the teacher
         ranked = stages.note_of("rank teacher")
-    trained = stages.note_of(f"train {stage}") if stage else {}
+    trained = stages.note_of(f"train {stage}")
     return SystemRow(
         system=system,
         name=name,

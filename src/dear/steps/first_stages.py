@@ -18,7 +18,7 @@ from dear.scoring.revisions import revision_named
 from dear.steps.progress import Watch
 
 BM25 = RetrieverSpec(kind="bm25")
-DENSE = "dense"
+DENSE, HYBRID = "dense", "hybrid"
 
 
 def first_stage_for(recipe: DistillRecipe, passages: int) -> RetrieverSpec:
@@ -30,7 +30,7 @@ def first_stage_for(recipe: DistillRecipe, passages: int) -> RetrieverSpec:
         return BM25
     check_model(recipe.teacher.zero_shot)
     dense = RetrieverSpec(kind=DENSE, model=model)
-    return RetrieverSpec(kind="hybrid", parts=(BM25, dense), weights=(weight, 1.0))
+    return RetrieverSpec(kind=HYBRID, parts=(BM25, dense), weights=(weight, 1.0))
 
 
 def inputs_of_search(spec: RetrieverSpec, collection: Collection, top_k: int) -> dict[str, Input]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
 from dear.checkpoints.contract import read_contract
-from dear.checkpoints.registry import check_model
+from dear.checkpoints.registry import FIRST_STAGE, check_model
 from dear.errors import ConfigError
 from dear.recipes import LONG, Recipe, load_distill_recipe, load_recipe
 from dear.retrieve.table import WITH_MODEL, RetrieverSpec
@@ -17,6 +17,9 @@ Names: TypeAlias = tuple[str, ...]
 
 AUTO_RECIPE = "auto"
 """In place of a distillation recipe's name: the one that fits this machine."""
+
+STRONGEST = "auto"
+"""In place of a teacher's name: the strongest public model on this machine."""
 
 TOP_K = 100
 """Candidates of a query, where nothing else is said."""
@@ -316,12 +319,28 @@ class DistillOptions:
     output: Annotated[
         Path | None, Option("Default: runs/COLLECTION.", "DIR", flags=("--output", "-o"))
     ] = None
+    teacher: Annotated[
+        str | None,
+        Option(
+            "What labels, as `dear label --model` names it; auto: the strongest public model on "
+            "this machine. Else the recipe's.",
+            "MODEL",
+        ),
+    ] = None
+    teacher_minutes: Annotated[
+        float | None,
+        Option("That --teacher auto may label for; the recipe's, 30.", "M", least=0),
+    ] = None
     changes: Annotated[
         tuple[str, ...],
         Option("Change the recipe: student.queries=500.", "KEY=VALUE", flags=("--set",)),
     ] = ()
 
     def __post_init__(self) -> None:
+        if self.teacher == FIRST_STAGE:
+            raise ConfigError(f"--teacher {FIRST_STAGE}: a student of it could not do better")
+        if self.teacher not in (None, STRONGEST):
+            check_model(self.teacher)
         if self.recipe != AUTO_RECIPE:  # before anything heavy is loaded
             load_distill_recipe(self.recipe or LONG, self.changes)
 
