@@ -45,6 +45,7 @@ from dear.steps.distilled import (
     agreement,
     example_query,
 )
+from dear.steps.first_stages import DENSE, HYBRID
 from dear.train.pointwise import Trained
 from tiny_training import save_bert
 
@@ -415,7 +416,7 @@ def test_a_small_corpus_is_searched_by_its_embeddings_too_and_the_hybrid_teaches
     student = read_run(tmp_path / "d" / "ranked" / "student.trec")
     systems = {
         FIRST: bm25,
-        ZERO_SHOT: dense,
+        DENSE: dense,
         TEACHER: hybrid,
         STUDENT: student,
         STUDENT_FUSED: fuse_runs(student, hybrid, 0.3),
@@ -447,8 +448,8 @@ def test_a_teacher_that_is_trained_ranks_what_the_hybrid_finds(base: str, tmp_pa
     found = distill(collection(), tiny(base, "dense_passages=36"), tmp_path / "d")
     assert [row.system for row in found.rows] == [
         FIRST,
-        ZERO_SHOT,
-        ZERO_SHOT_FUSED,
+        DENSE,
+        HYBRID,
         TEACHER,
         STUDENT,
         STUDENT_FUSED,

@@ -62,7 +62,12 @@ def test_a_named_teacher_teaches_though_queries_are_judged(
         queries=tiny_collection.queries().values(),
         judgements={split: tiny_collection.judgements(split) for split in ("train", "test")},
     )
-    changes = [f'student.model.base="{base}"', f'teacher.model.base="{base}"', "others=0"]
+    changes = [
+        f'student.model.base="{base}"',
+        f'teacher.model.base="{base}"',
+        "others=0",
+        "student.model.layers=[]",
+    ]
     small = ["student.queries=12", "student.groups.size=4", "depth=8", "test.top_k=6"]
     options = DistillOptions(
         collection=str(folder),

@@ -116,6 +116,7 @@ def distill_with(
     say = note or _silent
     collection = open_collection(options.collection)
     recipe = load_distill_recipe(_recipe_name(options, collection, say), options.changes)
+    recipe = _taught_by(recipe, options)
     folder = options.output or Path("runs") / collection.name
     check_folder(folder)
     say(f"{collection.name} → {folder}")
