@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -55,7 +54,6 @@ from dear.recipes import (
     load_distill_recipe,
 )
 from dear.records import Judgements, Query, Run, count_pairs, gather
-from dear.retrieve.table import WITH_MODEL
 from dear.scoring.opening import PairModel, open_model
 from dear.scoring.revisions import base_inputs, checkpoint_digest, revision_named, scoring_inputs
 from dear.steps.cuts import FEW_CUT, longer_than, tokens_of_a_pair
@@ -84,6 +82,7 @@ from dear.steps.first_stages import (
     DENSE,
     HYBRID,
     first_stage_for,
+    hybrid_teaches,
     inputs_of_search,
     search_with,
 )
@@ -93,6 +92,7 @@ from dear.steps.queries import make_queries_of, own_queries
 from dear.steps.query_splits import QuerySplit, has_few_queries, sample, split_queries
 from dear.steps.recommendation import recommend_by_agreement, recommend_judged
 from dear.steps.stages import Stages, file_digest_of
+from dear.steps.systems import Systems, trained_model
 from dear.steps.teachers import Choices
 from dear.train.checkpoints import forget_others, is_finished
 from dear.train.examples import Example, draw_groups, examples_of
@@ -230,7 +230,14 @@ class _Distillation:
             runs |= self._rank_zero_shot(test_run, is_teacher=not trains_teacher)
         if split.test_judgements is not None:
             runs |= self._rank_others(choices, test_run)
-        self._names = self._what_systems_are(trains_teacher)
+        self._systems = Systems(
+            asked=self.asked,
+            recipe=self.recipe,
+            folder=self.folder,
+            first_stage=self.first_stage,
+            trains_teacher=trains_teacher,
+            others=self._others,
+        )
         if split.test_judgements is not None:
             untrained = self._untrained(split.test_judgements, runs)
             first(untrained)
@@ -256,28 +263,6 @@ class _Distillation:
         if has_control:
             runs[CONTROL] = self._rank(NO_LABELS, test_run, self._trained_model(NO_LABELS))
         return self._report(split, untrained, runs)
-
-    def _what_systems_are(self, trains_teacher: bool) -> dict[str, str]:
-        """System → what it is, as a person reads it."""
-        weight = self.recipe.teacher.first_stage
-        first = "hybrid" if self.first_stage.parts else "BM25"
-        fused = f" + {weight:g} · {first}" if weight else ""
-        hybrid = f"hybrid of {self._dense_name} + {weight:g} · BM25"
-        model = _short(self.recipe.teacher.zero_shot)
-        teacher = "teacher" if trains_teacher else model
-        others = {system: _short(one) for system, one in self._others.items()}
-        return others | {
-            FIRST: "BM25",
-            DENSE: f"dense, {self._dense_name}",
-            HYBRID: hybrid,
-            ZERO_SHOT: model,
-            ZERO_SHOT_FUSED: model + fused,
-            TEACHER: hybrid if self._hybrid_teaches and not trains_teacher else teacher + fused,
-            STUDENT: "student",
-            STUDENT_FUSED: "student" + fused,
-            CONTROL: CONTROL,
-            **{system + FUSED: name + fused for system, name in others.items()},
-        }
 
     def _tell_of_cuts(self, run: Run) -> None:
         """What share of the training queries' candidates the student does not read whole."""
@@ -354,20 +339,10 @@ class _Distillation:
         self._train("teacher", recipe, split, stage.queries, labels=None)
         return f"biencoder:{self.folder / 'teacher'}"
 
-    @property
-    def _dense_name(self) -> str:
-        """The model of a hybrid first stage; "" where it is BM25 alone."""
-        return _short(self.first_stage.parts[1].model) if self.first_stage.parts else ""
-
-    @property
-    def _hybrid_teaches(self) -> bool:
-        """Whether the zero-shot teacher's scores are in those of a hybrid first stage."""
-        parts, teacher = self.first_stage.parts, self.recipe.teacher.zero_shot
-        return bool(parts) and f"{WITH_MODEL[DENSE]}:{parts[1].model}" == teacher
-
     def _untrained_teacher(self) -> str | None:
         """The model that is read as it comes; None where a hybrid has its scores already."""
-        return None if self._hybrid_teaches else self.recipe.teacher.zero_shot
+        teaches = hybrid_teaches(self.recipe, self.first_stage)
+        return None if teaches else self.recipe.teacher.zero_shot
 
     def _labels(self, split: QuerySplit, run: Run, teacher: str | None) -> Path:
         """Soft labels of the training queries' candidates. teacher: None for the first stage's own
@@ -448,9 +423,7 @@ class _Distillation:
         self._train(name, recipe, split, stage.queries, labels)
 
     def _trained_model(self, name: str) -> str:
-        """A student in `name`, as `dear rank --model` names it."""
-        reading = "biencoder:" if self.recipe.student.kind == "biencoder" else ""
-        return f"{reading}{self.folder / name}"
+        return trained_model(self.recipe, self.folder / name)
 
     def _starts_from_teacher(self) -> bool:
         """Whether student and control start there: both do, so that they differ in labels alone."""
@@ -544,7 +517,7 @@ class _Distillation:
         found: dict[str, Run] = {}
         if self.first_stage.parts:
             found = {DENSE: self._run_of("test", DENSE), HYBRID: run}
-        if not self._hybrid_teaches:
+        if not hybrid_teaches(self.recipe, self.first_stage):
             name = "teacher" if is_teacher else ZERO_SHOT
             found[ZERO_SHOT] = self._rank(name, run, self.recipe.teacher.zero_shot)
             if self.recipe.teacher.first_stage:
@@ -639,9 +612,7 @@ class _Distillation:
             top_k=self.recipe.test.top_k,
             measure=MEASURE,
             zero_shot=self.recipe.teacher.zero_shot,
-            rows=tuple(
-                JudgedSystems(judgements, self._judged_runs(runs), self.stages, self._names).rows()
-            ),
+            rows=tuple(self._judged(judgements, self._judged_runs(runs)).rows()),
         )
 
     def _report(
@@ -651,7 +622,7 @@ class _Distillation:
         worth = example = None
         if split.test_judgements is not None:
             judged_runs = self._judged_runs(runs)
-            systems = JudgedSystems(split.test_judgements, judged_runs, self.stages, self._names)
+            systems = self._judged(split.test_judgements, judged_runs)
             rows, worth = systems.rows(), systems.labels_worth(self._start())
             if judged_runs is runs:  # documents have no texts here
                 example = example_query(self.collection, split.test_judgements, runs)
@@ -659,16 +630,16 @@ class _Distillation:
             recommended = recommend_judged(
                 rows,
                 systems.against,
-                self._commands(runs),
+                self._systems.commands(runs),
                 students=_STUDENTS,
                 student_steps=steps,
             )
         else:
-            rows = agreement_rows(runs, self.stages, self._names)
+            rows = agreement_rows(runs, self.stages, self._systems.names())
             measure = "agreement with the teacher (Kendall's tau)"
             recommended = recommend_by_agreement(
                 rows,
-                self._commands(runs),
+                self._systems.commands(runs),
                 teacher=TEACHER,
                 students=_STUDENTS,
                 student_steps=steps,
@@ -698,38 +669,8 @@ class _Distillation:
                 path.write_text(plot(found), encoding="utf-8")
         return found
 
-    def _commands(self, systems: Iterable[str]) -> dict[str, tuple[str, ...]]:
-        """System → how it is used: on a run, and on a file of passages."""
-        name = shlex.quote(str(self.asked.folder or self.asked.name))
-        test = next((s for s in ("test", "dev") if self.asked.has_judgements(s)), None)
-        retrieve = f"dear retrieve {name}{f' --split {test}' if test else ''}"
-        weight, zero_shot = self.recipe.teacher.first_stage, self.recipe.teacher.zero_shot
-        bm25 = (f"{retrieve} --output bm25.trec",)
-        found: dict[str, tuple[str, ...]] = {FIRST: bm25}
-        run, retrieved = "bm25.trec", bm25
-        if self.first_stage.parts:
-            dense = shlex.quote(self.first_stage.parts[1].name)
-            parts = f"--retriever hybrid --parts bm25,{dense} --weights {weight:g},1"
-            run, retrieved = "hybrid.trec", (f"{retrieve} {parts} --output hybrid.trec",)
-            found[DENSE] = (f"{retrieve} --retriever {dense} --output dense.trec",)
-            found[HYBRID] = retrieved
-        teacher = self.folder / "teacher"
-        if self._hybrid_teaches and not teacher.is_dir():
-            found[TEACHER] = retrieved
-        models = self._others | {
-            ZERO_SHOT: zero_shot,
-            TEACHER: f"biencoder:{teacher}" if teacher.is_dir() else zero_shot,
-            STUDENT: self._trained_model("student"),
-            CONTROL: self._trained_model(NO_LABELS),
-        }
-        for system in set(systems) - set(found):
-            model = f"--model {shlex.quote(models[system.removesuffix(FUSED)])}"
-            fused = weight and (system == TEACHER or system.endswith(FUSED))
-            rank = f"dear rank {name} --run {run} {model}"
-            rank += f" --fuse {weight:g}" if fused else ""
-            one = () if fused else (f'dear rerank "your query" passages.txt {model}',)
-            found[system] = (*retrieved, f"{rank} --output ranked.trec", *one)
-        return found
+    def _judged(self, judgements: Judgements, runs: Mapping[str, Run]) -> JudgedSystems:
+        return JudgedSystems(judgements, runs, self.stages, self._systems.names())
 
     def _judged_runs(self, runs: Mapping[str, Run]) -> Mapping[str, Run]:
         """Of documents, where the collection is of their passages."""
@@ -773,11 +714,6 @@ class _Distillation:
     def _named(self, model: str) -> str:
         """Without the folder of this distillation, which may be moved."""
         return model.replace(f"{self.folder}{os.sep}", "")
-
-
-def _short(model: str) -> str:
-    """A model's name without how it is read and who owns it."""
-    return Path(model.rpartition(":")[2]).name
 
 
 def _write_note(

@@ -33,6 +33,12 @@ def first_stage_for(recipe: DistillRecipe, passages: int) -> RetrieverSpec:
     return RetrieverSpec(kind=HYBRID, parts=(BM25, dense), weights=(weight, 1.0))
 
 
+def hybrid_teaches(recipe: DistillRecipe, first_stage: RetrieverSpec) -> bool:
+    """Whether the scores of the zero-shot teacher are in those of a hybrid already."""
+    models = [f"{WITH_MODEL[part.kind]}:{part.model}" for part in first_stage.parts if part.model]
+    return recipe.teacher.zero_shot in models
+
+
 def inputs_of_search(spec: RetrieverSpec, collection: Collection, top_k: int) -> dict[str, Input]:
     """What a run of `search_with` depends on, beside texts."""
     values: dict[str, Any] = asdict(options_for(collection.name)) | {"top_k": top_k}
