@@ -407,7 +407,7 @@ def test_a_small_corpus_is_searched_by_its_embeddings_too_and_the_hybrid_teaches
     base: str, tmp_path: Path
 ) -> None:
     notes: list[str] = []
-    recipe = tiny(base, "dense_passages=36")
+    recipe = tiny(base, f'dense="{base}"', "dense_passages=36")
     found = distill(collection(judged=("test",)), recipe, tmp_path / "d", note=notes.append)
     folder = tmp_path / "d" / "first-stage"
     bm25, dense, hybrid = (
@@ -444,8 +444,29 @@ def test_a_small_corpus_is_searched_by_its_embeddings_too_and_the_hybrid_teaches
         assert "--retriever hybrid" in one.commands[0]
 
 
+def test_another_teacher_ranks_what_the_hybrid_finds_and_the_hybrid_is_measured(
+    base: str, tmp_path: Path
+) -> None:
+    other = save_bert(tmp_path / "other")
+    changes = (f'dense="{base}"', f'teacher.zero_shot="biencoder:{other}"')
+    found = distill(collection(judged=("test",)), tiny(base, *changes), tmp_path / "d")
+    assert [row.system for row in found.rows] == [
+        FIRST,
+        DENSE,
+        HYBRID,
+        ZERO_SHOT,
+        TEACHER,
+        STUDENT,
+        STUDENT_FUSED,
+    ]
+    stores = {p.name for p in (tmp_path / "d" / "labels").iterdir() if p.is_dir()}
+    assert stores == {"teacher", "first-stage"}
+
+
 def test_a_teacher_that_is_trained_ranks_what_the_hybrid_finds(base: str, tmp_path: Path) -> None:
-    found = distill(collection(), tiny(base, "dense_passages=36"), tmp_path / "d")
+    found = distill(
+        collection(), tiny(base, f'dense="{base}"', "dense_passages=36"), tmp_path / "d"
+    )
     assert [row.system for row in found.rows] == [
         FIRST,
         DENSE,

@@ -77,8 +77,8 @@ class DistillRecipe:
     """The whole way from a collection to a student, for `dear distill`.
 
     depth: candidates of each training query that the first stage gives and the teacher labels.
-    dense_passages: a collection of no more is searched by BM25 and the embeddings of a bi-encoder
-        `teacher.zero_shot` together, weighted as `teacher.first_stage` says; a larger one by BM25.
+    dense: a bi-encoder. A collection of at most `dense_passages` is searched by BM25 and its
+        embeddings together, weighted as `teacher.first_stage` says; others by BM25.
     made_queries: made from the documents where the collection has too few to learn from; 0: none.
     others: public rerankers on this machine that are measured, too, where test queries are judged
         and each ranks them in a tenth of `teacher.minutes`; the strongest ones.
@@ -89,7 +89,8 @@ class DistillRecipe:
     name: str
     description: str = ""
     depth: Count = 50
-    dense_passages: CountOrNone = 0
+    dense: str = ""
+    dense_passages: CountOrNone = 20000
     made_queries: CountOrNone = 1000
     others: CountOrNone = 3
     control: bool = True

@@ -22,14 +22,13 @@ DENSE, HYBRID = "dense", "hybrid"
 
 
 def first_stage_for(recipe: DistillRecipe, passages: int) -> RetrieverSpec:
-    """BM25, or a hybrid of it and the zero-shot bi-encoder's embeddings where a corpus of so many
-    passages is to be embedded. ConfigError for an unknown model."""
-    kind, _, model = recipe.teacher.zero_shot.partition(":")
+    """BM25, or a hybrid of it and a bi-encoder's embeddings where a corpus of so many passages is
+    to be embedded. ConfigError for an unknown model."""
     weight = recipe.teacher.first_stage
-    if kind != WITH_MODEL[DENSE] or not weight or passages > recipe.dense_passages:
+    if not recipe.dense or not weight or passages > recipe.dense_passages:
         return BM25
-    check_model(recipe.teacher.zero_shot)
-    dense = RetrieverSpec(kind=DENSE, model=model)
+    check_model(f"{WITH_MODEL[DENSE]}:{recipe.dense}")
+    dense = RetrieverSpec(kind=DENSE, model=recipe.dense)
     return RetrieverSpec(kind=HYBRID, parts=(BM25, dense), weights=(weight, 1.0))
 
 
