@@ -81,6 +81,7 @@ class Systems:
             fused = weight and (system == TEACHER or system.endswith(FUSED))
             rank = f"dear rank {name} --run {run} {model}"
             rank += f" --fuse {weight:g}" if fused else ""
+            rank += "" if self.asked.documents is None else " --aggregate max"
             one = () if fused else (f'dear rerank "your query" passages.txt {model}',)
             found[system] = (*retrieved, f"{rank} --output ranked.trec", *one)
         return found
