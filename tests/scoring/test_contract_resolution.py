@@ -363,5 +363,7 @@ def test_the_tables_say_what_is_taken_and_are_what_is_tested() -> None:
         known = known_reranker(Source(name))
         assert known is not None, name
         assert known.contract in cell, name
-    assert set(embedders) == set(EMBEDDERS)
-    assert len(embedders) >= 8
+    assert set(embedders) >= set(EMBEDDERS)
+    assert len(EMBEDDERS) >= 8
+    for name in set(embedders) - set(EMBEDDERS):  # the page says that they are known by name alone
+        assert known_embedder(Source(name)) is not None, name

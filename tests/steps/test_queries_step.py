@@ -19,8 +19,8 @@ from dear.errors import ConfigError, DataError
 from dear.prompts.listwise import WindowPrompt
 from dear.records import MADE, MADE_SPLIT
 from dear.steps import queries as step
-from dear.steps.distill import _split
 from dear.steps.options import ModelOptions, QueriesOptions
+from dear.steps.query_splits import split_queries
 
 ANIMALS = {
     "otter": "fish and crabs",
@@ -81,7 +81,7 @@ def test_queries_by_rule_become_a_collection(zoo: str, tmp_path: Path) -> None:
 def test_distillation_trains_on_them_and_tests_on_others(zoo: str, tmp_path: Path) -> None:
     output = tmp_path / "made"
     steps.queries.make_queries(QueriesOptions(collection=zoo, output=output))
-    split = _split(open_collection(output), None)
+    split = split_queries(open_collection(output), None, 0)
     assert all(query_id.startswith(MADE) for query_id in split.train)
     assert set(split.test) == {"1"}
     assert split.train_judgements is not None
@@ -101,7 +101,7 @@ def test_without_any_query_they_are_tested_on_with_a_warning(
     )
     steps.queries.make_queries(QueriesOptions(collection=str(folder), output=output))
     with caplog.at_level(logging.WARNING):
-        split = _split(open_collection(output), None)
+        split = split_queries(open_collection(output), None, 0)
     assert "were made from documents" in caplog.text
     assert not set(split.train) & set(split.test)
     assert set(split.train) == set(split.train_judgements or ())
