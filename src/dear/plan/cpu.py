@@ -17,7 +17,7 @@ def training_minutes(
     cpu: Card | None = None,
 ) -> float:
     """Minutes of all steps: their arithmetic, at the share of the processor's matrix rate that
-    trainings were seen to reach. Good to a factor of 2; loads no weights.
+    trainings were seen to reach. A busy machine takes longer. Loads no weights.
 
     groups: of an epoch.  mean_tokens: of a pair; the assumed ones where None.
     cpu: `find_card("cpu")` where it was made before: it measures the rate, in about a second.
