@@ -96,7 +96,7 @@ def measure(data: Path, name: str, vectors: Path) -> dict[str, Any]:
     for label, (kinds, weights) in FUSIONS.items():
         if all(kind in parts for kind in kinds):
             hybrid = Hybrid([parts[kind] for kind in kinds], weights)
-            rows[label] = quality(hybrid.fused(runs, TOP_K))
+            rows[label] = quality(hybrid.fused(queries, runs, TOP_K))
             print(f"{name}: {label}: {rows[label]}", flush=True)
     return {**found, "retrievers": rows}
 

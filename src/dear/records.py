@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from dear.errors import DataError
 
@@ -82,6 +82,16 @@ class Reasoning:
     text: str
 
 
+class Read(NamedTuple):
+    """What a model read of a pair.
+
+    tokens: of query and passage, special ones included.  cut: whether the passage went on.
+    """
+
+    tokens: int
+    cut: bool
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RankingCost:
     """What ranking one query took; costs add up.
@@ -115,6 +125,8 @@ class Ranking:
         in the order it came in.
     passages: in the ranking's order; empty where only ids are known, as in a run that was read.
     positions: of each passage among the candidates, from 0; empty like `passages`.
+    read: what a pointwise model read of each, None of what it did not score; empty where it does
+        not say.
     reasoning: of each window that a listwise model explained.
     cost: None where nothing was computed.
     mended: kind → windows whose answer had to be mended (dear.prompts.permutations), "unreadable"
@@ -127,6 +139,7 @@ class Ranking:
     complete: bool = True
     passages: tuple[Passage, ...] = field(default=(), compare=False, repr=False)
     positions: tuple[int, ...] = field(default=(), compare=False, repr=False)
+    read: tuple[Read | None, ...] = field(default=(), compare=False, repr=False)
     reasoning: tuple[Reasoning, ...] = field(default=(), compare=False, repr=False)
     cost: RankingCost | None = field(default=None, compare=False, repr=False)
     mended: Mapping[str, int] = field(default_factory=dict, compare=False, repr=False)
@@ -146,7 +159,7 @@ class Ranking:
                 raise DataError(f"query {self.query_id!r}, passage {passage_id!r}: score {score}")
         if any(a < b for a, b in zip(self.scores, self.scores[1:], strict=False)):
             raise DataError(f"query {self.query_id!r}: scores rise; use Ranking.sorted")
-        for known in (self.passages, self.positions):
+        for known in (self.passages, self.positions, self.read):
             if known and len(known) != len(self.passage_ids):
                 raise DataError(
                     f"query {self.query_id!r}: {len(self.passage_ids)} ids, {len(known)} passages"
@@ -172,6 +185,7 @@ class Ranking:
             scores=self.scores[:k],
             passages=self.passages[:k],
             positions=self.positions[:k],
+            read=self.read[:k],
         )
 
     def to_list(self) -> list[dict[str, Any]]:

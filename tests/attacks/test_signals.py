@@ -23,11 +23,22 @@ from test_servers import RIGHT, serving
 from dear.data.formats import write_run
 from kills import in_a_process
 
+When = float | Path | None
+"""Seconds until a signal; a file that someone makes when it is time; None for no signal."""
 
-def child(
-    words: list[str], said: str, number: int, delay: float | None, environ: dict[str, str]
-) -> None:
-    """`dear` in a forked process that sends itself a signal after `delay` seconds."""
+
+def send(number: int, when: float | Path) -> None:
+    """The signal to this process, when it is time."""
+    if isinstance(when, Path):
+        while not when.exists():
+            time.sleep(0.005)
+    else:
+        time.sleep(when)
+    os.kill(os.getpid(), number)
+
+
+def child(words: list[str], said: str, number: int, when: When, environ: dict[str, str]) -> None:
+    """`dear` in a forked process that sends itself a signal."""
     from dear.cli.main import main
 
     for name in (signal.SIGTERM, signal.SIGHUP):
@@ -36,10 +47,8 @@ def child(
     for stream in (1, 2):
         os.dup2(os.open(f"{said}.{stream}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644), stream)
     sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
-    if delay is not None:
-        timer = threading.Timer(delay, os.kill, (os.getpid(), number))
-        timer.daemon = True
-        timer.start()
+    if when is not None:
+        threading.Thread(target=send, args=(number, when), daemon=True).start()
     started = time.monotonic()
     status = main(words)
     Path(f"{said}.seconds").write_text(str(time.monotonic() - started))
@@ -56,10 +65,10 @@ class Ran:
     seconds: float
 
 
-def ran(words: list[object], where: Path, number: int = 0, delay: float | None = None) -> Ran:
+def ran(words: list[object], where: Path, number: int = 0, when: When = None) -> Ran:
     where.mkdir(parents=True, exist_ok=True)
     environ = {"DEAR_CACHE": str(where / "cache"), "HF_HUB_OFFLINE": "1"}
-    status = in_a_process(child, [*map(str, words), "--quiet"], str(where / "said"), number, delay,
+    status = in_a_process(child, [*map(str, words), "--quiet"], str(where / "said"), number, when,
                           environ)  # fmt: skip
     out, err = ((where / f"said.{n}").read_text() for n in (1, 2))
     seconds = 0.0 if status < 0 else float((where / "said.seconds").read_text())
@@ -263,15 +272,18 @@ def test_a_listwise_ranking_goes_on_where_its_ledger_is(
     commands: dict[str, Command], tmp_path: Path
 ) -> None:
     animals = commands["evaluate"].words(tmp_path)[1]
+    asked_twice = tmp_path / "asked"
 
     def slow(_handler: Any, _body: Any) -> Any:
+        if len(server.asked) >= 2:  # however long it took to load all of it
+            asked_twice.touch()
         time.sleep(0.4)
         return RIGHT
 
     with serving(slow) as server:
         words = ["rank", animals, "--run", "bm25", "--listwise", f"{server.url}/v1#m"]
         words += ["--window", 10, "--step", 5, "-o", tmp_path / "out.trec"]
-        first = ran(words, tmp_path, signal.SIGTERM, 1.0)
+        first = ran(words, tmp_path, signal.SIGTERM, asked_twice)
         asked = len(server.asked)
         assert (first.status, 0 < asked < 32) == (143, True), (first, asked)
         assert first.err == "dear: ended by SIGTERM; the same command goes on from here\n"

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from dear.errors import ConfigError, DataError
-from dear.records import Ranking
-from dear.retrieve.hybrid import reciprocal_rank_fusion, weigh_scores
-from dear.retrieve.table import RetrieverSpec
+from dear.records import Passage, Query, Ranking
+from dear.retrieve.bm25 import DEFAULTS
+from dear.retrieve.hybrid import Hybrid, reciprocal_rank_fusion, weigh_scores
+from dear.retrieve.table import RetrieverSpec, Setting, open_retriever
 
 
 def run(**scores: dict[str, float]) -> dict[str, Ranking]:
@@ -82,3 +86,52 @@ def test_names_are_read() -> None:
     assert [part.name for part in spec.leaves] == ["bm25", "dense:a/b", "splade:c"]
     assert spec.weights == (1.0, 0.5, 2.0)
     assert RetrieverSpec.of("dense:C:/model").model == "C:/model"
+
+
+class Part:
+    """Finds few, and scores all."""
+
+    def __init__(self, name: str, scores: dict[str, float]) -> None:
+        self.name, self.of = name, scores
+        self.inputs: dict[str, Any] = {}
+        self.values: dict[str, Any] = {}
+
+    def search(self, queries: Any, top_k: int = 100, *, progress: Any = None) -> Any:
+        best = dict(sorted(self.of.items(), key=lambda one: -one[1])[:2])
+        return run(**dict.fromkeys(queries, best))
+
+    def score_passages(self, queries: Any, passages: Any) -> Any:
+        return {q: {i: self.of[i] for i in ids} for q, ids in passages.items()}
+
+
+def test_every_part_scores_what_any_part_found() -> None:
+    a = Part("a", {"w": 9.0, "x": 8.0, "y": 7.9, "z": 0.0})
+    b = Part("b", {"y": 5.0, "z": 4.0, "w": -5.0, "x": 3.9})
+    asked = {"q": Query(id="q", text="?")}
+    fused = Hybrid([a, b], (1.0, 1.0)).search(asked)["q"]
+    whole = weigh_scores([run(q=a.of), run(q=b.of)], (1.0, 1.0))["q"]
+    assert fused == whole
+    assert fused.passage_ids[0] == "y"
+    # by the lowest that a part found, x and w would be alike but for the first part
+    lacking = weigh_scores([a.search(asked), b.search(asked)], (1.0, 1.0))["q"]
+    assert lacking.passage_ids != whole.passage_ids
+
+
+def test_retrievers_score_passages_as_they_found_them(tmp_path: Path) -> None:
+    corpus = {
+        str(i): Passage(id=str(i), text=text)
+        for i, text in enumerate(
+            ["a red fox", "a blue bird", "green grass", "the fox and the bird"]
+        )
+    }
+    asked = {"q": Query(id="q", text="fox"), "r": Query(id="r", text="bird")}
+    for spec in ("bm25", "dense:minilm-l6"):
+        setting = Setting(corpus=corpus, bm25=DEFAULTS, folder=tmp_path)
+        opened = open_retriever(RetrieverSpec.of(spec), setting)
+        found = opened.search(asked, 4)
+        scored = opened.score_passages(asked, {query_id: list(corpus) for query_id in asked})
+        for query_id, ranking in found.items():
+            for passage_id, score in zip(ranking.passage_ids, ranking.scores, strict=True):
+                assert scored[query_id][passage_id] == pytest.approx(score, abs=1e-6)
+        if spec == "bm25":
+            assert scored["q"]["2"] == 0.0

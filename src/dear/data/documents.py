@@ -56,6 +56,7 @@ def best_passages(ranking: Ranking, documents: Documents | None = None) -> Ranki
         scores=tuple(ranking.scores[at] for at in kept),
         passages=tuple(replace(passages[at], id=d) for d, at in best.items()) if passages else (),
         positions=tuple(ranking.positions[at] for at in kept) if ranking.positions else (),
+        read=tuple(ranking.read[at] for at in kept) if ranking.read else (),
     )
 
 

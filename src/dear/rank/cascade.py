@@ -176,6 +176,7 @@ def _both(points: Ranking, listed: Ranking, *, cut: bool) -> Ranking:
         listed,
         complete=points.complete and listed.complete and not cut,
         positions=tuple(points.positions[i] for i in listed.positions),
+        read=tuple(points.read[i] for i in listed.positions) if points.read else (),
         reasoning=(*points.reasoning, *listed.reasoning),
         cost=(points.cost or RankingCost()) + (listed.cost or RankingCost()),
     )

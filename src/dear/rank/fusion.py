@@ -93,6 +93,7 @@ def _fused(ranking: Ranking, first: Sequence[float], weight: float) -> Ranking:
         scores=(*found[order].tolist(), *(lowest - 1 - i for i in range(len(ranking) - scored))),
         passages=tuple(ranking.passages[i] for i in places) if ranking.passages else (),
         positions=tuple(ranking.positions[i] for i in places) if ranking.positions else (),
+        read=tuple(ranking.read[i] for i in places) if ranking.read else (),
     )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dear.rank.ranker import Cancel, Limits, Progress, check_top_k, reordered
-from dear.records import Candidates, Ranking, RankingCost
+from dear.records import Candidates, Ranking, RankingCost, Read
 from dear.scoring.queue import queue_of
 
 if TYPE_CHECKING:
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 CHUNK_PAIRS = 65536
 """Pairs that are held at once while ranking a run; the scorer tokenises ahead inside them."""
-LIMITED_PAIRS = 32
-"""Pairs that are scored between two looks at a deadline."""
+LIMITED_PAIRS = 1024
+"""Pairs that are tokenised before a deadline is looked at; it is also looked at between batches."""
 
 
 class PointwiseRanker:
@@ -64,12 +64,13 @@ class PointwiseRanker:
                 if progress is not None:
                     progress(base + now, total)
 
-            scores = self._queue.score(pairs, report)
+            found = self._queue.score(pairs, report)
             done += len(pairs)
             seconds = (time.perf_counter() - started) / len(chunk)
             first = 0
             for c in chunk:
-                yield _ranking(c, scores[first : first + len(c.passages)], seconds)
+                mine = slice(first, first + len(c.passages))
+                yield _ranking(c, found.scores[mine], found.read[mine], seconds)
                 first += len(c.passages)
 
     def _limited(
@@ -77,6 +78,7 @@ class PointwiseRanker:
     ) -> Iterator[Ranking]:
         started = time.perf_counter()
         scores: list[list[float]] = [[] for _ in many]
+        read: list[list[Read]] = [[] for _ in many]
         deepest = max((len(c.passages) for c in many), default=0)
         # the first of each query, then the second of each, …
         places = [(q, at) for at in range(deepest) for q in range(len(many))]
@@ -86,17 +88,25 @@ class PointwiseRanker:
                 break
             piece = places[i : i + LIMITED_PAIRS]
             pairs = [(many[q].query.text, many[q].passages[at].full_text) for q, at in piece]
-            for (q, _), score in zip(piece, self._queue.score(pairs).tolist(), strict=True):
-                scores[q].append(score)
+            timed = limits.deadline is not None
+            found = self._queue.score(pairs, stop=limits.reached, in_order=timed)
+            done = int(np.isfinite(found.scores).sum())  # the first ones, where time was short
+            for at, (q, _) in enumerate(piece[:done]):
+                scores[q].append(float(found.scores[at]))
+                read[q] += found.read[at : at + 1]
             if progress is not None:
-                progress(i + len(piece), len(places))
+                progress(i + done, len(places))
+            if done < len(piece):
+                break
         seconds = (time.perf_counter() - started) / max(len(many), 1)
-        for c, found in zip(many, scores, strict=True):
-            yield _ranking(c, np.array(found, dtype=np.float32), seconds)
+        for c, mine, of_mine in zip(many, scores, read, strict=True):
+            yield _ranking(c, np.array(mine, dtype=np.float32), of_mine, seconds)
 
 
-def _ranking(candidates: Candidates, scores: NDArray[np.float32], seconds: float) -> Ranking:
-    """scores: of the first candidates, or of all."""
+def _ranking(
+    candidates: Candidates, scores: NDArray[np.float32], read: Sequence[Read], seconds: float
+) -> Ranking:
+    """scores, read: of the first candidates, or of all."""
     order = np.argsort(-scores, kind="stable")
     return reordered(
         candidates,
@@ -104,6 +114,7 @@ def _ranking(candidates: Candidates, scores: NDArray[np.float32], seconds: float
         scores[order].tolist(),
         complete=len(scores) == len(candidates.passages),
         cost=RankingCost(pairs=len(scores), pointwise_s=seconds),
+        read=read,
     )
 
 

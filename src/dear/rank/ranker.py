@@ -18,7 +18,15 @@ from typing import Any, Protocol, TypeAlias
 
 from dear.errors import Cancelled, ConfigError
 from dear.rank.arguments import Text, as_passages, as_query
-from dear.records import Candidates, Passage, Query, Ranking, RankingCost, Reasoning
+from dear.records import (
+    Candidates,
+    Passage,
+    Query,
+    Ranking,
+    RankingCost,
+    Read,
+    Reasoning,
+)
 
 Progress: TypeAlias = Callable[[int, int], None]
 """Called with (done, in all): pairs, windows, or both where a ranker has two stages."""
@@ -150,6 +158,7 @@ def reordered(
     scores: Sequence[float],
     *,
     complete: bool = True,
+    read: Sequence[Read] = (),
     reasoning: Sequence[Reasoning] = (),
     cost: RankingCost | None = None,
     mended: dict[str, int] | None = None,
@@ -157,7 +166,7 @@ def reordered(
     """The candidates in `order` (positions, best first), with their texts.
 
     scores: of the positions in `order`, never rising; candidates that are not in it follow in the
-    order given, each one below the one before.
+    order given, each one below the one before.  read: of the first candidates, or empty.
     """
     placed = set(order)
     rest = [i for i in range(len(candidates.passages)) if i not in placed]
@@ -171,6 +180,7 @@ def reordered(
         complete=complete,
         passages=passages,
         positions=positions,
+        read=tuple(read[i] if i < len(read) else None for i in positions) if read else (),
         reasoning=tuple(reasoning),
         cost=cost,
         mended=mended or {},

@@ -117,6 +117,7 @@ class BlockIndex(Generic[Block]):
         if not note.is_file():
             write_json(note, {"format": FORMAT, "name": encoder.name, "inputs": made_by.to_dict()})
         self._files: list[tuple[Path, int]] = []
+        self._latest: tuple[list[str], Block] | None = None
         for passages in in_chunks(corpus.values(), BLOCK):
             done = sum(rows for _, rows in self._files)
             texts = [passage.full_text for passage in passages]
@@ -144,7 +145,7 @@ class BlockIndex(Generic[Block]):
         run: dict[str, Ranking] = {}
         done = 0
         for asked in in_chunks(queries.items(), QUERIES):
-            vectors = self.encoder.encode_queries([query.text for _, query in asked])
+            vectors = self._encoded([query.text for _, query in asked])
             best = _Best(len(asked), top_k, self._id_order)
             for first, scores in self._scores(vectors, len(asked)):
                 best.add(scores, first)
@@ -158,18 +159,47 @@ class BlockIndex(Generic[Block]):
                     run[query_id] = Ranking.sorted(query_id, ids, scores.tolist())
         return run
 
+    def score_passages(
+        self, queries: Mapping[str, Query], passages: Mapping[str, Sequence[str]]
+    ) -> dict[str, dict[str, float]]:
+        """See `Retriever`."""
+        found: dict[str, dict[str, float]] = {query_id: {} for query_id in passages}
+        for asked in in_chunks(passages.items(), QUERIES):
+            vectors = self._encoded([queries[query_id].text for query_id, _ in asked])
+            wanted: dict[int, list[tuple[int, str]]] = {}
+            for row, (_, ids) in enumerate(asked):
+                for i in ids:
+                    wanted.setdefault(self._numbers[i] // BLOCK, []).append((row, i))
+            for number, pairs in wanted.items():
+                scores = self.encoder.scores(vectors, self._block(*self._files[number]))
+                for row, i in pairs:
+                    score = float(scores[row, self._numbers[i] - number * BLOCK])
+                    found[asked[row][0]][i] = 0.0 if score == -np.inf else score
+        return found
+
+    def _encoded(self, texts: Sequence[str]) -> Block:
+        """The latest queries are kept: a hybrid asks about them twice."""
+        latest = self._latest
+        if latest is None or latest[0] != texts:
+            self._latest = latest = (list(texts), self.encoder.encode_queries(texts))
+        return latest[1]
+
+    @cached_property
+    def _numbers(self) -> dict[str, int]:
+        return {i: number for number, i in enumerate(self.passage_ids)}
+
+    def _block(self, path: Path, rows: int) -> Block:
+        block = self._read(path, rows)
+        if block is None:
+            raise DataError.at(path, None, "is gone or damaged since the index was opened")
+        return block
+
     def _scores(self, queries: Block, number: int) -> Iterator[tuple[int, NDArray[np.float32]]]:
         """(number of the first passage, scores of all queries with it and those that follow)."""
         at_once = max(1, SCORES // (number * BLOCK))
         first = 0
         for files in in_chunks(self._files, at_once):
-            parts = []
-            for path, rows in files:
-                block = self._read(path, rows)
-                if block is None:
-                    raise DataError.at(path, None, "is gone or damaged since the index was opened")
-                parts.append(self.encoder.scores(queries, block))
-            scores = np.hstack(parts)
+            scores = np.hstack([self.encoder.scores(queries, self._block(*f)) for f in files])
             yield first, scores
             first += scores.shape[1]
 

@@ -14,6 +14,7 @@ import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -165,6 +166,20 @@ class Bm25Index:
                 *(len(queries) - len(run), len(queries), without.id, excerpt(without.text)),
             )
         return run
+
+    def score_passages(
+        self, queries: Mapping[str, Query], passages: Mapping[str, Sequence[str]]
+    ) -> dict[str, dict[str, float]]:
+        """See `Retriever`."""
+        found = {}
+        for query_id, ids in passages.items():
+            scores = self._scores(queries[query_id].text)
+            found[query_id] = {i: float(scores[self._numbers[i]]) for i in ids}
+        return found
+
+    @cached_property
+    def _numbers(self) -> dict[str, int]:
+        return {i: number for number, i in enumerate(self.passage_ids)}
 
     def _tokenize(self, texts: Iterable[str]) -> Any:
         """bm25s' Tokenized: ids, one list of term numbers a text, and vocab, term → number."""

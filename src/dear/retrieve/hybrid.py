@@ -9,7 +9,7 @@ import numpy as np
 
 from dear.data.labels import z_scores
 from dear.digests import Input
-from dear.errors import DataError
+from dear.errors import ConfigError, DataError
 from dear.records import Query, Ranking, Run
 from dear.retrieve.table import (
     Progress,
@@ -56,7 +56,9 @@ class Hybrid:
     @property
     def _fusion(self) -> dict[str, Any]:
         names = [part.name for part in self.parts]
-        how = {"rrf_k": RRF_K} if self.weights is None else {"weights": list(self.weights)}
+        how: dict[str, Any] = {"rrf_k": RRF_K}
+        if self.weights is not None:
+            how = {"weights": list(self.weights), "scores": "of all parts"}
         return {"parts": names, "depth": DEPTH, **how}
 
     def search(
@@ -67,7 +69,13 @@ class Hybrid:
         progress: Progress | None = None,
     ) -> dict[str, Ranking]:
         """See `Retriever`."""
-        return self.fused(self.search_parts(queries, top_k, progress=progress), top_k)
+        return self.fused(queries, self.search_parts(queries, top_k, progress=progress), top_k)
+
+    def score_passages(
+        self, queries: Mapping[str, Query], passages: Mapping[str, Sequence[str]]
+    ) -> dict[str, dict[str, float]]:
+        """None: a fused score is relative to what was found with it."""
+        raise ConfigError("a hybrid scores what it finds, no other passages")
 
     def search_parts(
         self,
@@ -84,12 +92,25 @@ class Hybrid:
             runs[part.name] = part.search(queries, max(top_k, DEPTH), progress=report)
         return runs
 
-    def fused(self, runs: Mapping[str, Run], top_k: int) -> dict[str, Ranking]:
-        """The parts' runs as one."""
+    def fused(
+        self, queries: Mapping[str, Query], runs: Mapping[str, Run], top_k: int
+    ) -> dict[str, Ranking]:
+        """The parts' runs as one; weighted, every part scores what any of them found."""
         parts = [runs[part.name] for part in self.parts]
         if self.weights is None:
             return reciprocal_rank_fusion(parts, top_k)
-        return weigh_scores(parts, self.weights, top_k)
+        found = {
+            query_id: list(dict.fromkeys(i for ranking in rankings for i in ranking.passage_ids))
+            for query_id, rankings in _by_query(parts)
+        }
+        scored = [
+            {
+                query_id: Ranking.sorted(query_id, scores.keys(), scores.values())
+                for query_id, scores in part.score_passages(queries, found).items()
+            }
+            for part in self.parts
+        ]
+        return weigh_scores(scored, self.weights, top_k)
 
 
 def reciprocal_rank_fusion(

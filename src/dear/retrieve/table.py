@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,6 +55,13 @@ class Retriever(Protocol):
     ) -> dict[str, Ranking]:
         """Query id → the best `top_k` passages; equal scores by passage id, the greater first. A
         query that finds nothing has no entry. ConfigError: top_k below 1."""
+        ...
+
+    def score_passages(
+        self, queries: Mapping[str, Query], passages: Mapping[str, Sequence[str]]
+    ) -> dict[str, dict[str, float]]:
+        """Query id → the scores of these passages of the corpus, found or not; 0 where query and
+        passage have no term in common."""
         ...
 
 

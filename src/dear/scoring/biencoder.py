@@ -52,8 +52,9 @@ from dear.scoring.company import (
     require_computing,
     tell,
 )
-from dear.scoring.encoding import Encoded, Pair, encode_texts, prompted_texts
+from dear.scoring.encoding import Encoded, Pair, encode_texts, prompted_texts, read_apart
 from dear.scoring.loading import Reader, count_parameters, load_reader
+from dear.scoring.queue import Scored
 
 MAX_TOKENS = 256
 """Where a text is cut if its folder does not say."""
@@ -189,12 +190,18 @@ class BiEncoder:
         calls embedded is not kept: a text's last bits are those of its batch, and a score must
         not depend on who scored what before.
         """
+        return self.score_read(pairs, progress).scores
+
+    def score_read(self, pairs: Sequence[Pair], progress: Progress | None = None) -> Scored:
+        """The same, with what was read of each pair, where all of its texts were embedded here."""
         if not pairs:
-            return np.empty(0, dtype=np.float32)
+            return Scored(scores=np.empty(0, dtype=np.float32))
         texts = prompted_texts(pairs, self.query_prompt, self.passage_prompt)
         known = {text: self._prepared[text] for text in texts if text in self._prepared}
         new = [text for text in texts if text not in known]
-        known.update(zip(new, self.embed(new, progress, len(pairs)), strict=True))
+        encoded = self.encode(new)
+        vectors = self._embed(new, encoded, progress, len(pairs))
+        known.update(zip(new, vectors, strict=True))
         if not new and progress is not None:
             progress(len(pairs), len(pairs))
         similar = SIMILARITIES[self.similarity]
@@ -204,7 +211,8 @@ class BiEncoder:
             dtype=np.float32,
         )
         require_finite(self.name, scores, pairs)
-        return scores
+        read = read_apart(pairs, dict(zip(new, encoded, strict=True)), before, behind)
+        return Scored(scores=scores, read=read)
 
     def embed(
         self, texts: Sequence[str], progress: Progress | None = None, total: int | None = None
@@ -213,15 +221,25 @@ class BiEncoder:
 
         progress: called in proportion to `total`, the number of texts where None.
         """
+        return self._embed(texts, self.encode(texts), progress, total)
+
+    def _embed(
+        self,
+        texts: Sequence[str],
+        encoded: Sequence[Encoded],
+        progress: Progress | None,
+        total: int | None,
+    ) -> NDArray[np.float32]:
         if not texts:
             return np.empty((0, self.model.config.get_text_config().hidden_size), dtype=np.float32)
-        encoded = [
-            _Text(one.ids, one.types, self._prompt_length(text))
-            for one, text in zip(self.encode(texts), texts, strict=True)
-        ]
         with self._counting:
             self.tokens_scored += sum(map(len, encoded))
-        return in_batches(encoded, self.batch_tokens, self._forward, progress, total, self._grid)
+        with_prompts = [
+            _Text(one.ids, one.types, one.cut, self._prompt_length(text))
+            for one, text in zip(encoded, texts, strict=True)
+        ]
+        forward, budget = self._forward, self.batch_tokens
+        return in_batches(with_prompts, budget, forward, progress, total, self._grid)
 
     def encode_queries(
         self, texts: Sequence[str], progress: Progress | None = None
@@ -246,9 +264,8 @@ class BiEncoder:
 
     def cut_pairs(self, pairs: Sequence[Pair]) -> list[bool]:
         """Which pairs have a passage that is longer than the model reads it."""
-        texts = [self.passage_prompt + passage for _, passage in pairs]
-        read = tokenize(self.tokenizer, texts, return_attention_mask=False, verbose=False)
-        return [len(ids) > self.max_tokens for ids in read["input_ids"]]
+        encoded = self.encode([self.passage_prompt + passage for _, passage in pairs])
+        return [one.cut for one in encoded]
 
     def pooled(
         self, ids: torch.Tensor, mask: torch.Tensor, prompt: torch.Tensor | None = None

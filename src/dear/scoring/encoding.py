@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from dear.checkpoints.contract import ScoringContract
 from dear.checkpoints.threads import tokenize
 from dear.errors import ConfigError
 from dear.prompts.pointwise import PAIR_PROMPTS
+from dear.records import Read
 from dear.scoring.template import TextTemplate
 
 Pair = tuple[str, str]
 """(query, passage), both as the user wrote them."""
 
-NO_LIMIT = 10**6
-"""Tokens that no passage has."""
-
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """One sequence. types: token type ids, all 0 for models that have none."""
+    """One sequence. types: token type ids, all 0 for models that have none.  cut: whether the
+    limits left out a part of the passage, under truncation "pair" of either text."""
 
     ids: list[int]
     types: list[int]
+    cut: bool = False
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -41,14 +41,36 @@ def encode_texts(tokenizer: Any, texts: Sequence[str], max_tokens: int) -> list[
         max_length=max_tokens,
         return_attention_mask=False,
     )
-    rows = (list(ids) or [tokenizer.pad_token_id] for ids in batch["input_ids"])
-    return [Encoded(ids, [0] * len(ids)) for ids in rows]
+    rows = [list(ids) or [tokenizer.pad_token_id] for ids in batch["input_ids"]]
+    cuts = _cuts(batch, max_tokens)
+    return [Encoded(ids, [0] * len(ids), cut) for ids, cut in zip(rows, cuts, strict=True)]
+
+
+def _cuts(batch: Any, limit: int) -> list[bool]:
+    """Which rows of a tokenizer's batch are shorter than their texts; of a tokenizer in Python,
+    which of them are as long as they may be."""
+    if batch.encodings is None:
+        return [len(ids) >= limit for ids in batch["input_ids"]]
+    return [bool(one.overflowing) for one in batch.encodings]
 
 
 def prompted_texts(pairs: Iterable[Pair], query_prompt: str, passage_prompt: str) -> list[str]:
     """Each different text of the pairs, with its prompt."""
     both = ((query_prompt + query, passage_prompt + passage) for query, passage in pairs)
     return list(dict.fromkeys(text for pair in both for text in pair))
+
+
+def read_apart(
+    pairs: Sequence[Pair], encoded: Mapping[str, Encoded], query_prompt: str, passage_prompt: str
+) -> list[Read]:
+    """What was read of each pair whose texts are read apart; nothing where one is not there."""
+    found = []
+    for query, passage in pairs:
+        a, b = encoded.get(query_prompt + query), encoded.get(passage_prompt + passage)
+        if a is None or b is None:
+            return []
+        found.append(Read(len(a) + len(b), b.cut))
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,27 +116,13 @@ class PairEncoder:
             return []
         if self._template is not None:
             limit = self.contract.max_tokens
-            rows = self._template.encode([self._fields(*pair) for pair in pairs], limit)
-            return [Encoded(ids, [0] * len(ids)) for ids in rows]
+            rows = self._template.encode_cut([self._fields(*pair) for pair in pairs], limit)
+            return [Encoded(ids, [0] * len(ids), cut) for ids, cut in rows]
         prefix = self.contract.query_prefix
         rendered = [self.prompt.render(prefix + query, passage) for query, passage in pairs]
         if self._frame is None:
             return self._encode_pairs(rendered)
         return self._encode_separately(rendered, self._frame)
-
-    def cut_pairs(self, pairs: Sequence[Pair]) -> list[bool]:
-        """Which pairs lose the end of their passage to the contract's limits; under truncation
-        "pair" the end of either text."""
-        limit = self.contract.max_passage_tokens
-        if limit is not None:
-            passages = [self.prompt.render("", passage)[1] for _, passage in pairs]
-            whole = self._pieces(passages, None)
-            return [len(whole[passage]) > limit for passage in passages]
-        if self.contract.max_tokens is None:
-            return [False] * len(pairs)
-        free = PairEncoder(self.tokenizer, replace(self.contract, max_tokens=NO_LIMIT))
-        both = zip(self.encode(pairs), free.encode(pairs), strict=True)
-        return [len(read) < len(whole) for read, whole in both]
 
     def _fields(self, query: str, passage: str) -> dict[str, str]:
         """What a template's placeholders stand for."""
@@ -123,13 +131,13 @@ class PairEncoder:
         return {"instruction": put, "query": query, "passage": passage}
 
     def _encode_pairs(self, rendered: list[tuple[str, str]]) -> list[Encoded]:
-        limit = self.contract.max_tokens or 0
+        limit = (self.contract.max_tokens or 0) - self.contract.append_eos
         batch = tokenize(
             self.tokenizer,
             [query for query, _ in rendered],
             [passage for _, passage in rendered],
             truncation="longest_first",
-            max_length=limit - self.contract.append_eos,
+            max_length=limit,
             add_special_tokens=self.contract.add_special_tokens,
             split_special_tokens=True,
             return_attention_mask=False,
@@ -137,8 +145,8 @@ class PairEncoder:
         )
         types = batch.get("token_type_ids") or [[0] * len(ids) for ids in batch["input_ids"]]
         return [
-            self._finish(list(ids), list(kinds))
-            for ids, kinds in zip(batch["input_ids"], types, strict=True)
+            self._finish(list(ids), list(kinds), cut)
+            for ids, kinds, cut in zip(batch["input_ids"], types, _cuts(batch, limit), strict=True)
         ]
 
     def _encode_separately(self, rendered: list[tuple[str, str]], frame: _Frame) -> list[Encoded]:
@@ -146,7 +154,7 @@ class PairEncoder:
         passages = self._pieces((p for _, p in rendered), self.contract.max_passage_tokens)
         out = []
         for query, passage in rendered:
-            a, b = queries[query], passages[passage]
+            (a, _), (b, cut) = queries[query], passages[passage]
             ids = [*frame.before.ids, *a, *frame.between.ids, *b, *frame.after.ids]
             types = [
                 *frame.before.types,
@@ -155,11 +163,12 @@ class PairEncoder:
                 *[frame.types[1]] * len(b),
                 *frame.after.types,
             ]
-            out.append(self._finish(ids, types))
+            out.append(self._finish(ids, types, cut))
         return out
 
-    def _pieces(self, texts: Iterable[str], limit: int | None) -> dict[str, list[int]]:
-        """Token ids of each different text, cut on the right; every text is read once."""
+    def _pieces(self, texts: Iterable[str], limit: int | None) -> dict[str, tuple[list[int], bool]]:
+        """Token ids of each different text, cut on the right, and whether they were; every text is
+        read once."""
         unique = list(dict.fromkeys(texts))
         # cut here: the tokenizer would cut on its own truncation_side
         batch = tokenize(
@@ -170,16 +179,19 @@ class PairEncoder:
             return_attention_mask=False,
             verbose=False,
         )
-        return {text: ids[:limit] for text, ids in zip(unique, batch["input_ids"], strict=True)}
+        return {
+            text: (ids[:limit], limit is not None and len(ids) > limit)
+            for text, ids in zip(unique, batch["input_ids"], strict=True)
+        }
 
-    def _finish(self, ids: list[int], types: list[int]) -> Encoded:
+    def _finish(self, ids: list[int], types: list[int], cut: bool) -> Encoded:
         if self.contract.append_eos and (not ids or ids[-1] != self.tokenizer.eos_token_id):
             ids.append(self.tokenizer.eos_token_id)
             types.append(types[-1] if types else 0)
         if not ids:
             # a sequence needs one token for its pooled position
             ids, types = [self.tokenizer.pad_token_id], [0]
-        return Encoded(ids, types)
+        return Encoded(ids, types, cut)
 
     def _read_frame(self) -> _Frame:
         """Where this tokenizer puts its special tokens, read off a pair of one-letter texts."""

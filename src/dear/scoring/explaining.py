@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from dear.checkpoints.heads import pools_by_mask
-from dear.scoring.encoding import NO_LIMIT, Pair, PairEncoder
+from dear.checkpoints.layers import NO_LIMIT
+from dear.scoring.encoding import Pair, PairEncoder
 from dear.scoring.engines.one_position import reads_one
 from dear.scoring.engines.padded import PaddedEngine
 from dear.scoring.loading import ScoringModel

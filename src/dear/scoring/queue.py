@@ -1,23 +1,27 @@
-"""Pairs of several requests in one batch: small requests that wait together are scored together.
+"""Requests of many threads to one model, in turns of a batch: the shortest first, together where
+they fit.
 
-A request that fills a batch of its own is computed as it is, and gives the bits that it gives
-alone. Smaller ones, such as a web request's few passages, would each start a batch that is mostly
-empty: those that wait while another is computed are taken together, in the order of arrival, up to
-the model's token budget. A request that waits for nobody is computed at once, alone. There is no
-timer and no thread: whoever waits longest computes for the others.
+A request is cut into the batches that it would have alone. Between two batches the next one is
+that of the request which would have ended first had each been alone since it came: small ones do
+not wait for large ones, large ones not for ever, and equal ones go in the order of arrival.
+What room a batch leaves is filled with others that fit, in float32; a request that waits for nobody
+is computed at once, alone. A request whose `stop` says so takes no further batch. There is no timer
+and no thread: whoever asked computes for all until its own request is done, and hands over.
 """
 
 from __future__ import annotations
 
 import threading
-from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
+
+from dear.records import Read
 
 if TYPE_CHECKING:
     from dear.scoring.batching import Progress
@@ -26,33 +30,62 @@ if TYPE_CHECKING:
     from dear.scoring.scorer import Prepared
 
 SMALL_PAIRS = 256
-"""A request of more pairs is not looked at: it fills batches of its own."""
+"""A request of more pairs that nobody may stop is not looked at: it fills batches of its own."""
+LIMITED_PAIRS = 32
+"""Pairs that are scored between two looks at `stop`, by models that share no batches."""
+FIRST_RATE = 20_000.0
+"""Tokens in a second, before any was measured."""
+SMOOTHING = 0.2
+"""Share of the latest batch in the measured rate."""
+
+Stop: TypeAlias = Callable[[], bool]
+"""Asked between batches; True ends the request with what is scored by then. It may raise, which
+ends the request with that error."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scored:
+    """scores: float32 (n,), NaN where `stop` came first.  read: of each pair; empty for models that
+    do not say."""
+
+    scores: NDArray[np.float32]
+    read: Sequence[Read] = ()
 
 
 @runtime_checkable
 class SharesBatches(Protocol):
     """A model that computes several requests in the same batches: a `Scorer`."""
 
-    batch_tokens: int
+    turn_tokens: int
 
     def prepare(self, pairs: Sequence[Pair]) -> Prepared: ...
-    def score_prepared(
-        self, requests: Sequence[Prepared], progress: Progress | None = None
+    def pieces(self, prepared: Prepared, *, in_order: bool) -> list[list[int]]: ...
+    def score_pieces(
+        self, pieces: Sequence[tuple[Prepared, Sequence[int]]]
     ) -> list[NDArray[np.float32]]: ...
 
 
 @dataclass(slots=True, eq=False)
 class _Request:
-    """tokens: of its sequences."""
+    """pieces: positions of its sequences, a batch each, the next one last.  due: when it would end
+    alone.  wake: set when it is done, or when its thread is to compute for the others."""
 
     prepared: Prepared
-    tokens: int
-    scores: NDArray[np.float32] | None = None
+    pieces: list[list[int]]
+    scores: NDArray[np.float32]
+    due: float
+    stop: Stop | None
+    wake: threading.Event = field(default_factory=threading.Event)
     error: Exception | None = None
 
     @property
     def done(self) -> bool:
-        return self.scores is not None or self.error is not None
+        return not self.pieces or self.error is not None
+
+    @property
+    def tokens(self) -> int:
+        """Of the next piece."""
+        return sum(len(self.prepared.encoded[i]) for i in self.pieces[-1])
 
 
 class PairQueue:
@@ -61,7 +94,8 @@ class PairQueue:
     share: whether requests are computed together. None: in float32 alone, where company in a batch
         moves a score by 1e-5 at most; in bfloat16 it shows in the third decimal, and who wants
         the speed says so.
-    shared: requests that were computed together with another one, so far.
+    shared: pieces that were computed together with another one, so far.
+    rate: tokens in a second, of the latest batches.
     """
 
     def __init__(self, model: PairModel, *, share: bool | None = None) -> None:
@@ -69,96 +103,188 @@ class PairQueue:
         dtype = getattr(model.contract, "dtype", None)
         self.share = dtype == "float32" if share is None else share
         self.shared = 0
-        self._waiting: deque[_Request] = deque()
-        self._changed = threading.Condition()
+        self.rate = FIRST_RATE
+        self._waiting: list[_Request] = []
+        self._guard = threading.Lock()
         self._busy = False
 
-    def score(self, pairs: Sequence[Pair], progress: Progress | None = None) -> NDArray[np.float32]:
-        """float32 (len(pairs),), in the order given: what `model.score` gives, to the rounding of
-        the dtype where a small request shares a batch."""
+    @property
+    def waiting_tokens(self) -> int:
+        """Of all pieces that are not computed yet."""
+        with self._guard:
+            return sum(
+                len(request.prepared.encoded[i])
+                for request in self._waiting
+                for piece in request.pieces
+                for i in piece
+            )
+
+    def score(
+        self,
+        pairs: Sequence[Pair],
+        progress: Progress | None = None,
+        *,
+        stop: Stop | None = None,
+        in_order: bool = False,
+    ) -> Scored:
+        """Scores in the order given: what `model.score` gives, to the rounding of the dtype where
+        pieces of several requests share a batch.
+
+        in_order: the first pairs are scored first, so that what `stop` leaves out is the end.
+        """
         model = self.model
-        small = self.share and 0 < len(pairs) <= SMALL_PAIRS
-        if not small or not isinstance(model, SharesBatches):
-            return model.score(pairs, progress)
+        small = self.share and len(pairs) <= SMALL_PAIRS
+        if not pairs or not isinstance(model, SharesBatches) or not (small or stop):
+            return self._direct(pairs, progress, stop)
         prepared = model.prepare(pairs)
-        tokens = prepared.tokens
-        if tokens >= model.batch_tokens:
-            return model.score_prepared([prepared], progress)[0]
-        request = _Request(prepared, tokens)
+        request = _Request(
+            prepared,
+            model.pieces(prepared, in_order=in_order)[::-1],
+            np.full(len(prepared.encoded), np.nan, dtype=np.float32),
+            time.monotonic() + prepared.tokens / self.rate,
+            stop,
+        )
         self._serve(request, model)
         if request.error is not None:
             raise request.error
         if progress is not None:
             progress(len(pairs), len(pairs))
-        assert request.scores is not None
-        return request.scores
+        return Scored(scores=request.scores[prepared.back], read=prepared.read)
+
+    def _direct(
+        self, pairs: Sequence[Pair], progress: Progress | None, stop: Stop | None
+    ) -> Scored:
+        """By the model's own batches, whose turns its lock gives to threads."""
+        read_too = getattr(self.model, "score_read", None)
+
+        def score(some: Sequence[Pair]) -> Scored:
+            if read_too is None:
+                return Scored(scores=self.model.score(some, progress))
+            return read_too(some, progress)  # type: ignore[no-any-return]
+
+        if stop is None or not pairs:
+            return score(pairs)
+        scores = np.full(len(pairs), np.nan, dtype=np.float32)
+        read: list[Read] = []
+        for at in range(0, len(pairs), LIMITED_PAIRS):
+            if stop():
+                break
+            found = score(pairs[at : at + LIMITED_PAIRS])
+            scores[at : at + LIMITED_PAIRS] = found.scores
+            read += found.read
+        return Scored(scores=scores, read=read)
+
+    # -- turns ---------------------------------------------------------------------------------
 
     def _serve(self, request: _Request, model: SharesBatches) -> None:
         """Returns when the request is done, by this thread or by another."""
-        with self._changed:
+        with self._guard:
             self._waiting.append(request)
-        group: list[_Request] = []
+            leads = not self._busy
+            self._busy = True
         try:
-            while True:
-                with self._changed:
-                    while self._busy and not request.done:
-                        self._changed.wait()
-                    if request.done:
-                        return
-                    group = self._take(model.batch_tokens)
-                    self._busy = True
-                _compute(group, model)
-                self._end(group)
+            if not leads:
+                request.wake.wait()
+                if request.done:
+                    return
+            while not request.done:
+                self._turn(model)
         except BaseException:  # Ctrl-C in one thread: the others go on
-            with self._changed:
+            with self._guard:
+                was_woken = request.wake.is_set()
                 if request in self._waiting:
                     self._waiting.remove(request)
-                left = [one for one in group if one is not request and not one.done]
-                self._waiting.extendleft(reversed(left))
-            if group:
-                self._end(group)
+                    leads = leads or was_woken
+            if leads:
+                self._hand_over()
             raise
+        self._hand_over()
 
-    def _take(self, budget: int) -> list[_Request]:
-        """Those that have waited longest, as many as a batch holds."""
-        group = [self._waiting.popleft()]
-        tokens = group[0].tokens
-        while self._waiting and tokens + self._waiting[0].tokens <= budget:
-            group.append(self._waiting.popleft())
-            tokens += group[-1].tokens
+    def _hand_over(self) -> None:
+        """Somebody else computes from now on, if anybody waits."""
+        with self._guard:
+            heir = min(self._waiting, key=_due, default=None)
+            self._busy = heir is not None
+            if heir is not None:
+                heir.wake.set()
+
+    def _turn(self, model: SharesBatches) -> None:
+        """One batch of the waiting requests."""
+        self._ask_to_stop()
+        with self._guard:
+            group = self._group(model.turn_tokens)
+        if not group:
+            return
+        started = time.monotonic()
+        _compute([(request, request.pieces[-1]) for request in group], model)
+        tokens = sum(request.tokens for request in group)
+        seconds = max(time.monotonic() - started, 1e-6)
+        self.rate += SMOOTHING * (tokens / seconds - self.rate)
+        with self._guard:
+            for request in group:
+                request.pieces.pop()
+            self._leave([request for request in group if request.done])
+
+    def _ask_to_stop(self) -> None:
+        with self._guard:
+            asked = [request for request in self._waiting if request.stop is not None]
+        for request in asked:
+            assert request.stop is not None
+            try:
+                if not request.stop():
+                    continue
+                request.pieces.clear()
+            except Exception as error:
+                request.error = error
+            with self._guard:
+                self._leave([request])
+
+    def _leave(self, done: Sequence[_Request]) -> None:
+        for request in done:
+            self._waiting.remove(request)
+            request.wake.set()
+
+    def _group(self, budget: int) -> list[_Request]:
+        """Those whose next pieces make a batch."""
+        in_line = sorted(self._waiting, key=_due)
+        if not self.share:
+            return in_line[:1]
+        group, tokens = in_line[:1], sum(request.tokens for request in in_line[:1])
+        for request in in_line[1:]:
+            if tokens + request.tokens <= budget:
+                group.append(request)
+                tokens += request.tokens
         if len(group) > 1:
             self.shared += len(group)
         return group
 
-    def _end(self, group: list[_Request]) -> None:
-        with self._changed:
-            group.clear()
-            self._busy = False
-            self._changed.notify_all()
+
+def _due(request: _Request) -> float:
+    return request.due
 
 
-def _compute(group: Sequence[_Request], model: SharesBatches) -> None:
+def _compute(group: Sequence[tuple[_Request, list[int]]], model: SharesBatches) -> None:
     """An error of one request is that request's alone."""
     try:
-        found = model.score_prepared([request.prepared for request in group])
+        found = model.score_pieces([(request.prepared, piece) for request, piece in group])
     except Exception as error:
         if len(group) == 1:
-            group[0].error = error
+            group[0][0].error = error
             return
-        for request in group:
-            _compute([request], model)
+        for one in group:
+            _compute([one], model)
         return
-    for request, scores in zip(group, found, strict=True):
-        request.scores = scores
+    for (request, piece), scores in zip(group, found, strict=True):
+        request.scores[piece] = scores
 
 
 _queues: WeakKeyDictionary[Any, PairQueue] = WeakKeyDictionary()
-_guard = threading.Lock()
+_queues_guard = threading.Lock()
 
 
 def queue_of(model: PairModel) -> PairQueue:
     """The model's queue: one, however many Rankers are made of it."""
-    with _guard:
+    with _queues_guard:
         found = _queues.get(model)
         if found is None:
             found = _queues[model] = PairQueue(model)

@@ -13,13 +13,16 @@ from numpy.typing import NDArray
 from dear.checkpoints.contract import ScoringContract, fingerprint_of
 from dear.checkpoints.hardware import trim_heap
 from dear.errors import ConfigError, nearest
+from dear.records import Read
 from dear.scoring.batching import (
+    ANY_SHAPE,
     Progress,
     ahead,
     chunk_pairs,
     in_chunks,
     pick_batch_tokens,
     require_finite,
+    token_batches,
 )
 from dear.scoring.budget import load_batch_tokens, probe_batch_tokens, remember_batch_tokens
 from dear.scoring.encoding import Encoded, Pair, PairEncoder
@@ -48,6 +51,12 @@ class Prepared:
     @property
     def tokens(self) -> int:
         return sum(map(len, self.encoded))
+
+    @property
+    def read(self) -> list[Read]:
+        """Of each pair that was asked for."""
+        read = [Read(len(one), one.cut) for one in self.encoded]
+        return [read[i] for i in self.back]
 
 
 class Scorer:
@@ -190,24 +199,46 @@ class Scorer:
         return np.concatenate(parts)[back]
 
     def prepare(self, pairs: Sequence[Pair]) -> Prepared:
-        """The pairs, encoded, for `score_prepared`."""
+        """The pairs, encoded, for `score_pieces`."""
         unique, back = _distinct(pairs)
         return Prepared(pairs=unique, back=back, encoded=self.encoder.encode(unique))
 
-    def score_prepared(
-        self, requests: Sequence[Prepared], progress: Progress | None = None
+    @property
+    def turn_tokens(self) -> int:
+        """Tokens that are computed between two looks at who waits: a batch for each stream."""
+        return self.batch_tokens * getattr(self.engine, "streams", 1)
+
+    def pieces(self, prepared: Prepared, *, in_order: bool) -> list[list[int]]:
+        """Its sequences by position, in the batches that they have alone; those of a small request
+        at once. in_order: as they were given."""
+        lengths = [len(one) for one in prepared.encoded]
+        if sum(lengths) <= self.turn_tokens:
+            return [list(range(len(lengths)))]
+        if not in_order:
+            grid = getattr(self.engine, "grid", ANY_SHAPE)
+            return token_batches(lengths, self.turn_tokens, grid)
+        found: list[list[int]] = []
+        room = 0
+        for at, length in enumerate(lengths):
+            if length > room:
+                found.append([])
+                room = self.turn_tokens
+            found[-1].append(at)
+            room -= length
+        return found
+
+    def score_pieces(
+        self, pieces: Sequence[tuple[Prepared, Sequence[int]]]
     ) -> list[NDArray[np.float32]]:
-        """Scores of each request's pairs, computed together."""
-        pairs = [pair for request in requests for pair in request.pairs]
-        encoded = [one for request in requests for one in request.encoded]
-        scores = self._run(pairs, encoded, progress)
-        ends = np.cumsum([len(request.pairs) for request in requests])
-        parts = np.split(scores, ends[:-1])
-        return [part[request.back] for part, request in zip(parts, requests, strict=True)]
+        """Scores of some of each request's sequences, computed together."""
+        pairs = [request.pairs[i] for request, piece in pieces for i in piece]
+        encoded = [request.encoded[i] for request, piece in pieces for i in piece]
+        scores = self._run(pairs, encoded)
+        return np.split(scores, np.cumsum([len(piece) for _, piece in pieces])[:-1])
 
     def cut_pairs(self, pairs: Sequence[Pair]) -> list[bool]:
         """Which pairs are longer than the model reads them."""
-        return self.encoder.cut_pairs(pairs)
+        return [one.cut for one in self.encoder.encode(pairs)]
 
     def explain(self, query: str, passage: str) -> Explanation:
         """How one pair's score comes about: tokens and what was cut, the position that is read,

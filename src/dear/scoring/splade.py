@@ -42,8 +42,9 @@ from dear.scoring.batching import (
 )
 from dear.scoring.biencoder import MAX_TOKENS
 from dear.scoring.company import LONG, READ_PADDING, SHORT, depends_on_company, tell
-from dear.scoring.encoding import Encoded, Pair, encode_texts, prompted_texts
+from dear.scoring.encoding import Encoded, Pair, encode_texts, prompted_texts, read_apart
 from dear.scoring.loading import count_parameters, load_reader
+from dear.scoring.queue import Scored
 
 LOGITS = {"cpu": 1 << 23, "cuda": 1 << 29}
 """Logits of a batch by device: every token has one for each term. Those of 256 tokens just fit into
@@ -143,26 +144,36 @@ class Splade:
             for text in prompted_texts(pairs, self.query_prompt, self.passage_prompt)
             if text not in self._prepared
         ]
-        for text, terms in zip(new, self._terms(new, progress), strict=True):
+        for text, terms in zip(new, self._terms(new, self._tokens(new), progress), strict=True):
             self._prepared.setdefault(text, terms)
 
     def score(self, pairs: Sequence[Pair], progress: Progress | None = None) -> NDArray[np.float32]:
         """float32 (n,) dot products; each text of the call is weighed once, those that were
         prepared not at all."""
+        return self.score_read(pairs, progress).scores
+
+    def score_read(self, pairs: Sequence[Pair], progress: Progress | None = None) -> Scored:
+        """The same, with what was read of each pair, where all of its texts were weighed here."""
         if not pairs:
-            return np.empty(0, dtype=np.float32)
+            return Scored(scores=np.empty(0, dtype=np.float32))
         texts = prompted_texts(pairs, self.query_prompt, self.passage_prompt)
         known = {text: self._prepared[text] for text in texts if text in self._prepared}
         new = [text for text in texts if text not in known]
-        known.update(zip(new, self._terms(new, progress, len(pairs)), strict=True))
+        encoded = self._tokens(new)
+        terms = self._terms(new, encoded, progress, len(pairs))
+        known.update(zip(new, terms, strict=True))
         if not new and progress is not None:
             progress(len(pairs), len(pairs))
         rows = {text: row for row, text in enumerate(texts)}
         weights = as_matrix([known[text] for text in texts], self.vocabulary)
-        queries = weights[[rows[self.query_prompt + query] for query, _ in pairs]]
-        passages = weights[[rows[self.passage_prompt + passage] for _, passage in pairs]]
+        before, behind = self.query_prompt, self.passage_prompt
+        queries = weights[[rows[before + query] for query, _ in pairs]]
+        passages = weights[[rows[behind + passage] for _, passage in pairs]]
         products = queries.multiply(passages).sum(axis=1)
-        return np.asarray(products, dtype=np.float32).ravel()
+        return Scored(
+            scores=np.asarray(products, dtype=np.float32).ravel(),
+            read=read_apart(pairs, dict(zip(new, encoded, strict=True)), before, behind),
+        )
 
     def encode_queries(self, texts: Sequence[str], progress: Progress | None = None) -> Matrix:
         """Term weights of queries, in the order given."""
@@ -173,13 +184,18 @@ class Splade:
         return self._matrix(self.passage_prompt, texts, progress)
 
     def _matrix(self, prompt: str, texts: Sequence[str], progress: Progress | None) -> Matrix:
-        return as_matrix(self._terms([prompt + t for t in texts], progress), self.vocabulary)
+        prompted = [prompt + text for text in texts]
+        terms = self._terms(prompted, self._tokens(prompted), progress)
+        return as_matrix(terms, self.vocabulary)
 
     def _terms(
-        self, texts: Sequence[str], progress: Progress | None = None, total: int | None = None
+        self,
+        texts: Sequence[str],
+        encoded: Sequence[Encoded],
+        progress: Progress | None = None,
+        total: int | None = None,
     ) -> list[Terms]:
         """progress: called in proportion to `total`, the number of texts where None."""
-        encoded = self._tokens(texts)
         with self._counting:
             self.tokens_scored += sum(map(len, encoded))
         total = len(texts) if total is None else total

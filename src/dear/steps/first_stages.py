@@ -68,4 +68,4 @@ def search_with(
             return retriever.search(queries, top_k, progress=report), {}
         runs = retriever.search_parts(queries, top_k, progress=report)
     parts = {one.kind: limit_run(runs[one.name], top_k=top_k) for one in spec.parts}
-    return retriever.fused(runs, top_k), parts
+    return retriever.fused(queries, runs, top_k), parts

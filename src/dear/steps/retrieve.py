@@ -94,7 +94,7 @@ def _runs(
     if not isinstance(retriever, Hybrid):
         return {retriever.name: retriever.search(queries, top_k, progress=report)}
     runs = retriever.search_parts(queries, top_k, progress=report)
-    return {**runs, retriever.name: retriever.fused(runs, top_k)}
+    return {**runs, retriever.name: retriever.fused(queries, runs, top_k)}
 
 
 def _quality(

@@ -92,7 +92,7 @@ class OpenVINOEngine:
         in_force = self._compiled.get_property("INFERENCE_PRECISION_HINT")
         self.precision: str = in_force.get_type_name()
         self._inputs = {port.any_name for port in self._compiled.inputs}
-        self._streams = threads
+        self.streams = threads
         # not OpenVINO's own queue, which may hand one request to two threads; one more than there
         # are streams, so that none of them waits for its next batch to be made
         self._requests: FairPool[Any] = FairPool(
@@ -110,7 +110,7 @@ class OpenVINOEngine:
         total = len(encoded) if total is None else total
         done = 0
         lengths = [len(e) for e in encoded]
-        budget = shared_budget(lengths, self.batch_tokens, self._streams)
+        budget = shared_budget(lengths, self.batch_tokens, self.streams)
         at_work: deque[tuple[Any, list[int]]] = deque()
 
         def finish() -> None:
