@@ -81,6 +81,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "Check how a ranker stands orders, attacks, typos, cuts and strange passages.",
     ),
     "rerank": ("dear.cli.rerank:rerank", "Rank a file's passages for one query."),
+    "serve": (
+        "dear.cli.serve:serve",
+        "Serve models over HTTP: one process, the dialects of Cohere, Jina, TEI, vLLM and others.",
+    ),
     "export": (
         "dear.cli.export:export",
         "Write a one-logit model as an OpenVINO graph for CPUs, and show its gain and its loss.",
@@ -103,6 +107,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
 }
 """Name of a command → (module:function, what it does), in the order of the help page."""
+
+IN_ENVIRONMENT = {"serve": "DEAR"}
+"""Commands whose options may stand in the environment → the beginning of the variables' names."""
 
 GLOBAL_FLAGS = ("--debug", "--quiet")
 """Understood before the command's name and behind it."""
@@ -136,6 +143,8 @@ class _Commands(Mapping[str, Any]):
         alone.command(name)(getattr(importlib.import_module(module), function))
         command = typer.main.get_command(alone)
         command.context_settings.update(app.info.context_settings or {})
+        if name in IN_ENVIRONMENT:
+            command.context_settings["auto_envvar_prefix"] = IN_ENVIRONMENT[name]
         return command
 
     def __iter__(self) -> Iterator[str]:

@@ -90,7 +90,7 @@ class DistillRecipe:
     description: str = ""
     depth: Count = 50
     dense: str = ""
-    dense_passages: CountOrNone = 20000
+    dense_passages: CountOrNone = 30000
     made_queries: CountOrNone = 1000
     others: CountOrNone = 3
     control: bool = True

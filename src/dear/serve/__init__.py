@@ -1,0 +1,12 @@
+"""Rankers over HTTP: one process, the dialects that clients already speak.
+
+asking.py     what is asked and answered, whatever the dialect
+dialects/     wire formats: a body to an Ask, an Answer to a body; each knows nothing of HTTP
+scales.py     scores on the scale that an answer states
+served.py     a model under its name: an Ask in, an Answer out
+load.py       who is let in: how long a request would wait
+keys.py       API keys, hashed
+telemetry.py  metrics and a line for each request, without texts
+app.py        the routes
+running.py    from options to a listening server
+"""
