@@ -61,6 +61,10 @@ def main() -> None:
     parser.add_argument("--files", type=int, default=5000, help="at most, of man and debian")
     parser.add_argument("--only", default=",".join(NAMES))
     parser.add_argument("--recipe", help="of measure; default: that of `dear distill`")
+    parser.add_argument(
+        "--set", action="append", default=[], help="of measure: as `dear distill`'s"
+    )
+    parser.add_argument("--suffix", default="", help="of the entry's name, with --set")
     parser.add_argument("--limit", type=float, default=1200.0, help="seconds for `dear distill`")
     parser.add_argument("--avx2", action="store_true")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
@@ -77,11 +81,18 @@ def main() -> None:
     if any(os.environ.get(key) != value for key, value in wanted.items()):
         # PyTorch reads them as it is loaded
         os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | wanted)
-    suffix = "-avx2" if options.avx2 else ""
+    suffix = options.suffix + ("-avx2" if options.avx2 else "")
     for name in names:
         if not (options.work / "held" / name / MADE).is_file():
             make(name, options)
-        entry = measure(options.work, name, suffix, recipe=options.recipe, limit_s=options.limit)
+        entry = measure(
+            options.work,
+            name,
+            suffix,
+            recipe=options.recipe,
+            changes=options.set,
+            limit_s=options.limit,
+        )
         known = read_json(options.output) if options.output.is_file() else {}
         write_json(options.output, known | {name + suffix: entry})
         show(name + suffix, entry)

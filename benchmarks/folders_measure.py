@@ -7,7 +7,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -267,7 +267,9 @@ def _option(words: list[str], name: str) -> str:
     return words[words.index(name) + 1]
 
 
-def distil(folder: Folder, recipe: str | None, limit_s: float) -> dict[str, Any]:
+def distil(
+    folder: Folder, recipe: str | None, changes: Sequence[str], limit_s: float
+) -> dict[str, Any]:
     """`dear distill FOLDER` to its end or its limit: what it took. A finished one is not run again,
     one that was stopped goes on in the time that is left."""
     path = folder.kept / "took.json"
@@ -275,6 +277,7 @@ def distil(folder: Folder, recipe: str | None, limit_s: float) -> dict[str, Any]
         return dict(read_json(path))
     command = [sys.executable, "-m", "dear", "distill", str(folder.folder)]
     command += ["--output", str(folder.distilled), *(["--recipe", recipe] if recipe else [])]
+    command += [word for change in changes for word in ("--set", change)]
     started = time.perf_counter()
     load = os.getloadavg()[1]
     child = subprocess.Popen(command)
@@ -312,11 +315,17 @@ def _waited(pid: int, until: float) -> tuple[int | None, Any]:
 
 
 def measure(
-    work: Path, name: str, suffix: str, *, recipe: str | None, limit_s: float
+    work: Path,
+    name: str,
+    suffix: str,
+    *,
+    recipe: str | None,
+    changes: Sequence[str],
+    limit_s: float,
 ) -> dict[str, Any]:
     """The entry of one folder."""
     folder = Folder(work, name, suffix)
-    took = distil(folder, recipe, limit_s)
+    took = distil(folder, recipe, changes, limit_s)
     folder.untrained()
     found = folder.trained()
     rows = folder.rows()
@@ -326,6 +335,7 @@ def measure(
         "queries": len(folder.queries),
         "top_k": TOP_K,
         "recipe": recipe,
+        "changes": list(changes),
         "took": took,
         "recommended": found,
         "rows": rows,

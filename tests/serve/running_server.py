@@ -66,8 +66,8 @@ def _lower(headers: Any) -> dict[str, str]:
 def running(server: Server | None = None, **options: Any) -> Iterator[Served]:
     """options: of ServeOptions; server: one that is open already."""
     asked = ServeOptions(port=0, **options)
-    listening = listen(asked)
     open_already = server or open_server(asked)
+    listening = listen(asked)
     config = uvicorn.Config(
         make_app(open_already), log_config=None, access_log=False, lifespan="off",
         timeout_graceful_shutdown=5,

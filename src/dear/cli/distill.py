@@ -61,7 +61,9 @@ def _show(found: Distilled) -> None:
 def _show_recommendation(found: Distilled) -> None:
     """What to use, with the commands; then what is to be said of the student."""
     one, names = found.recommendation, {row.system: row.name for row in found.rows}
-    if one.interval is None and one.system == one.best:
+    if one.student is None and one.interval is None:
+        why = "which costs no training, and its vectors are on disk"
+    elif one.interval is None and one.system == one.best:
         why = "what the student learnt from, and nothing that costs less agrees with it enough"
     elif one.interval is None:
         why = "it costs less than the teacher and agrees with it most"
@@ -76,7 +78,13 @@ def _show_recommendation(found: Distilled) -> None:
     for command in one.commands:
         print(f"  {command}")
     where = found.folder / "student"
-    if one.student_difference is None:
+    if one.student is None:
+        print(
+            "No student was trained: it would learn from that hybrid alone, and so know no more.\n"
+            "--teacher MODEL names a teacher that does; --set student.of_first_stage=true trains "
+            "one all the same."
+        )
+    elif one.student_difference is None:
         print(f"The student is in {where}.")
     else:
         print(f"The {names[one.student]}, in {where}, {_against(one)}.")

@@ -50,12 +50,15 @@ class StudentStage:
     kind: a cross-encoder, or a bi-encoder.
     from_teacher: start from the encoder of a teacher that was trained here, in place of
         model.base. The control does the same, so that the labels alone make the difference.
+    of_first_stage: train one, too, where nothing is judged and all that could teach it are the
+        scores of a hybrid first stage, which costs milliseconds itself.
     """
 
     __pydantic_config__ = STRICT
     model: ModelRecipe
     kind: Literal["pointwise", "biencoder"] = "pointwise"
     from_teacher: bool = False
+    of_first_stage: bool = True
     contract: ContractRecipe = field(default_factory=ContractRecipe)
     groups: GroupsRecipe = field(default_factory=GroupsRecipe)
     loss: LossRecipe = field(default_factory=LossRecipe)

@@ -204,17 +204,14 @@ class _Distillation:
 
     def run(self, first: Callable[[Untrained], None]) -> Distilled:
         self.stages.claim({"collection": self.collection.name, "recipe": self.recipe.to_dict()})
-        if self.recipe.made_queries and has_few_queries(self.collection):
+        self.first_stage = first_stage_for(self.recipe, len(self.collection.corpus))
+        makes_queries = self.recipe.made_queries and has_few_queries(self.collection)
+        if makes_queries and (self._trains_student() or not own_queries(self.collection)):
             self.collection = self._with_made_queries(self.recipe.made_queries)
         split = split_queries(self.collection, self.recipe.test.queries, self.recipe.made_queries)
-        taught = "made" if split.made else "judged" if split.train_judgements else "not judged"
-        self.note(
-            f"{len(split.train):,} training queries ({taught}), "
-            f"{len(split.test):,} test queries "
-            f"({'judged' if split.test_judgements else 'not judged'}), "
-            f"{len(self.collection.corpus):,} passages"
-        )
-        self.first_stage = first_stage_for(self.recipe, len(self.collection.corpus))
+        if not self._trains_student():
+            split = split.all_to_test(self.recipe.test.queries)
+        self._tell_of_queries(split)
         test_run = self._retrieve("test", split.test, self.recipe.test.top_k)
         choices = Choices(
             self.stages, self.collection, test_run, minutes=self.recipe.teacher.minutes
@@ -241,6 +238,8 @@ class _Distillation:
         if split.test_judgements is not None:
             untrained = self._untrained(split.test_judgements, runs)
             first(untrained)
+        if not self._trains_student():
+            return self._report(split, untrained, runs)
         train_run = self._retrieve("train", split.train, self.recipe.depth)
         documents = self.collection.documents
         if documents is not None and split.train_judgements is not None:
@@ -263,6 +262,23 @@ class _Distillation:
         if has_control:
             runs[CONTROL] = self._rank(NO_LABELS, test_run, self._trained_model(NO_LABELS))
         return self._report(split, untrained, runs)
+
+    def _trains_student(self) -> bool:
+        """Whether there is something to learn: judgements, or a teacher that is not the hybrid
+        itself, which nothing undercuts."""
+        judged = self.collection.has_judgements("train")
+        if judged or self.recipe.teacher.strongest or self.recipe.student.of_first_stage:
+            return True
+        return not hybrid_teaches(self.recipe, self.first_stage)
+
+    def _tell_of_queries(self, split: QuerySplit) -> None:
+        taught = "made" if split.made else "judged" if split.train_judgements else "not judged"
+        training = f"{len(split.train):,} training queries ({taught}), " if split.train else ""
+        self.note(
+            f"{training}{len(split.test):,} test queries "
+            f"({'judged' if split.test_judgements else 'not judged'}), "
+            f"{len(self.collection.corpus):,} passages"
+        )
 
     def _tell_of_cuts(self, run: Run) -> None:
         """What share of the training queries' candidates the student does not read whole."""
@@ -531,9 +547,10 @@ class _Distillation:
         queries = len(sample(split.train, self.recipe.student.queries))
         depth = min(self.recipe.depth, len(self.collection.corpus))
         model = choices.teacher(queries * depth + count_pairs(run))
+        teacher = replace(self.recipe.teacher, strongest=False)  # from here on it is decided
         if model is not None:
-            teacher = replace(self.recipe.teacher, zero_shot=model, model=None)
-            self.recipe = replace(self.recipe, teacher=teacher)
+            teacher = replace(teacher, zero_shot=model, model=None)
+        self.recipe = replace(self.recipe, teacher=teacher)
 
     def _rank_others(self, choices: Choices, run: Run) -> dict[str, Run]:
         """Runs of public rerankers on this machine over `run`: alone, and with the first stage's

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dear.data.collections import Collection
@@ -28,6 +28,14 @@ class QuerySplit:
     train_judgements: Judgements | None
     test_judgements: Judgements | None
     made: bool
+
+    def all_to_test(self, count: int | None) -> QuerySplit:
+        """The same where nothing is trained: without judgements, every query is for testing."""
+        if self.test_judgements is not None or self.made:
+            return replace(self, train={}, train_judgements=None)
+        everything = {**self.train, **self.test}
+        test = {q: everything[q] for q in sample(everything, count)}
+        return replace(self, train={}, train_judgements=None, test=test)
 
 
 def has_few_queries(collection: Collection) -> bool:

@@ -31,7 +31,8 @@ class Recommendation:
     system: a row of the table.  best: the row with the highest score.  commands: that use it.
     difference, interval: of the recommended system against the best, 0 where it is the best; None
         where nothing is judged.
-    student: the student's better row, alone or with the first stage's score.
+    student: the student's better row, alone or with the first stage's score; None where none was
+        trained.
     student_difference, student_interval: of it against the recommended system; None where it is
         the recommended one.
     student_times: how many times as fast it ranks as the recommended system; None likewise, and
@@ -44,7 +45,7 @@ class Recommendation:
     commands: tuple[str, ...]
     difference: float | None
     interval: tuple[float, float] | None
-    student: str
+    student: str | None
     student_difference: float | None
     student_interval: tuple[float, float] | None
     student_times: float | None
@@ -87,14 +88,16 @@ def recommend_judged(
     is_best = chosen is best
     difference, interval = (0.0, (0.0, 0.0)) if is_best else against(chosen.system, best.system)
     student = _better(rows, students)
-    loss = None if chosen.system in students else against(student.system, chosen.system)
+    loss = None
+    if student is not None and chosen.system not in students:
+        loss = against(student.system, chosen.system)
     return Recommendation(
         system=chosen.system,
         best=best.system,
         commands=commands[chosen.system],
         difference=difference,
         interval=interval,
-        student=student.system,
+        student=None if student is None else student.system,
         student_difference=None if loss is None else loss[0],
         student_interval=None if loss is None else loss[1],
         student_times=None if loss is None else _times(student, chosen),
@@ -122,27 +125,31 @@ def recommend_by_agreement(
     if _cost(own) <= AS_CHEAP * _cost(chosen):
         chosen = own
     student = _better(rows, students)
-    is_student = chosen.system in students
+    apart = None if chosen.system in students else student
     return Recommendation(
         system=chosen.system,
         best=teacher,
         commands=commands[chosen.system],
         difference=None,
         interval=None,
-        student=student.system,
-        student_difference=None if is_student else student.score - chosen.score,
+        student=None if student is None else student.system,
+        student_difference=None if apart is None else apart.score - chosen.score,
         student_interval=None,
-        student_times=None if is_student else _times(student, chosen),
+        student_times=None if apart is None else _times(apart, chosen),
         student_steps=student_steps,
     )
 
 
-def _better(rows: Sequence[MeasuredRow], students: Sequence[str]) -> MeasuredRow:
-    return max((row for row in rows if row.system in students), key=lambda row: row.score)
+def _better(rows: Sequence[MeasuredRow], students: Sequence[str]) -> MeasuredRow | None:
+    """None where no student was trained."""
+    mine = (row for row in rows if row.system in students)
+    return max(mine, key=lambda row: row.score, default=None)
 
 
-def _times(student: MeasuredRow, chosen: MeasuredRow) -> float | None:
+def _times(student: MeasuredRow | None, chosen: MeasuredRow) -> float | None:
     """How many times as fast the student is."""
+    if student is None:
+        return None
     return _cost(chosen) / _cost(student) if _cost(chosen) and _cost(student) else None
 
 
