@@ -32,7 +32,7 @@ from dear.serve.options import ServeOptions
 QUERY = next(iter(QUERIES.values())).text
 TEXTS = [passage.text for passage in CORPUS.values()]
 BODY = {"query": QUERY, "documents": TEXTS}
-LARGE = {"query": QUERY, "documents": [f"{text} {n}" for n in range(30) for text in TEXTS]}
+LARGE = {"query": QUERY, "documents": [f"{text} {n}" for n in range(8) for text in TEXTS]}
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +185,7 @@ def test_work_is_dropped_where_the_client_goes_away(served: Served, slow: Slow) 
         until(lambda: slow.turns >= before + 2)
     until(lambda: served.metric("dear_gone_clients_total") == gone + 1)
     ended = slow.turns
-    assert ended < before + 12  # all of it would be hundreds
+    assert ended < before + 12  # all of it would be ninety
     assert served.ask("/dear/rerank", {**BODY, "documents": TEXTS[:2]}).status == 200
     assert slow.turns <= ended + 2
 
@@ -259,7 +259,7 @@ def test_strange_bodies_have_the_right_answer_and_the_next_request_works(served:
         (rb'{"query": "x", "documents": ["\udc00"]}', 400),
         (nested, 400),
         (b'{"query": 1e999, "documents": ["x"]}', 422),
-        ({"query": "", "documents": ["x"]}, 400),
+        ({"query": "", "documents": ["x"]}, 422),
         ({"query": "x", "documents": [""]}, 200),
         ({"query": "x", "documents": [None]}, 422),
         ({"query": "x", "documents": [{"title": "no text"}]}, 422),
@@ -268,7 +268,7 @@ def test_strange_bodies_have_the_right_answer_and_the_next_request_works(served:
         ({"query": "x " * 5000, "documents": ["a"]}, 200),
         ({"query": "x", "documents": ["\x00\x1b[2J\u202e"]}, 200),
         ({"query": "x", "documents": ["a"], "top_n": 0}, 422),
-        ({"query": "x", "documents": ["a"], "top_n": 10**30}, 422),
+        ({"query": "x", "documents": ["a"], "top_n": 10**30}, 200),
         ({"query": "x", "documents": ["a"], "model": "\u0000" * 9000}, 200),
     ]
     for body, status in cases:

@@ -18,6 +18,7 @@ import anyio
 import anyio.to_thread
 from fastapi import FastAPI, Request, Response
 from fastapi.openapi.utils import get_openapi
+from fastapi.responses import JSONResponse
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json
 from starlette.exceptions import HTTPException
@@ -462,8 +463,15 @@ def _add_states(app: FastAPI, server: Server) -> None:
         ("/infinity/models", models),
         ("/infinity/health", health),
     ]
+    told = (info, meta, models)
     for path, route in routes:
-        app.get(path, tags=["state"], operation_id="get" + path.replace("/", "_"))(route)
+        app.get(
+            path,
+            tags=["state"],
+            operation_id="get" + path.replace("/", "_"),
+            status_code=204 if route is weaviate_ready else 200,
+            response_class=JSONResponse if route in told else Response,
+        )(route)
     app.get("/", include_in_schema=False)(page)
 
 
