@@ -62,6 +62,11 @@ PARTS = {
         "--only noveleval,cranfield,cacm,scifact,vaswani,medquad,insuranceqa,dl19,dl21",
         result=result("mixtures"),
     ),
+    "serving": Part(
+        script="serving",
+        words="--data {data} --work {work}/serving",
+        result=result("serving"),
+    ),
     "folders": Part(
         script="folders",
         words="measure --data {data} --work {work}/folders",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -442,6 +443,24 @@ def test_a_small_corpus_is_searched_by_its_embeddings_too_and_the_hybrid_teaches
     one = found.recommendation
     if one.system == TEACHER:
         assert "--retriever hybrid" in one.commands[0]
+
+
+def test_no_student_is_trained_that_could_only_learn_the_hybrid(base: str, tmp_path: Path) -> None:
+    notes: list[str] = []
+    changes = (f'dense="{base}"', "student.of_first_stage=false", "test.queries=100")
+    asked = collection(judged=())
+    found = distill(asked, tiny(base, *changes), tmp_path / "d", note=notes.append)
+    assert [row.system for row in found.rows] == [FIRST, DENSE, TEACHER]
+    assert not (tmp_path / "d" / "student").exists()
+    assert not any("train" in note for note in notes)
+    one = found.recommendation
+    assert (one.system, one.student, one.student_steps) == (TEACHER, None, None)
+    # nothing is trained on them, so all queries are there to compare systems
+    assert len(read_run(tmp_path / "d" / "first-stage" / "test.trec")) == len(asked.queries())
+    # a teacher that is another model teaches one
+    model = shutil.copytree(base, tmp_path / "another")
+    other = tiny(base, *changes, f'teacher.zero_shot="biencoder:{model}"')
+    assert STUDENT in [row.system for row in distill(asked, other, tmp_path / "other").rows]
 
 
 def test_another_teacher_ranks_what_the_hybrid_finds_and_the_hybrid_is_measured(
