@@ -14,6 +14,7 @@ from tiny_models import pairs
 
 from dear.errors import BackendError, Cancelled
 from dear.rank.pointwise import PointwiseRanker
+from dear.scoring.biencoder import BiEncoder
 from dear.scoring.loading import load_scoring_model
 from dear.scoring.queue import SMALL_PAIRS, PairQueue, queue_of
 from dear.scoring.scorer import Prepared, Scorer
@@ -267,3 +268,36 @@ def test_what_was_read_stands_with_each_pair(short_turns: Scorer) -> None:
     assert [one.cut for one in read] == [False, False, True, True]
     assert read[2] == read[3]
     assert read[2].tokens == short_turns.contract.longest
+
+
+def test_a_model_of_its_own_batches_is_stopped_between_them() -> None:
+    model = BiEncoder("minilm-l6", dtype="float32", batch_tokens=64)
+    queue, many = PairQueue(model), pairs(90)
+    whole = queue.score(many, stop=never)
+    assert whole.scores.tolist() == model.score(many).tolist()
+    assert [one.cut for one in whole.read] == [False] * 90
+    before, calls = model.tokens_scored, iter(range(1000))
+
+    def gone() -> bool:
+        if next(calls) == 2:
+            raise Cancelled("gone")
+        return False
+
+    passes: list[int] = []
+    model._forward = noted(model._forward, passes)  # type: ignore[method-assign]
+    with pytest.raises(Cancelled):
+        queue.score(many, stop=gone)
+    assert len(passes) == 3
+    assert model.tokens_scored > before
+    late = iter(range(1000))
+    part = queue.score(many, stop=lambda: next(late) >= 2, in_order=True)
+    assert np.isfinite(part.scores).tolist() == [True] * 64 + [False] * 26
+    assert len(part.read) == 64
+
+
+def noted(forward: Callable[[Any], Any], passes: list[int]) -> Callable[[Any], Any]:
+    def run(encoded: Any) -> Any:
+        passes.append(len(encoded))
+        return forward(encoded)
+
+    return run

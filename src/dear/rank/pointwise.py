@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
 CHUNK_PAIRS = 65536
 """Pairs that are held at once while ranking a run; the scorer tokenises ahead inside them."""
-LIMITED_PAIRS = 1024
-"""Pairs that are tokenised before a deadline is looked at; it is also looked at between batches."""
+CANCELLED_PAIRS, TIMED_PAIRS = 8192, 128
+"""Pairs that are held at once where the caller may go away, and where there is a deadline, which
+comes before what is not tokenised yet."""
 
 
 class PointwiseRanker:
@@ -83,12 +84,13 @@ class PointwiseRanker:
         # the first of each query, then the second of each, …
         places = [(q, at) for at in range(deepest) for q in range(len(many))]
         places = [(q, at) for q, at in places if at < len(many[q].passages)]
-        for i in range(0, len(places), LIMITED_PAIRS):
+        timed = limits.deadline is not None
+        size = TIMED_PAIRS if timed else CANCELLED_PAIRS
+        for i in range(0, len(places), size):
             if limits.reached():
                 break
-            piece = places[i : i + LIMITED_PAIRS]
+            piece = places[i : i + size]
             pairs = [(many[q].query.text, many[q].passages[at].full_text) for q, at in piece]
-            timed = limits.deadline is not None
             found = self._queue.score(pairs, stop=limits.reached, in_order=timed)
             done = int(np.isfinite(found.scores).sum())  # the first ones, where time was short
             for at, (q, _) in enumerate(piece[:done]):

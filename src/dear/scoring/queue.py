@@ -52,6 +52,10 @@ class Scored:
     read: Sequence[Read] = ()
 
 
+class _Stopped(Exception):
+    """`stop` said so, between two batches of a model of its own."""
+
+
 @runtime_checkable
 class SharesBatches(Protocol):
     """A model that computes several requests in the same batches: a `Scorer`."""
@@ -135,7 +139,7 @@ class PairQueue:
         model = self.model
         small = self.share and len(pairs) <= SMALL_PAIRS
         if not pairs or not isinstance(model, SharesBatches) or not (small or stop):
-            return self._direct(pairs, progress, stop)
+            return self._direct(pairs, progress, stop, in_order)
         prepared = model.prepare(pairs)
         request = _Request(
             prepared,
@@ -152,24 +156,33 @@ class PairQueue:
         return Scored(scores=request.scores[prepared.back], read=prepared.read)
 
     def _direct(
-        self, pairs: Sequence[Pair], progress: Progress | None, stop: Stop | None
+        self, pairs: Sequence[Pair], progress: Progress | None, stop: Stop | None, in_order: bool
     ) -> Scored:
         """By the model's own batches, whose turns its lock gives to threads."""
-        read_too = getattr(self.model, "score_read", None)
 
-        def score(some: Sequence[Pair]) -> Scored:
+        def report(done: int, total: int) -> None:
+            if stop is not None and stop():
+                raise _Stopped
+            if progress is not None:
+                progress(done, total)
+
+        def score(some: Sequence[Pair], report: Progress | None) -> Scored:
+            read_too = getattr(self.model, "score_read", None)
             if read_too is None:
-                return Scored(scores=self.model.score(some, progress))
-            return read_too(some, progress)  # type: ignore[no-any-return]
+                return Scored(scores=self.model.score(some, report))
+            return read_too(some, report)  # type: ignore[no-any-return]
 
-        if stop is None or not pairs:
-            return score(pairs)
         scores = np.full(len(pairs), np.nan, dtype=np.float32)
+        if stop is None or not in_order:
+            try:
+                return score(pairs, progress if stop is None else report)
+            except _Stopped:
+                return Scored(scores=scores)
         read: list[Read] = []
         for at in range(0, len(pairs), LIMITED_PAIRS):
             if stop():
                 break
-            found = score(pairs[at : at + LIMITED_PAIRS])
+            found = score(pairs[at : at + LIMITED_PAIRS], None)
             scores[at : at + LIMITED_PAIRS] = found.scores
             read += found.read
         return Scored(scores=scores, read=read)
