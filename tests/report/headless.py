@@ -24,6 +24,41 @@ QUIET = (
     *("--disable-dev-shm-usage", "--hide-scrollbars", "--force-color-profile=srgb"),
 )
 
+# every text that is seen, with its colour, that of what lies behind it, and its size
+CONTRASTS = """
+const rgb = (c) => c.match(/[\\d.]+/g).map(Number);
+const light = ([r, g, b]) => [r, g, b].map((v) => v / 255)
+  .map((v) => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+  .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+const behind = (e) => {
+  for (; e; e = e.parentElement) {
+    const c = rgb(getComputedStyle(e).backgroundColor);
+    if (c.length < 4 || c[3] > 0) return c;
+  }
+  return [255, 255, 255];
+};
+const found = [];
+for (const e of document.querySelectorAll("body *")) {
+  const own = [...e.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim());
+  if (!own || !e.checkVisibility()) continue;
+  const style = getComputedStyle(e), svg = e.closest("svg");
+  if (svg && e.classList.contains("n")) continue;
+  const [a, b] = [light(rgb(svg ? style.fill : style.color)), light(behind(svg ? svg : e))];
+  const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+  const name = `${e.tagName}.${e.getAttribute("class")} ${e.textContent.slice(0, 30)}`;
+  if (ratio < 4.5) found.push(`${name} ${ratio.toFixed(2)}`);
+}
+return found;
+"""
+
+# what reaches out of the window, but for what scrolls in a box of its own
+OUTSIDE = """
+return [...document.querySelectorAll("body *")]
+  .filter((e) => e.getBoundingClientRect().right > innerWidth + 1)
+  .filter((e) => !e.closest(".scroll,.lists,nav,pre,.skip"))
+  .map((e) => e.outerHTML.slice(0, 120));
+"""
+
 
 def missing() -> str:
     """Why there is no browser here; empty where there is one."""
@@ -49,8 +84,9 @@ class Browser:
         found = self._call("POST", "/session", {"capabilities": {"alwaysMatch": wanted}})
         self._session = f"/session/{found['sessionId']}"
 
-    def open(self, page: Path) -> None:
-        self._post("/url", url=page.resolve().as_uri())
+    def open(self, page: Path | str) -> None:
+        """A file, or an address."""
+        self._post("/url", url=page if isinstance(page, str) else page.resolve().as_uri())
 
     def run(self, script: str, *arguments: Any) -> Any:
         """What a function body returns."""

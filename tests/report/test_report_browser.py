@@ -19,41 +19,6 @@ pytestmark = [
 
 TAB, ENTER = "\ue004", "\ue007"
 
-# every text that is seen, with its colour, that of what lies behind it, and its size
-CONTRASTS = """
-const rgb = (c) => c.match(/[\\d.]+/g).map(Number);
-const light = ([r, g, b]) => [r, g, b].map((v) => v / 255)
-  .map((v) => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
-  .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
-const behind = (e) => {
-  for (; e; e = e.parentElement) {
-    const c = rgb(getComputedStyle(e).backgroundColor);
-    if (c.length < 4 || c[3] > 0) return c;
-  }
-  return [255, 255, 255];
-};
-const found = [];
-for (const e of document.querySelectorAll("body *")) {
-  const own = [...e.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim());
-  if (!own || !e.checkVisibility()) continue;
-  const style = getComputedStyle(e), svg = e.closest("svg");
-  if (svg && e.classList.contains("n")) continue;
-  const [a, b] = [light(rgb(svg ? style.fill : style.color)), light(behind(svg ? svg : e))];
-  const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-  const name = `${e.tagName}.${e.getAttribute("class")} ${e.textContent.slice(0, 30)}`;
-  if (ratio < 4.5) found.push(`${name} ${ratio.toFixed(2)}`);
-}
-return found;
-"""
-
-# what reaches out of the window, but for what scrolls in a box of its own
-OUTSIDE = """
-return [...document.querySelectorAll("body *")]
-  .filter((e) => e.getBoundingClientRect().right > innerWidth + 1)
-  .filter((e) => !e.closest(".scroll,.lists,nav,pre,.skip"))
-  .map((e) => e.outerHTML.slice(0, 120));
-"""
-
 
 @pytest.fixture(scope="module")
 def window() -> Iterator[headless.Browser]:
@@ -122,14 +87,14 @@ def test_nothing_reaches_out_of_the_window(page: headless.Browser, width: int) -
     page.size(width, 800, phone=width < 600)
     page.run("for (const d of document.querySelectorAll('details')) d.open = true")
     assert page.run("return document.documentElement.scrollWidth") <= width
-    assert page.run(OUTSIDE) == []
+    assert page.run(headless.OUTSIDE) == []
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_text_can_be_read(page: headless.Browser, scheme: str) -> None:
     page.prefers(scheme)
     page.run("for (const d of document.querySelectorAll('details')) d.open = true")
-    assert page.run(CONTRASTS) == []
+    assert page.run(headless.CONTRASTS) == []
 
 
 def test_the_button_goes_against_the_system_and_is_remembered(

@@ -158,7 +158,9 @@ def test_a_deadline_gives_the_order_of_what_was_scored(served: Served, slow: Slo
     assert [one["raw"] for one in scored] == sorted((one["raw"] for one in scored), reverse=True)
     for one in scored:
         assert one["raw"] == pytest.approx(whole[one["index"]], abs=1e-5)
-    rest = [one["index"] for one in body["results"][body["scored"] :]]
+    unscored = body["results"][body["scored"] :]
+    assert all(one["score"] == 0 and "raw" not in one for one in unscored)
+    rest = [one["index"] for one in unscored]
     assert rest == list(range(body["scored"], len(LARGE["documents"])))
     assert found.headers["x-dear-complete"] == "false"
     assert "deadline" in body["warnings"][0]
@@ -168,6 +170,16 @@ def test_a_deadline_gives_the_order_of_what_was_scored(served: Served, slow: Slo
         assert len(other.json["results"]) == len(LARGE["documents"])
         assert ("warnings" in other.json.get("meta", {})) == path.startswith("/cohere")
     assert served.metric("dear_partial_answers_total") >= 4
+
+
+def test_a_document_is_scored_when_one_of_its_passages_is(model: Path, monkeypatch: Any) -> None:
+    with running(models=(str(model),), chunk_words=8, dtype="float32", max_batch_tokens=64) as one:
+        Slow(next(iter(one.server.models.values())).model, monkeypatch)
+        documents = [" ".join(TEXTS[at:] + TEXTS[:at]) for at in range(12)]
+        found = one.ask("/dear/rerank", {"query": QUERY, "documents": documents, "deadline": 0.3})
+        body = found.json
+        assert len(body["results"]) == 12
+        assert 0 < body["scored"] == sum("raw" in row for row in body["results"]) < 12
 
 
 def test_a_deadline_that_is_over_keeps_the_order_given(served: Served) -> None:

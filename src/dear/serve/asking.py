@@ -102,18 +102,23 @@ class Ask:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Result:
-    """One document. index: its position in the request.  raw: the model's own score.  tokens, cut:
-    of the pair as it was read, None where the model does not say.  chunk: the passage of it that
-    gave the score, where documents are read in passages."""
+    """One document. index: its position in the request.  score: 0 where a deadline came first.  raw:
+    the model's own score, None then.  tokens, cut: of the pair as it was read, None where the model
+    does not say.  chunk: the passage of it that gave the score, where documents are read in
+    passages."""
 
     index: int
     score: float
-    raw: float
+    raw: float | None
     document: Document
     tokens: int | None = None
     cut: bool | None = None
     chunk: str | None = None
     chunk_number: int | None = None
+
+    @property
+    def scored(self) -> bool:
+        return self.raw is not None
 
     def details(self) -> dict[str, Any]:
         found = {

@@ -124,13 +124,14 @@ class Served:
         if ask.limits.whole and any(result.cut for result in results):
             raise Refused("too long", "a document is longer than the model reads")
         kept = [one for one in results if least is None or ask.in_pairs or one.score >= least]
+        scored = sum(result.scored for result in results)
         return Answer(
             model=self.name,
             results=kept[: ask.top_n],
             scale=self.scale.raw if ask.raw else self.scale.name,
             contract=self.contract,
             map=None if ask.raw else self.scale.revision,
-            scored=_scored(results, rankings),
+            scored=scored,
             asked=len(ask.documents),
             tokens=sum(_tokens(ranking) for ranking in rankings),
             cut=sum(bool(result.cut) for result in results),
@@ -208,15 +209,16 @@ class Served:
         scores = raw if ask.raw else self.scale.apply(raw)
         read = ranking.read or (None,) * len(ranking)
         chosen = [c.passages[at] for at in ranking.positions]
-        for passage, score, own, of_it in zip(
-            chosen, scores.tolist(), raw.tolist(), read, strict=True
+        seen = _seen(ranking)
+        for passage, score, own, of_it, was_scored in zip(
+            chosen, scores.tolist(), raw.tolist(), read, seen, strict=True
         ):
             index = pair if ask.in_pairs else int(document_of(passage.id).partition(MARK)[0])
             in_chunks = self.chunk is not None
             yield Result(
                 index=index,
-                score=score,
-                raw=own,
+                score=score if was_scored or ask.raw else 0.0,
+                raw=own if was_scored else None,
                 document=ask.documents[index],
                 tokens=None if of_it is None else of_it.tokens,
                 cut=None if of_it is None else of_it.cut,
@@ -234,12 +236,14 @@ def _of(query: Query, passages: Sequence[Passage], known: dict[str, float]) -> C
     return Candidates(query=query, passages=tuple(passages), scores=scores)
 
 
-def _scored(results: Sequence[Result], rankings: Sequence[Ranking]) -> int:
-    """Documents that a model has seen: all, unless a deadline came first."""
-    if all(ranking.complete for ranking in rankings):
-        return len(results)
-    seen = sum(ranking.cost.pairs for ranking in rankings if ranking.cost is not None)
-    return min(seen, len(results) - 1)
+def _seen(ranking: Ranking) -> list[bool]:
+    """Which of its documents a model has scored: all, unless a deadline came first."""
+    if ranking.complete:
+        return [True] * len(ranking)
+    if any(ranking.read):
+        return [one is not None for one in ranking.read]
+    pairs = 0 if ranking.cost is None else ranking.cost.pairs
+    return [at < pairs for at in range(len(ranking))]
 
 
 def _tokens(ranking: Ranking) -> int:

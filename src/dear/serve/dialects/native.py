@@ -47,7 +47,7 @@ class Rerank(Body):
 class Ranked(Reply):
     index: int
     score: float
-    raw: float
+    raw: float | None = None
     id: str | None = None
     text: str | None = None
     tokens: int | None = None
