@@ -177,6 +177,7 @@ def test_a_document_is_scored_when_one_of_its_passages_is(model: Path, monkeypat
         Slow(next(iter(one.server.models.values())).model, monkeypatch)
         documents = [" ".join(TEXTS[at:] + TEXTS[:at]) for at in range(12)]
         found = one.ask("/dear/rerank", {"query": QUERY, "documents": documents, "deadline": 0.3})
+        assert found.status == 200, found.body
         body = found.json
         assert len(body["results"]) == 12
         assert 0 < body["scored"] == sum("raw" in row for row in body["results"]) < 12

@@ -92,7 +92,9 @@ class PointwiseRanker:
             piece = places[i : i + size]
             pairs = [(many[q].query.text, many[q].passages[at].full_text) for q, at in piece]
             found = self._queue.score(pairs, stop=limits.reached, in_order=timed)
-            done = int(np.isfinite(found.scores).sum())  # the first ones, where time was short
+            # where time was short; a text that comes twice may have a score behind the first gap
+            gaps = np.flatnonzero(np.isnan(found.scores))
+            done = int(gaps[0]) if len(gaps) else len(piece)
             for at, (q, _) in enumerate(piece[:done]):
                 scores[q].append(float(found.scores[at]))
                 read[q] += found.read[at : at + 1]
