@@ -102,10 +102,12 @@ class Ask:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Result:
-    """One document. index: its position in the request.  score: 0 where a deadline came first.
-    raw: the model's own score, None then.  tokens, cut: of the pair as it was read, None where the model
-    does not say.  chunk: the passage of it that gave the score, where documents are read in
-    passages."""
+    """One document.
+
+    index: its position in the request.  score: 0 where a deadline came first.  raw: the model's
+    own score, None then.  tokens, cut: of the pair as it was read, None where the model does not
+    say.  chunk: the passage of it that gave the score, where documents are read in passages.
+    """
 
     index: int
     score: float
