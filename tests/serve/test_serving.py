@@ -318,6 +318,21 @@ def test_a_body_has_limits(served: Served) -> None:
         assert other.ask("/v1/rerank", {**BODY, "documents": TEXTS[:3]}).status == 200
 
 
+def test_bodies_of_all_requests_are_bounded_together(served: Served) -> None:
+    limited = served.server_with(limits=Limits(held=3000, body_s=1))
+    with running(limited) as other:
+        with raw(other) as one, raw(other) as two:
+            for connection in (one, two):
+                connection.sendall(posted("/cohere/v2/rerank", b"x" * 1400, 5000))
+            until(lambda: limited.held == 2800)
+            refused = other.ask("/cohere/v2/rerank", {**BODY, "model": "x" * 500})
+            assert refused.status == 503
+            assert int(refused.headers["retry-after"]) == 1
+            assert "overloaded" in refused.json["message"]
+        until(lambda: limited.held == 0)
+        assert other.ask("/cohere/v2/rerank", BODY).status == 200
+
+
 @pytest.mark.parametrize(
     ("error", "status"),
     [

@@ -8,6 +8,7 @@ import logging
 import math
 import threading
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -50,17 +51,19 @@ GONE = 499
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
-    """documents: in a request.  payload: bytes.  body_s: seconds for them to arrive."""
+    """documents: in a request.  payload: bytes.  held: bytes of all requests that are here; a
+    request takes several times its bytes of memory.  body_s: seconds for a body to arrive."""
 
     documents: int = 1000
     payload: int = 10_000_000
+    held: int = 500_000_000
     body_s: float = 60.0
 
 
 @dataclass(kw_only=True)
 class Server:
-    """What routes share. models: by name, the first one where a request names none.  endpoints: by
-    path, what it speaks."""
+    """What routes share. models: by name, the first one where a request names none.  held:
+    bytes of requests that are here.  endpoints: by path, what it speaks."""
 
     models: Mapping[str, Served]
     limits: Limits = field(default_factory=Limits)
@@ -69,6 +72,7 @@ class Server:
     cors: Sequence[str] = ()
     telemetry: Telemetry = field(default_factory=Telemetry)
     stopping: bool = False
+    held: int = 0
     endpoints: dict[str, Sequence[Endpoint]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -157,8 +161,9 @@ async def _answered(
 ) -> Response:
     started = time.perf_counter()
     speaks, model, ask, answer = dialect, None, None, None
+    body = bytearray()
     try:
-        body = await _body(request, server.limits)
+        await _read(request, server, body)
         if speaks is None:
             speaks = shared_dialect(path, _decoded(body), server.default)
         endpoint = _endpoint(speaks, path)
@@ -172,6 +177,8 @@ async def _answered(
         response = refused(speaks, refusal)
     except Exception as error:
         response = refused(speaks, _as_refusal(error))
+    finally:
+        server.held -= len(body)
     _note(server, request, response, speaks, model, ask, answer, time.perf_counter() - started)
     return response
 
@@ -180,35 +187,38 @@ def _endpoint(dialect: Dialect, path: str) -> Endpoint:
     return endpoint_of(dialect, path.removeprefix(f"/{dialect.name}"))
 
 
-async def _body(request: Request, limits: Limits) -> bytes:
-    """Refused for one that is too large, or does not come."""
+async def _read(request: Request, server: Server, body: bytearray) -> None:
+    """The body, counted. Refused for one that is too large, or does not come."""
+    limits = server.limits
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > limits.payload:
         raise _too_large(limits)
-    found = bytearray()
     try:
         async with asyncio.timeout(limits.body_s):
             async for part in request.stream():
-                found += part
-                if len(found) > limits.payload:
+                if len(body) + len(part) > limits.payload:
                     raise _too_large(limits)
+                if server.held + len(part) > limits.held:
+                    message = f"overloaded: requests of {server.held:,} bytes are here"
+                    raise Refused("unavailable", message, retry_after=1)
+                body += part
+                server.held += len(part)
     except TimeoutError:
         raise Refused("timeout", f"the body did not come in {limits.body_s:g} s") from None
-    return bytes(found)
 
 
 def _too_large(limits: Limits) -> Refused:
     return Refused("too large", f"the body is larger than {limits.payload:,} bytes")
 
 
-def _decoded(body: bytes) -> Any:
+def _decoded(body: bytearray) -> Any:
     try:
         return from_json(body)
     except ValueError as error:
         raise Refused("malformed", f"the body is no JSON: {error}") from None
 
 
-def _validated(endpoint: Endpoint, body: bytes) -> Any:
+def _validated(endpoint: Endpoint, body: bytearray) -> Any:
     try:
         return endpoint.body.model_validate_json(body)
     except ValidationError as error:
@@ -249,9 +259,10 @@ async def _computed(server: Server, model: Served, ask: Ask, request: Request) -
         watching = asyncio.ensure_future(watch())
         try:
             return await anyio.to_thread.run_sync(
-                partial(model.answer, ask, stops), limiter=server.threads
+                partial(model.answer, ask, stops), limiter=server.threads, abandon_on_cancel=True
             )
         finally:
+            gone.set()  # where the server ends before the request does
             watching.cancel()
 
 
@@ -331,7 +342,9 @@ def _as_refusal(error: Exception) -> Refused:
         return Refused("back end", str(error))
     if isinstance(error, DearError):
         return Refused("invalid", str(error))
-    logging.getLogger("dear.serve").error("an error of the server's own", exc_info=error)
+    # what the error says may hold a text of the client's: where it came from is enough
+    places = "".join(traceback.format_tb(error.__traceback__))
+    log(logging.ERROR, error=type(error).__name__, traceback=places)
     return Refused("back end", f"an error of the server's own: {type(error).__name__}")
 
 
