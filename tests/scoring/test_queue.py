@@ -254,7 +254,7 @@ def test_a_request_whose_time_is_over_before_its_turn_has_no_scores(short_turns:
     queue = PairQueue(short_turns)
     found = queue.score(pairs(5), stop=lambda: True)
     assert np.isnan(found.scores).all()
-    assert queue.waiting_tokens == 0
+    assert not queue._waiting
 
 
 def test_the_batches_of_a_request_alone_are_those_of_the_scorer(short_turns: Scorer) -> None:

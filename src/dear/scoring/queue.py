@@ -2,8 +2,9 @@
 they fit.
 
 A request is cut into the batches that it would have alone. Between two batches the next one is
-that of the request which would have ended first had each been alone since it came: small ones do
-not wait for large ones, large ones not for ever, and equal ones go in the order of arrival.
+that of the request which has waited longest for its size, so that all are slowed by about the same
+factor (highest response ratio next, Brinch Hansen 1971): small ones do not wait for large ones,
+large ones not for ever, and equal ones go in the order of arrival.
 What room a batch leaves is filled with others that fit, in float32; a request that waits for nobody
 is computed at once, alone. A request whose `stop` says so takes no further batch. There is no timer
 and no thread: whoever asked computes for all until its own request is done, and hands over.
@@ -33,10 +34,8 @@ SMALL_PAIRS = 256
 """A request of more pairs that nobody may stop is not looked at: it fills batches of its own."""
 LIMITED_PAIRS = 32
 """Pairs that are scored between two looks at `stop`, by models that share no batches."""
-FIRST_RATE = 20_000.0
-"""Tokens in a second, before any was measured."""
-SMOOTHING = 0.2
-"""Share of the latest batch in the measured rate."""
+STARTING_TOKENS = 64
+"""What beginning a batch costs: a request of one word is not a thousandth of others."""
 
 Stop: TypeAlias = Callable[[], bool]
 """Asked between batches; True ends the request with what is scored by then. It may raise, which
@@ -71,13 +70,14 @@ class SharesBatches(Protocol):
 
 @dataclass(slots=True, eq=False)
 class _Request:
-    """pieces: positions of its sequences, a batch each, the next one last.  due: when it would end
-    alone.  wake: set when it is done, or when its thread is to compute for the others."""
+    """pieces: positions of its sequences, a batch each, the next one last.  came: by
+    `time.monotonic()`.  wake: set when it is done, or when its thread is to compute for the others.
+    """
 
     prepared: Prepared
     pieces: list[list[int]]
     scores: NDArray[np.float32]
-    due: float
+    came: float
     stop: Stop | None
     wake: threading.Event = field(default_factory=threading.Event)
     error: Exception | None = None
@@ -85,6 +85,10 @@ class _Request:
     @property
     def done(self) -> bool:
         return not self.pieces or self.error is not None
+
+    def waited(self, now: float) -> float:
+        """For its size."""
+        return (now - self.came) / (self.prepared.tokens + STARTING_TOKENS)
 
     @property
     def tokens(self) -> int:
@@ -99,7 +103,6 @@ class PairQueue:
         moves a score by 1e-5 at most; in bfloat16 it shows in the third decimal, and who wants
         the speed says so.
     shared: pieces that were computed together with another one, so far.
-    rate: tokens in a second, of the latest batches.
     """
 
     def __init__(self, model: PairModel, *, share: bool | None = None) -> None:
@@ -107,21 +110,9 @@ class PairQueue:
         dtype = getattr(model.contract, "dtype", None)
         self.share = dtype == "float32" if share is None else share
         self.shared = 0
-        self.rate = FIRST_RATE
         self._waiting: list[_Request] = []
         self._guard = threading.Lock()
         self._busy = False
-
-    @property
-    def waiting_tokens(self) -> int:
-        """Of all pieces that are not computed yet."""
-        with self._guard:
-            return sum(
-                len(request.prepared.encoded[i])
-                for request in self._waiting
-                for piece in request.pieces
-                for i in piece
-            )
 
     def score(
         self,
@@ -145,7 +136,7 @@ class PairQueue:
             prepared,
             model.pieces(prepared, in_order=in_order)[::-1],
             np.full(len(prepared.encoded), np.nan, dtype=np.float32),
-            time.monotonic() + prepared.tokens / self.rate,
+            time.monotonic(),
             stop,
         )
         self._serve(request, model)
@@ -216,7 +207,7 @@ class PairQueue:
     def _hand_over(self) -> None:
         """Somebody else computes from now on, if anybody waits."""
         with self._guard:
-            heir = min(self._waiting, key=_due, default=None)
+            heir = self._waiting[0] if self._waiting else None
             self._busy = heir is not None
             if heir is not None:
                 heir.wake.set()
@@ -228,11 +219,7 @@ class PairQueue:
             group = self._group(model.turn_tokens)
         if not group:
             return
-        started = time.monotonic()
         _compute([(request, request.pieces[-1]) for request in group], model)
-        tokens = sum(request.tokens for request in group)
-        seconds = max(time.monotonic() - started, 1e-6)
-        self.rate += SMOOTHING * (tokens / seconds - self.rate)
         with self._guard:
             for request in group:
                 request.pieces.pop()
@@ -259,7 +246,8 @@ class PairQueue:
 
     def _group(self, budget: int) -> list[_Request]:
         """Those whose next pieces make a batch."""
-        in_line = sorted(self._waiting, key=_due)
+        now = time.monotonic()
+        in_line = sorted(self._waiting, key=lambda request: -request.waited(now))
         if not self.share:
             return in_line[:1]
         group, tokens = in_line[:1], sum(request.tokens for request in in_line[:1])
@@ -270,10 +258,6 @@ class PairQueue:
         if len(group) > 1:
             self.shared += len(group)
         return group
-
-
-def _due(request: _Request) -> float:
-    return request.due
 
 
 def _compute(group: Sequence[tuple[_Request, list[int]]], model: SharesBatches) -> None:
