@@ -109,11 +109,17 @@ class Folder:
             for name, run in (("bm25", "bm25"), ("hybrid", "hybrid, ranks"))
         }
         both = _union(*firsts.values())
-        scored = self.keep("bi-encoder", partial(self.reranked, model, both))
+        # the same model's scores, of vectors that are there
+        scored = self.keep("bi-encoder", partial(self._by_vectors, dense, both))
         for name, first in firsts.items():
             system = f"bi-encoder + {WEIGHT} bm25 over {name}"
             self.measured.runs[system] = fuse_runs(_within(scored, first), first, WEIGHT)
             self._timed(system, model.model.parameters, model.score)
+
+    def _by_vectors(self, dense: Retriever, run: Run) -> dict[str, Ranking]:
+        ids = {query_id: ranking.passage_ids for query_id, ranking in run.items()}
+        found = dense.score_passages(self.queries, ids)
+        return {q: Ranking.sorted(q, scores.keys(), scores.values()) for q, scores in found.items()}
 
     def _timed(self, system: str, parameters: int | None, score: Score) -> None:
         self.measured.parameters[system] = parameters
