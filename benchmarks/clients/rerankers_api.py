@@ -1,0 +1,31 @@
+"""rerankers' class for APIs. It looks at no status: an error is a KeyError or what JSON raises."""
+
+from common import MODEL, QUERY, TOP, Call, installed, run
+from rerankers import Reranker
+
+URLS = {
+    "cohere": "/cohere/v1/rerank",
+    "jina": "/jina/v1/rerank",
+    "voyage": "/voyage/v1/rerank",
+    "text-embeddings-inference": "/tei/rerank",
+}
+
+
+def asking(provider):
+    def ranks(address, key, documents):
+        ranker = Reranker(
+            MODEL,
+            model_type="api",
+            api_provider=provider,
+            api_key=key,
+            url=address + URLS[provider],
+            verbose=0,
+        )
+        found = ranker.rank(QUERY, list(documents), doc_ids=list(range(len(documents))))
+        return [(one.document.doc_id, one.score) for one in found.results[:TOP]]
+
+    return ranks
+
+
+ERRORS = {"refused": ["KeyError", "JSONDecodeError"], "empty": ["KeyError", "TypeError"]}
+run([Call(f"Reranker, {one}", asking(one), **ERRORS) for one in URLS], installed("rerankers"))
