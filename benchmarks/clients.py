@@ -258,13 +258,14 @@ def main() -> int:
             found = run(script, pythons[name], names, recorder)
             for row in found:
                 row["ok"] = good(row)
-                print("ok  " if row["ok"] else "BAD ", script, row["call"], flush=True)
+                print("ok " if row["ok"] else "BAD", script, row["call"], flush=True)
                 if not row["ok"]:
-                    print(json.dumps({k: row[k] for k in row if k != "request"}, indent=1))
+                    print(json.dumps(row, indent=1))
             rows += found
     if words.only and words.results.exists():
         kept = [row for row in read_json(words.results)["calls"] if row["client"] not in only]
-        rows = kept + rows
+        order = [script for script, _ in RUNS]
+        rows = sorted(kept + rows, key=lambda row: order.index(row["client"]))
     write_json(words.results, {"model": MODEL, "calls": rows, "cannot_be_pointed": ELSEWHERE})
     return int(not all(row["ok"] for row in rows))
 

@@ -1,4 +1,4 @@
-"""What the clients' scripts share. They run in the clients' own environments: standard library only.
+"""What the clients' scripts share; standard library only, as it runs in their environments.
 
 A script makes a table of calls and gives it to `run`, which makes each of them four times: without
 a key, with the right one, with a wrong one, and without documents.

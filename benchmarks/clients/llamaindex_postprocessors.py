@@ -1,4 +1,4 @@
-"""LlamaIndex's postprocessors for Cohere, Jina and TEI; none of them asks where there is no node."""
+"""LlamaIndex's postprocessors for Cohere, Jina and TEI; none asks where there is no node."""
 
 from common import MODEL, QUERY, TOP, Call, installed, run
 from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode

@@ -15,8 +15,7 @@ def asking(provider):
     def ranks(address, key, documents):
         ranker = Reranker(
             MODEL,
-            model_type="api",
-            api_provider=provider,
+            model_type=provider,
             api_key=key,
             url=address + URLS[provider],
             verbose=0,

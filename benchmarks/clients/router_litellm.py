@@ -27,10 +27,7 @@ def asking(provider, in_a_loop):
             "api_base": address + PATHS[provider],
             "api_key": key,
         }
-        if in_a_loop:
-            found = asyncio.run(litellm.arerank(**words))
-        else:
-            found = litellm.rerank(**words)
+        found = asyncio.run(litellm.arerank(**words)) if in_a_loop else litellm.rerank(**words)
         assert found.id
         assert found.meta["tokens"].get("input_tokens") or found.meta["billed_units"]
         if provider != "cohere":  # whose second version returns none
