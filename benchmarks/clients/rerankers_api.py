@@ -1,4 +1,5 @@
-"""rerankers' class for APIs. It looks at no status: an error is a KeyError or what JSON raises."""
+"""rerankers' class for APIs. It looks at no status: a wrong key is a KeyError, or what an empty
+body raises. Without documents it fails before it asks."""
 
 from common import MODEL, QUERY, TOP, Call, installed, run
 from rerankers import Reranker
@@ -26,5 +27,5 @@ def asking(provider):
     return ranks
 
 
-ERRORS = {"refused": ["KeyError", "JSONDecodeError"], "empty": ["KeyError", "TypeError"]}
+ERRORS = {"refused": ["KeyError", "JSONDecodeError"], "empty": ["IndexError"]}
 run([Call(f"Reranker, {one}", asking(one), **ERRORS) for one in URLS], installed("rerankers"))
