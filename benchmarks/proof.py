@@ -50,6 +50,12 @@ def result(name: str) -> Path:
 
 
 PARTS = {
+    "clients": Part(
+        script="clients",
+        words="--work {work}/clients",
+        result=result("clients"),
+        reads_data=False,
+    ),
     "published": Part(script="published", words="--data {data}", result=result("published")),
     "retrieval": Part(
         script="retrieval",

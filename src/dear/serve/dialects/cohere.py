@@ -29,7 +29,7 @@ class V2(Body):
     query: Query
     documents: Texts
     top_n: Positive | None = None
-    max_tokens_per_doc: Positive = LONGEST
+    max_tokens_per_doc: Positive | None = LONGEST  # LangChain sends null
     priority: Annotated[int, Field(ge=0, le=999)] = 0
 
     def ask(self) -> Ask:
@@ -38,7 +38,7 @@ class V2(Body):
             documents=texts_of(list(self.documents)),
             model=self.model,
             top_n=self.top_n,
-            limits=TextLimits(document=self.max_tokens_per_doc),
+            limits=TextLimits(document=self.max_tokens_per_doc or LONGEST),
         )
 
 

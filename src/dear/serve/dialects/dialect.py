@@ -66,26 +66,29 @@ class Dialect:
 
 
 def texts_of(
-    documents: Sequence[TextOrFields], fields: Sequence[str] = ("text",)
+    documents: Sequence[TextOrFields], fields: Sequence[str] = ("text",), *, ours: bool = False
 ) -> list[Document]:
-    """Refused for an object without a text."""
-    return [_document(at, document, fields) for at, document in enumerate(documents)]
+    """ours: an object's `id`, `title` and `score` count; other services read none but the text.
+    Refused for an object without a text."""
+    return [_document(at, document, fields, ours) for at, document in enumerate(documents)]
 
 
-def _document(at: int, document: TextOrFields, fields: Sequence[str]) -> Document:
+def _document(at: int, document: TextOrFields, fields: Sequence[str], ours: bool) -> Document:
     if isinstance(document, str):
         return Document(text=document)
     parts = [document[name] for name in fields if isinstance(document.get(name), str)]
     if not parts:
         wanted = ", ".join(fields)
         raise Refused("invalid", f"documents.{at}: no text under {wanted}")
-    identifier, score = document.get("id"), document.get("score")
+    text = "\n".join(parts)
+    if not ours:
+        return Document(text=text)
+    identifier, score, title = (document.get(name) for name in ("id", "score", "title"))
     is_number = isinstance(score, int | float) and not isinstance(score, bool)
-    title = document.get("title")
     return Document(
-        text="\n".join(parts),
+        text=text,
         id=None if identifier is None else str(identifier),
-        title=title if isinstance(title, str) and tuple(fields) == ("text",) else "",
+        title=title if isinstance(title, str) else "",
         score=float(score) if is_number and score is not None else None,
     )
 

@@ -35,7 +35,7 @@ class Rerank(Body):
     def ask(self) -> Ask:
         return Ask(
             queries=[self.query],
-            documents=texts_of(self.documents),
+            documents=texts_of(self.documents, ours=True),
             model=self.model,
             top_n=self.top_n,
             raw=self.raw_scores,
