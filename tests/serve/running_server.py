@@ -14,9 +14,10 @@ from typing import Any
 
 import uvicorn
 
-from dear.serve.app import Server, make_app
+from dear.serve.app import make_app
 from dear.serve.options import ServeOptions
 from dear.serve.running import Running, listen, open_server
+from dear.serve.server import Server
 
 
 @dataclass(frozen=True)

@@ -23,11 +23,11 @@ from dear.errors import ConfigError, DataError
 from dear.evaluate.calibration import calibrate
 from dear.evaluate.reliability import JudgedScores
 from dear.rank.reranker import Reranker
-from dear.serve.app import Limits
 from dear.serve.asking import Refused
 from dear.serve.keys import Keys
 from dear.serve.load import Load
 from dear.serve.options import ServeOptions
+from dear.serve.server import Limits
 
 QUERY = next(iter(QUERIES.values())).text
 TEXTS = [passage.text for passage in CORPUS.values()]

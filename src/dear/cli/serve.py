@@ -15,7 +15,7 @@ from dear.errors import ConfigError, DataError, MissingExtra, nearest
 from dear.serve.options import ServeOptions
 
 if TYPE_CHECKING:
-    from dear.serve.app import Server
+    from dear.serve.server import Server
 
 
 def _read_config(context: typer.Context, path: Path | None) -> Path | None:

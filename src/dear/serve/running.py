@@ -14,11 +14,12 @@ import uvicorn
 from dear.data.splitting import SplitSize
 from dear.errors import ConfigError
 from dear.rank.reranker import Reranker
-from dear.serve.app import Limits, Server, make_app
+from dear.serve.app import make_app
 from dear.serve.keys import Keys
 from dear.serve.load import Load
 from dear.serve.options import ServeOptions
 from dear.serve.served import Served
+from dear.serve.server import Limits, Server
 
 BACKLOG = 2048
 
