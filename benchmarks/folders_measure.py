@@ -254,7 +254,9 @@ def recommended(folder: Path) -> tuple[str, list[list[str]]]:
     """What a distillation says is to be used, and the commands that rank a collection with it."""
     found = read_json(folder / RESULTS)["recommendation"]
     words = [shlex.split(command) for command in found["commands"]]
-    return found["system"], [w for w in words if w[1] in ("retrieve", "rank")]
+    return found["system"], [
+        w for w in words if w[1] in ("retrieve", "rank") and "--query" not in w
+    ]
 
 
 def model_of(commands: list[list[str]]) -> str | None:

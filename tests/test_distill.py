@@ -47,6 +47,7 @@ from dear.steps.distilled import (
     example_query,
 )
 from dear.steps.first_stages import DENSE, HYBRID
+from dear.steps.query_splits import FEW_JUDGED
 from dear.train.pointwise import Trained
 from tiny_training import save_bert
 
@@ -445,6 +446,15 @@ def test_a_small_corpus_is_searched_by_its_embeddings_too_and_the_hybrid_teaches
         assert "--retriever hybrid" in one.commands[0]
 
 
+def test_few_judged_queries_to_train_on_train_nothing_unasked(base: str, tmp_path: Path) -> None:
+    changes = (f'dense="{base}"', "student.of_first_stage=false", "test.queries=100")
+    both = collection(judged=("train", "test"))
+    assert len(both.judgements("train")) < FEW_JUDGED
+    found = distill(both, tiny(base, *changes), tmp_path / "d")
+    assert [row.system for row in found.rows] == [FIRST, DENSE, TEACHER]
+    assert found.queries == len(both.judgements("test"))
+
+
 def test_no_student_is_trained_that_could_only_learn_the_hybrid(base: str, tmp_path: Path) -> None:
     notes: list[str] = []
     changes = (f'dense="{base}"', "student.of_first_stage=false", "test.queries=100")
@@ -457,6 +467,12 @@ def test_no_student_is_trained_that_could_only_learn_the_hybrid(base: str, tmp_p
     assert (one.system, one.student, one.student_steps) == (TEACHER, None, None)
     # nothing is trained on them, so all queries are there to compare systems
     assert len(read_run(tmp_path / "d" / "first-stage" / "test.trec")) == len(asked.queries())
+    # with judgements there is a table, an example, and every judged query in it
+    tested = collection(judged=("test",))
+    judged = distill(tested, tiny(base, *changes), tmp_path / "judged")
+    assert judged.queries == len(tested.judgements("test"))
+    assert judged.glimpse is not None
+    assert judged.recommendation.student is None
     # a teacher that is another model teaches one
     model = shutil.copytree(base, tmp_path / "another")
     other = tiny(base, *changes, f'teacher.zero_shot="biencoder:{model}"')

@@ -40,6 +40,9 @@ _SHARE_S = 1.0
 _PACKAGES = ("dear-rerank", "torch", "transformers", "peft", "trl", "accelerate", "numpy")
 
 
+NOT_UTF8 = "not UTF-8; if it is Latin-1: iconv -f latin1 -t utf-8 FILE > OTHER"
+
+
 def limit_of(name: Literal["line", "expansion"]) -> int:
     """What files may ask for, in bytes ("line") or times ("expansion"): as the environment
     (DEAR_LINE_MIB, DEAR_EXPANSION) or the options of the command line have it.
@@ -74,7 +77,7 @@ def read_text(path: Path | str) -> str:
         return read_whole(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
-        raise DataError.at(path, line, "not UTF-8") from error
+        raise DataError.at(path, line, NOT_UTF8) from error
 
 
 def read_toml(path: Path | str) -> dict[str, Any]:

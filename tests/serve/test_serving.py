@@ -272,7 +272,7 @@ def test_strange_bodies_have_the_right_answer_and_the_next_request_works(served:
         (rb'{"query": "x", "documents": ["\udc00"]}', 400),
         (nested, 400),
         (b'{"query": 1e999, "documents": ["x"]}', 422),
-        ({"query": "", "documents": ["x"]}, 422),
+        ({"query": "", "documents": ["x"]}, 400),
         ({"query": "x", "documents": [""]}, 200),
         ({"query": "x", "documents": [None]}, 422),
         ({"query": "x", "documents": [{"title": "no text"}]}, 422),
@@ -442,6 +442,11 @@ def test_keys(served: Served, tmp_path: Path) -> None:
             ):  # fmt: skip
                 refused = locked.ask(path, body, headers)
                 assert refused.status == 401
+                if path == "/v2/rerank":
+                    asked = "X-Api-Key" in headers or headers.get("Authorization", "") == (
+                        "Bearer wrong"
+                    )
+                    assert ("no such API key" in refused.json["message"]) == asked
                 assert refused.headers["www-authenticate"] == "Bearer"
                 assert (refused.body == b"") == path.startswith("/tei")
             for headers in (
@@ -498,6 +503,7 @@ def test_logs_and_metrics_hold_no_texts(served: Served, caplog: pytest.LogCaptur
         ({"default_dialect": "cohre"}, "did you mean 'cohere'"),
         ({"models": ("a", "a")}, "two models have one name"),
         ({"chunk_overlap": 3}, "for --chunk-words"),
+        ({"chunk_words": 20, "chunk_overlap": 11}, "at most half of the 20 words"),
     ],
 )
 def test_options_that_do_not_fit(values: dict[str, Any], message: str) -> None:

@@ -202,3 +202,21 @@ def test_a_killed_command_goes_on(models: dict[str, str], tmp_path: Path) -> Non
     assert there.items() <= blocks.items()
     assert len(read_run(output)["q"]) == 100
     assert not list(vectors.rglob("*.tmp"))
+
+
+@pytest.mark.usefixtures("silent")
+def test_one_question_is_asked_of_a_collection(models: dict[str, str], animals: str) -> None:
+    question = "how does the whale sleep"
+    found = steps.retrieve.ask(RetrieveOptions(collection=animals, query=question))
+    assert [row["rank"] for row in found] == list(range(1, 11))
+    assert "whale" in found[0]["text"]
+    assert [row["score"] for row in found] == sorted((r["score"] for r in found), reverse=True)
+    two = RetrieveOptions(
+        collection=animals, query=question, top_k=2, retriever="hybrid", weights="0.3,1",
+        parts=f"bm25,{models['dense']}",
+    )  # fmt: skip
+    assert len(steps.retrieve.ask(two)) == 2
+    assert steps.retrieve.ask(RetrieveOptions(collection=animals, query="zzz")) == []
+    for output, query in ((None, None), (Path("x.trec"), "both")):
+        with pytest.raises(ConfigError, match="--output RUN for all queries, or --query TEXT"):
+            RetrieveOptions(collection=animals, output=output, query=query)

@@ -36,11 +36,11 @@ def test_a_hybrid_is_one_command_and_the_student_is_fused_with_it(tmp_path: Path
     assert names[TEACHER] == names[HYBRID] == "hybrid of minilm-l6 + 0.3 · BM25"
     assert names[STUDENT_FUSED] == "student + 0.3 · hybrid"
     assert names["other-x + first stage"] == "x + 0.3 · hybrid"
-    hybrid = (
-        f"dear retrieve {tmp_path} --retriever hybrid --parts bm25,dense:minilm-l6 "
-        "--weights 0.3,1 --output hybrid.trec"
+    search = (
+        f"dear retrieve {tmp_path} --retriever hybrid --parts bm25,dense:minilm-l6 --weights 0.3,1"
     )
-    assert commands[TEACHER] == (hybrid,)
+    hybrid = f"{search} --output hybrid.trec"
+    assert commands[TEACHER] == (hybrid, f'{search} --query "your question"')
     assert commands[STUDENT_FUSED] == (
         hybrid,
         f"dear rank {tmp_path} --run hybrid.trec --model biencoder:runs/mine/student --fuse 0.3 "

@@ -47,7 +47,11 @@ def _show(found: Distilled) -> None:
         return
     print()
     if not judged:
-        print(f"agreement: {found.measure}; nothing is judged here.")
+        names = {row.system: row.name for row in found.rows}
+        print(
+            f"agreement: Kendall's tau with {names[found.recommendation.best]}. It says how far "
+            "systems differ, not which\nis better: judge some queries to know (qrels/test.tsv)."
+        )
     else:
         print(_HOW_TESTED)
     if found.labels_worth is not None:

@@ -185,3 +185,9 @@ def count(number: int, thing: str) -> str:
     """`1 query`, `1,200 pairs`."""
     plural = f"{thing[:-1]}ies" if thing.endswith("y") else f"{thing}s"
     return f"{number:,} {thing if number == 1 else plural}"
+
+
+def excerpt(text: str, characters: int = 200) -> str:
+    """The beginning of a passage, on one line."""
+    line = " ".join(text[: 10 * characters].split())
+    return line if len(line) <= characters else line[: characters - 1] + "…"

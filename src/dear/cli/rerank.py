@@ -8,7 +8,7 @@ import typer
 
 from dear.cli.loading import steps
 from dear.cli.options import expanded
-from dear.cli.output import note, print_json, table
+from dear.cli.output import excerpt, note, print_json, table
 from dear.steps.options import RerankOptions
 
 
@@ -34,7 +34,7 @@ def rerank(
                 f"{r['score']:.4f}",
                 *((f"{r['probability']:.3f}",) if likely else ()),
                 str(r["id"]),
-                _excerpt(str(r["text"])),
+                excerpt(str(r["text"])),
             )
             for r in found.results
         ],
@@ -65,8 +65,3 @@ def _explained(found: dict[str, Any]) -> str:
         f"{contract['name']}, {contract['dtype']}; {len(parts) - cut} tokens read, {cut} cut\n"
         f"   {' '.join(parts)}"
     )
-
-
-def _excerpt(text: str, characters: int = 200) -> str:
-    line = " ".join(text[: 10 * characters].split())
-    return line if len(line) <= characters else line[: characters - 1] + "…"

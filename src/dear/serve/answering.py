@@ -103,8 +103,9 @@ def _validated(endpoint: Endpoint, body: bytearray) -> Any:
         place = ".".join(map(str, first["loc"]))
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
         message = f"{place}: {first['msg']}{more}" if place else first["msg"]
-        empty = first["type"] == "too_short" and first["loc"]
-        raise Refused("empty" if empty else "invalid", message) from None
+        if first["type"] in ("too_short", "string_too_short") and place:
+            raise Refused("empty", f"{place} is empty{more}") from None
+        raise Refused("invalid", message) from None
 
 
 def _check(ask: Ask, server: Server) -> None:

@@ -118,7 +118,7 @@ class Wrapped:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http" and not self._may(scope):
-            refusal = Refused("unauthorised", "an API key is needed: Authorization: Bearer KEY")
+            refusal = Refused("unauthorised", _KEYS[key_of(_headers(scope)) is None])
             response = refused(_by_prefix(scope["path"]), refusal)
             response.headers["www-authenticate"] = "Bearer"
             await response(scope, receive, send)
@@ -128,8 +128,15 @@ class Wrapped:
     def _may(self, scope: Any) -> bool:
         if not self.server.keys or scope["path"] in OPEN:
             return True
-        headers = {k.decode("latin-1").lower(): v.decode("latin-1") for k, v in scope["headers"]}
-        return self.server.keys.knows(key_of(headers))
+        return self.server.keys.knows(key_of(_headers(scope)))
+
+
+_KEYS = {True: "an API key is needed: Authorization: Bearer KEY", False: "no such API key"}
+"""Whether none was sent → what is said."""
+
+
+def _headers(scope: Any) -> dict[str, str]:
+    return {k.decode("latin-1").lower(): v.decode("latin-1") for k, v in scope["headers"]}
 
 
 # -- states --------------------------------------------------------------------------------------

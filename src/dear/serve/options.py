@@ -75,7 +75,7 @@ class ServeOptions:
         Option("Read documents in passages of so many words; the best one counts.", "N", least=8),
     ] = None
     chunk_overlap: Annotated[
-        int, Option("Words that a passage may repeat of the one before.", "N", least=0)
+        int, Option("Words repeated of the passage before; up to half of it.", "N", least=0)
     ] = 0
     cors: Annotated[
         Names, Option("An origin whose pages may ask, such as https://example.org.", "ORIGIN")
@@ -98,6 +98,11 @@ class ServeOptions:
             raise ConfigError("two models have one name: NAME=SPEC tells them apart")
         if self.chunk_words is None and self.chunk_overlap:
             raise ConfigError("--chunk-overlap is for --chunk-words")
+        if self.chunk_words is not None and 2 * self.chunk_overlap > self.chunk_words:
+            raise ConfigError(
+                f"--chunk-overlap {self.chunk_overlap}: at most half of the {self.chunk_words} "
+                "words of --chunk-words"
+            )
 
     def specs(self) -> list[str]:
         """Names of the models, in order."""

@@ -87,7 +87,8 @@ def listen(options: ServeOptions) -> socket.socket:
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         found.bind((options.host, options.port))
     except OSError as error:
-        raise ConfigError(f"{options.host}, port {options.port}: {error.strerror}") from None
+        problem = f"{options.host}, port {options.port}: {error.strerror}"
+        raise ConfigError(f"{problem}; --port takes another, 0 any that is free") from None
     return found
 
 

@@ -89,7 +89,14 @@ from dear.steps.first_stages import (
 from dear.steps.options import AUTO_RECIPE, STRONGEST, DistillOptions, QueriesOptions
 from dear.steps.progress import Watch, unwatched
 from dear.steps.queries import make_queries_of, own_queries
-from dear.steps.query_splits import QuerySplit, has_few_queries, sample, split_queries
+from dear.steps.query_splits import (
+    FEW_JUDGED,
+    QuerySplit,
+    has_few_queries,
+    judged_to_train_on,
+    sample,
+    split_queries,
+)
 from dear.steps.recommendation import recommend_by_agreement, recommend_judged
 from dear.steps.stages import Stages, file_digest_of
 from dear.steps.systems import Systems, trained_model
@@ -128,8 +135,10 @@ def _recipe_name(
 ) -> str:
     if options.recipe not in (None, AUTO_RECIPE):
         return str(options.recipe)
-    if not collection.has_judgements("train"):
-        note(f"recipe {UNJUDGED}: no query of {collection.name} is judged to train on")
+    judged = judged_to_train_on(collection)
+    if not judged or (judged < FEW_JUDGED and options.recipe is None):
+        number = f"{judged} queries are" if judged else "no query is"
+        note(f"recipe {UNJUDGED}: {number} judged to train on; {FEW_JUDGED} or more teach a model")
         return UNJUDGED
     return LONG if options.recipe is None else _recipe_for_this_machine(note)
 
@@ -208,9 +217,12 @@ class _Distillation:
         makes_queries = self.recipe.made_queries and has_few_queries(self.collection)
         if makes_queries and (self._trains_student() or not own_queries(self.collection)):
             self.collection = self._with_made_queries(self.recipe.made_queries)
-        split = split_queries(self.collection, self.recipe.test.queries, self.recipe.made_queries)
-        if not self._trains_student():
-            split = split.all_to_test(self.recipe.test.queries)
+        split = split_queries(
+            self.collection,
+            self.recipe.test.queries,
+            self.recipe.made_queries,
+            trains=self._trains_student(),
+        )
         self._tell_of_queries(split)
         test_run = self._retrieve("test", split.test, self.recipe.test.top_k)
         choices = Choices(
@@ -266,7 +278,7 @@ class _Distillation:
     def _trains_student(self) -> bool:
         """Whether there is something to learn: judgements, or a teacher that is not the hybrid
         itself, which nothing undercuts."""
-        judged = self.collection.has_judgements("train")
+        judged = judged_to_train_on(self.collection) >= FEW_JUDGED
         if judged or self.recipe.teacher.strongest or self.recipe.student.of_first_stage:
             return True
         return not hybrid_teaches(self.recipe, self.first_stage)

@@ -224,12 +224,15 @@ def agreement(run: Run, teacher: Run) -> float:
 def example_query(
     collection: Collection, judgements: Judgements, runs: Mapping[str, Run]
 ) -> ExampleQuery | None:
-    """The query whose best three gained most, of those with a readable length."""
+    """The query whose best three gained most by the student, or by the teacher where none was
+    trained, of those with a readable length."""
 
-    before = evaluate(runs[FIRST], judgements, ("nDCG@3",)).per_query["nDCG@3"]
-    after = evaluate(runs[STUDENT], judgements, ("nDCG@3",)).per_query["nDCG@3"]
+    first, last = runs[FIRST], runs[STUDENT if STUDENT in runs else TEACHER]
+    before = evaluate(first, judgements, ("nDCG@3",)).per_query["nDCG@3"]
+    after = evaluate(last, judgements, ("nDCG@3",)).per_query["nDCG@3"]
     queries, corpus = collection.queries(), collection.corpus
-    usable = [q for q in runs[STUDENT] if 20 <= len(queries[q].text) <= 90] or list(runs[STUDENT])
+    both = [query_id for query_id in last if query_id in first]
+    usable = [q for q in both if 20 <= len(queries[q].text) <= 90] or both
     if not usable:
         return None
     best = max(usable, key=lambda q: (after[q] - before[q], -stable_hash(q)))
@@ -241,8 +244,8 @@ def example_query(
             tuple(judgements[best].get(p, 0) >= collection.min_grade for p in ids),
         )
 
-    texts_before, relevant_before = show(runs[FIRST][best])
-    texts_after, relevant_after = show(runs[STUDENT][best])
+    texts_before, relevant_before = show(first[best])
+    texts_after, relevant_after = show(last[best])
     return ExampleQuery(
         query=queries[best].text,
         before=texts_before,

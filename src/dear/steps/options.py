@@ -24,6 +24,9 @@ STRONGEST = "auto"
 TOP_K = 100
 """Candidates of a query, where nothing else is said."""
 
+SHOWN = 10
+"""Passages of a query that is typed, where nothing else is said."""
+
 
 @dataclass(frozen=True, slots=True)
 class Option:
@@ -156,10 +159,17 @@ class RetrieveOptions:
 
     collection: CollectionName
     output: Annotated[
-        Path, Option("The run to write (.gz packs it).", "RUN", flags=("--output", "-o"))
-    ]
+        Path | None,
+        Option("The run to write (.gz packs it).", "RUN", flags=("--output", "-o"), shown=""),
+    ] = None
+    query: Annotated[
+        str | None,
+        Option("Show what is found for this question; no run is written.", "TEXT", shown=""),
+    ] = None
     split: Annotated[str, Option("Whose queries.", "SPLIT")] = "test"
-    top_k: Annotated[int, Option("Passages for each query.", "N")] = TOP_K
+    top_k: Annotated[
+        int | None, Option("Passages for each query.", "N", shown="100, with --query 10")
+    ] = None
     retriever: Annotated[
         str, Option("bm25, dense:MODEL, splade:MODEL, or hybrid of several --parts.", "NAME")
     ] = "bm25"
@@ -193,6 +203,8 @@ class RetrieveOptions:
     encoder_options: EncoderOptions = EncoderOptions()
 
     def __post_init__(self) -> None:
+        if (self.output is None) == (self.query is None):
+            raise ConfigError("give --output RUN for all queries, or --query TEXT for one")
         kinds = [part.kind for part in self.spec.leaves]
         given = [name for name in _BM25 if getattr(self, name) is not None]
         if given and "bm25" not in kinds:
@@ -203,6 +215,13 @@ class RetrieveOptions:
             raise ConfigError(f"--revision is for one model, and there are {models}")
         if self.encoder_options.instruction is not None and not models:
             raise ConfigError(f"--instruction is for models, not for {self.retriever}")
+
+    @property
+    def depth(self) -> int:
+        """Passages for each query."""
+        if self.top_k is not None:
+            return self.top_k
+        return TOP_K if self.query is None else SHOWN
 
     @property
     def spec(self) -> RetrieverSpec:

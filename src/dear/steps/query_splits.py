@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from dear.data.collections import Collection
@@ -14,6 +14,9 @@ from dear.steps.distilled import stable_hash
 
 FEW = 200
 """Queries of one's own, none judged to train on; of fewer than that others are made."""
+
+FEW_JUDGED = 100
+"""Queries judged to train on; fewer teach nothing that a test could show."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +32,10 @@ class QuerySplit:
     test_judgements: Judgements | None
     made: bool
 
-    def all_to_test(self, count: int | None) -> QuerySplit:
-        """The same where nothing is trained: without judgements, every query is for testing."""
-        if self.test_judgements is not None or self.made:
-            return replace(self, train={}, train_judgements=None)
-        everything = {**self.train, **self.test}
-        test = {q: everything[q] for q in sample(everything, count)}
-        return replace(self, train={}, train_judgements=None, test=test)
+
+def judged_to_train_on(collection: Collection) -> int:
+    """Queries."""
+    return len(collection.judgements("train")) if collection.has_judgements("train") else 0
 
 
 def has_few_queries(collection: Collection) -> bool:
@@ -52,10 +52,15 @@ def has_few_queries(collection: Collection) -> bool:
 
 
 def split_queries(
-    collection: Collection, test_queries: int | None, made_queries: int
+    collection: Collection,
+    test_queries: int | None,
+    made_queries: int,
+    *,
+    trains: bool = True,
 ) -> QuerySplit:
     """train and test as the collection has them; else its queries, split by a hash of their ids.
 
+    trains: False where nothing is trained: every query that is not judged to train on tests.
     test_queries, made_queries: a fixed sample where there are more to test with, or made ones to
         train on; None and 0 take all.
 
@@ -75,6 +80,10 @@ def split_queries(
         taken = set(test_ids)
         train_judgements = {q: g for q, g in (train_judgements or {}).items() if q not in taken}
         tell_of_made(test_ids)
+    if not trains:
+        test_ids = list(test_judgements or (everything if train_split != MADE_SPLIT else test_ids))
+        picked = sample(dict.fromkeys(test_ids), test_queries)
+        return _tested(everything, picked, test_judgements, made=train_split == MADE_SPLIT)
     train_ids = list(train_judgements or ())
     if train_split == MADE_SPLIT:
         train_ids = sample(dict.fromkeys(train_ids), made_queries or None)
@@ -101,6 +110,21 @@ def split_queries(
         None if test_judgements is None else {q: test_judgements[q] for q in picked},
         made=train_split == MADE_SPLIT,
     )
+
+
+def _tested(
+    everything: Mapping[str, Query],
+    picked: list[str],
+    judgements: Judgements | None,
+    *,
+    made: bool,
+) -> QuerySplit:
+    """Queries to test with, and none to train on."""
+    lost = [q for q in picked if q not in everything]
+    if lost:
+        raise DataError(f"query {lost[0]!r} is judged, but has no text")
+    judged = None if judgements is None else {q: judgements[q] for q in picked}
+    return QuerySplit({}, {q: everything[q] for q in picked}, None, judged, made=made)
 
 
 def sample(ids: Mapping[str, Any], count: int | None) -> list[str]:

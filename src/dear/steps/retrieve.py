@@ -9,6 +9,7 @@ from typing import Any
 from dear.artifacts import check_folder, check_output
 from dear.checkpoints.registry import check_model
 from dear.data.collections import Collection, open_collection
+from dear.data.documents import document_of
 from dear.data.formats import write_run
 from dear.data.inputs import corpus_input, queries_input
 from dear.data.origins import write_origin
@@ -21,7 +22,7 @@ from dear.retrieve.bm25 import options_for
 from dear.retrieve.bm25 import retrieve as search
 from dear.retrieve.hybrid import Hybrid
 from dear.retrieve.table import WITH_MODEL, Retriever, Setting, open_retriever, require_top_k
-from dear.steps.options import RetrieveOptions
+from dear.steps.options import TOP_K, RetrieveOptions
 from dear.steps.progress import OnProgress, Watch, unwatched
 
 
@@ -42,19 +43,15 @@ class Retrieved:
 
 def retrieve(options: RetrieveOptions, *, watch: Watch = unwatched) -> Retrieved:
     """Search a collection and write the run with its note. DataError where nothing is found."""
+    assert options.output is not None
     check_output(options.output)
-    require_top_k(options.spec.kind, options.top_k)
-    for part in options.spec.leaves:
-        if part.kind in WITH_MODEL:
-            check_model(f"{WITH_MODEL[part.kind]}:{part.model}")
-    if options.encoder_options.vectors is not None:
-        check_folder(options.encoder_options.vectors)
+    _check(options)
     collection = open_collection(options.collection)
     queries = collection.queries(options.split)
     with Meter() as meter:
         retriever = _opened(options, collection, watch)
         with watch("searching", "queries") as report:
-            runs = _runs(retriever, queries, options.top_k, report)
+            runs = _runs(retriever, queries, options.depth, report)
     run = runs[retriever.name]
     if not run:
         raise DataError(_nothing(options, collection.name, len(queries)))
@@ -68,6 +65,37 @@ def retrieve(options: RetrieveOptions, *, watch: Watch = unwatched) -> Retrieved
     write_run(options.output, run, options.spec.kind)
     _write_note(options, collection, queries, retriever, found)
     return found
+
+
+def ask(options: RetrieveOptions, *, watch: Watch = unwatched) -> list[dict[str, Any]]:
+    """What is found for `options.query`: `{"rank", "id", "score", "text"}`, best first; of
+    documents where the collection is of their passages."""
+    assert options.query is not None
+    _check(options)
+    collection = open_collection(options.collection)
+    retriever = _opened(options, collection, watch)
+    documents = collection.documents
+    # several passages of one document may stand above the next
+    depth = options.depth if documents is None else max(options.depth, TOP_K)
+    found = retriever.search({"": Query(id="", text=options.query)}, depth).get("")
+    if found is None:
+        return []
+    texts = collection.corpus
+    seen: dict[str, dict[str, Any]] = {}
+    for passage_id, score in zip(found.passage_ids, found.scores, strict=True):
+        document = document_of(passage_id, documents) if documents is not None else passage_id
+        text = texts[passage_id].full_text
+        seen.setdefault(document, {"id": document, "score": score, "text": text})
+    return [{"rank": n, **row} for n, row in enumerate(seen.values(), 1)][: options.depth]
+
+
+def _check(options: RetrieveOptions) -> None:
+    require_top_k(options.spec.kind, options.depth)
+    for part in options.spec.leaves:
+        if part.kind in WITH_MODEL:
+            check_model(f"{WITH_MODEL[part.kind]}:{part.model}")
+    if options.encoder_options.vectors is not None:
+        check_folder(options.encoder_options.vectors)
 
 
 def _whose(collection: Collection, split: str, searched: int) -> str:
@@ -104,11 +132,11 @@ def _quality(
     if not collection.has_judgements(options.split):
         return {}
     judgements = collection.judgements(options.split)
-    measures, grade = (f"R@{options.top_k}", "nDCG@10"), collection.min_grade
+    measures, grade = (f"R@{options.depth}", "nDCG@10"), collection.min_grade
     return {
         name: dict(
             evaluate(
-                limit_run(run, top_k=options.top_k), judgements, measures, min_grade=grade
+                limit_run(run, top_k=options.depth), judgements, measures, min_grade=grade
             ).means
         )
         for name, run in runs.items()
@@ -134,13 +162,14 @@ def _write_note(
     found: Retrieved,
 ) -> None:
     spent = found.spent
+    assert options.output is not None
     write_origin(
         options.output,
         {
             "model": None,
             "collection": collection.name,
             "split": options.split,
-            "top_k": options.top_k,
+            "top_k": options.depth,
             "retriever": options.spec.name,
             **retriever.values,
             "queries": len(found.run),
@@ -153,7 +182,7 @@ def _write_note(
             {
                 "corpus": corpus_input(collection),
                 "queries": queries_input(collection, queries),
-                **_search_inputs(retriever, options.top_k),
+                **_search_inputs(retriever, options.depth),
             }
         ),
     )

@@ -72,9 +72,9 @@ class Systems:
             parts = f"--retriever hybrid --parts bm25,{dense} --weights {weight:g},1"
             run, retrieved = "hybrid.trec", (f"{retrieve} {parts} --output hybrid.trec",)
             found[DENSE] = (f"{retrieve} --retriever {dense} --output dense.trec",)
-            found[HYBRID] = retrieved
+            found[HYBRID] = (*retrieved, f'dear retrieve {name} {parts} --query "your question"')
         if self._hybrid_is_teacher:
-            found[TEACHER] = retrieved
+            found[TEACHER] = found[HYBRID]
         models = self._models()
         for system in set(systems) - set(found):
             model = f"--model {shlex.quote(models[system.removesuffix(FUSED)])}"
