@@ -318,6 +318,19 @@ def test_a_body_has_limits(served: Served) -> None:
         assert other.ask("/v1/rerank", {**BODY, "documents": TEXTS[:3]}).status == 200
 
 
+def test_a_client_that_leaves_in_the_middle_of_its_body_is_no_fault_of_ours(
+    served: Served, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO", logger="dear.serve"):
+        with raw(served) as connection:
+            connection.sendall(posted("/dear/rerank", b'{"query"', 5000))
+            until(lambda: served.server.held > 0)
+        until(lambda: served.server.held == 0)
+        until(lambda: bool(caplog.records))
+    (line,) = [json.loads(record.message) for record in caplog.records]
+    assert (line["status"], line["problem"]) == (408, "timeout")
+
+
 def test_bodies_of_all_requests_are_bounded_together(served: Served) -> None:
     limited = served.server_with(limits=Limits(held=3000, body_s=1))
     with running(limited) as other:

@@ -18,6 +18,7 @@ import anyio.to_thread
 from fastapi import Request, Response
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json
+from starlette.requests import ClientDisconnect
 
 from dear.errors import BackendError, Cancelled, DataError, DearError, excerpt
 from dear.serve.asking import STATUS, Answer, Ask, Refused
@@ -34,6 +35,7 @@ GONE = 499
 async def answered(
     server: Server, request: Request, path: str, dialect: Dialect | None
 ) -> Response:
+    """The response to whatever was sent; it raises nothing. dialect: None where the body says."""
     started = time.perf_counter()
     speaks, model, ask, answer = dialect, None, None, None
     body = bytearray()
@@ -54,7 +56,7 @@ async def answered(
         response = refused(speaks, _as_refusal(error))
     finally:
         server.held -= len(body)
-    note(server, request, response, speaks, model, ask, answer, time.perf_counter() - started)
+    _note(server, request, response, speaks, model, ask, answer, time.perf_counter() - started)
     return response
 
 
@@ -208,7 +210,7 @@ def refused(dialect: Dialect | None, refusal: Refused) -> Response:
 
 
 def _as_refusal(error: Exception) -> Refused:
-    if isinstance(error, Cancelled):
+    if isinstance(error, Cancelled | ClientDisconnect):
         return Refused("timeout", "the client went away")
     if isinstance(error, DataError):
         return Refused("invalid", str(error))
@@ -227,7 +229,7 @@ def _as_refusal(error: Exception) -> Refused:
 # -- what is told ----------------------------------------------------------------------------------
 
 
-def note(
+def _note(
     server: Server,
     request: Request,
     response: Response,
