@@ -30,8 +30,8 @@ def document(
         if operation is None:
             continue
         spoken = endpoints[path]
-        bodies = [_schema(one.body, "In", one, schemas) for one in spoken]
-        replies = [_schema(one.reply, "Out", one, schemas) for one in spoken]
+        bodies = [_schema(one.body, schemas, given=True) for one in spoken]
+        replies = [_schema(one.reply, schemas, given=False) for one in spoken]
         example = spoken[0].body.example
         operation["requestBody"] = {
             "required": True,
@@ -81,18 +81,17 @@ _HEADERS = [
 ]
 
 
-def _schema(kind: Any, side: str, endpoint: Endpoint, schemas: dict[str, Any]) -> dict[str, Any]:
-    """A reference to a model's schema, whose parts are put beside it under names of their own."""
-    owner = endpoint.body.__module__.rpartition(".")[2].capitalize()
-    prefix = f"{owner}{endpoint.body.__name__}{side}"
+def _schema(kind: Any, schemas: dict[str, Any], *, given: bool) -> dict[str, Any]:
+    """The schema of a body that is `given`, or of an answer; its parts are put beside others."""
     made = TypeAdapter(kind).json_schema(
-        ref_template=f"#/components/schemas/{prefix}{{model}}",
-        mode="validation" if side == "In" else "serialization",
+        ref_template="#/components/schemas/{model}",
+        mode="validation" if given else "serialization",
     )
-    for name, part in made.pop("$defs", {}).items():
-        schemas[prefix + name] = part
-    schemas[prefix] = made
-    return {"$ref": f"#/components/schemas/{prefix}"}
+    schemas.update(made.pop("$defs", {}))
+    if "title" not in made:  # a bare array
+        return made
+    schemas[made["title"]] = made
+    return {"$ref": f"#/components/schemas/{made['title']}"}
 
 
 def _any_of(schemas: Sequence[dict[str, Any]]) -> dict[str, Any]:

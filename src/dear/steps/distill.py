@@ -252,6 +252,13 @@ class _Distillation:
             first(untrained)
         if not self._trains_student():
             return self._report(split, untrained, runs)
+        runs |= self._trained(split, test_run, runs, trains_teacher=trains_teacher)
+        return self._report(split, untrained, runs)
+
+    def _trained(
+        self, split: QuerySplit, test_run: Run, runs: Mapping[str, Run], *, trains_teacher: bool
+    ) -> dict[str, Run]:
+        """Teacher, labels, student and control, and how each ranks the test queries."""
         train_run = self._retrieve("train", split.train, self.recipe.depth)
         documents = self.collection.documents
         if documents is not None and split.train_judgements is not None:
@@ -261,19 +268,20 @@ class _Distillation:
         teacher = self._teacher(split) if trains_teacher else self._untrained_teacher()
         labels = self._labels(split, train_run, teacher)
         self._student("student", split, labels)
-        has_control = self.recipe.control and judged
+        has_control = self.recipe.control and split.train_judgements is not None and not split.made
         if has_control:
             self._student(NO_LABELS, split, None)
+        found: dict[str, Run] = {}
         if TEACHER not in runs:
             assert teacher is not None
             ranked = self._rank("teacher", test_run, teacher)
-            runs[TEACHER] = self._with_first_stage(ranked, test_run)
-        runs[STUDENT] = self._rank("student", test_run, self._trained_model("student"))
+            found[TEACHER] = self._with_first_stage(ranked, test_run)
+        found[STUDENT] = self._rank("student", test_run, self._trained_model("student"))
         if self.recipe.teacher.first_stage:
-            runs[STUDENT_FUSED] = self._with_first_stage(runs[STUDENT], test_run)
+            found[STUDENT_FUSED] = self._with_first_stage(found[STUDENT], test_run)
         if has_control:
-            runs[CONTROL] = self._rank(NO_LABELS, test_run, self._trained_model(NO_LABELS))
-        return self._report(split, untrained, runs)
+            found[CONTROL] = self._rank(NO_LABELS, test_run, self._trained_model(NO_LABELS))
+        return found
 
     def _trains_student(self) -> bool:
         """Whether there is something to learn: judgements, or a teacher that is not the hybrid

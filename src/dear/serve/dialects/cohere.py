@@ -24,7 +24,7 @@ LONGEST = 4096
 """Tokens of a document that Cohere reads where nothing is said."""
 
 
-class V2(Body):
+class CohereV2(Body):
     model: str | None = None
     query: Query
     documents: Texts
@@ -42,7 +42,7 @@ class V2(Body):
         )
 
 
-class V1(Body):
+class CohereV1(Body):
     model: str | None = None
     query: Query
     documents: Documents
@@ -60,51 +60,51 @@ class V1(Body):
         )
 
 
-class Text(Reply):
+class CohereText(Reply):
     text: str
 
 
-class Ranked(Reply):
+class CohereRanked(Reply):
     index: int
     relevance_score: float
-    document: Text | None = None
+    document: CohereText | None = None
 
 
-class Version(Reply):
+class CohereVersion(Reply):
     version: str
 
 
-class Units(Reply):
+class CohereUnits(Reply):
     search_units: int
 
 
-class Meta(Reply):
-    api_version: Version
-    billed_units: Units
+class CohereMeta(Reply):
+    api_version: CohereVersion
+    billed_units: CohereUnits
     tokens: dict[str, int]
     warnings: list[str] | None = None
 
 
-class Answered(Reply):
+class CohereAnswered(Reply):
     id: str
-    results: list[Ranked]
-    meta: Meta
+    results: list[CohereRanked]
+    meta: CohereMeta
 
 
-def _answer(version: Literal["1", "2"], answer: Answer, *, documents: bool) -> Answered:
-    return Answered(
+def _answer(version: Literal["1", "2"], answer: Answer, *, documents: bool) -> CohereAnswered:
+    return CohereAnswered(
         id=new_id(),
         results=[
-            Ranked(
+            CohereRanked(
                 index=one.index,
                 relevance_score=one.score,
-                document=Text(text=one.document.text) if documents else None,
+                document=CohereText(text=one.document.text) if documents else None,
             )
             for one in answer.results
         ],
-        meta=Meta(
-            api_version=Version(version=version),
-            billed_units=Units(search_units=1),
+        meta=CohereMeta(
+            api_version=CohereVersion(version=version),
+            billed_units=CohereUnits(search_units=1),
             tokens={"input_tokens": answer.tokens, "output_tokens": 0},
             warnings=answer.warnings or None,
         ),
@@ -120,14 +120,14 @@ COHERE = Dialect(
     endpoints=(
         Endpoint(
             path="/v2/rerank",
-            body=V2,
-            reply=Answered,
+            body=CohereV2,
+            reply=CohereAnswered,
             answer=lambda _body, answer: _answer("2", answer, documents=False),
         ),
         Endpoint(
             path="/v1/rerank",
-            body=V1,
-            reply=Answered,
+            body=CohereV1,
+            reply=CohereAnswered,
             answer=lambda body, answer: _answer("1", answer, documents=body.return_documents),
         ),
     ),

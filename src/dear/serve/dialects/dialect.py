@@ -9,11 +9,12 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from dear.serve.asking import STATUS, Answer, Ask, Document, Problem, Refused
+from dear.serve.asking import STATUS, Answer, Document, Problem, Refused
 
 
 class Body(BaseModel):
-    """A request. Fields that are not known are let through: clients send more than servers read."""
+    """A request; a dialect's own have `ask()`. Fields that are not known are let through: clients
+    send more than servers read."""
 
     model_config = ConfigDict(extra="ignore", strict=False)
 
@@ -21,9 +22,6 @@ class Body(BaseModel):
         "query": "What eats krill?",
         "documents": ["Whales eat krill.", "Grass is green."],
     }
-
-    def ask(self) -> Ask:
-        raise NotImplementedError
 
 
 class Reply(BaseModel):

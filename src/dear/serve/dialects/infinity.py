@@ -19,7 +19,7 @@ from dear.serve.dialects.dialect import (
 )
 
 
-class Rerank(Body):
+class InfinityRerank(Body):
     query: Query
     documents: Texts
     model: str | None = None
@@ -37,30 +37,30 @@ class Rerank(Body):
         )
 
 
-class Ranked(Reply):
+class InfinityRanked(Reply):
     relevance_score: float
     index: int
     document: str | None = None
 
 
-class Usage(Reply):
+class InfinityUsage(Reply):
     prompt_tokens: int
     total_tokens: int
 
 
-class Answered(Reply):
+class InfinityAnswered(Reply):
     object: str = "rerank"
-    results: list[Ranked]
+    results: list[InfinityRanked]
     model: str
-    usage: Usage
+    usage: InfinityUsage
     id: str
     created: int
 
 
-def _answer(body: Rerank, answer: Answer) -> Answered:
-    return Answered(
+def _answer(body: InfinityRerank, answer: Answer) -> InfinityAnswered:
+    return InfinityAnswered(
         results=[
-            Ranked(
+            InfinityRanked(
                 relevance_score=one.score,
                 index=one.index,
                 document=one.document.text if body.return_documents else None,
@@ -68,7 +68,7 @@ def _answer(body: Rerank, answer: Answer) -> Answered:
             for one in answer.results
         ],
         model=answer.model,
-        usage=Usage(prompt_tokens=answer.tokens, total_tokens=answer.tokens),
+        usage=InfinityUsage(prompt_tokens=answer.tokens, total_tokens=answer.tokens),
         id=new_id("infinity-"),
         created=int(time.time()),
     )
@@ -80,6 +80,8 @@ def _error(status: int, _problem: Problem, message: str) -> Any:
 
 INFINITY = Dialect(
     name="infinity",
-    endpoints=(Endpoint(path="/rerank", body=Rerank, reply=Answered, answer=_answer),),
+    endpoints=(
+        Endpoint(path="/rerank", body=InfinityRerank, reply=InfinityAnswered, answer=_answer),
+    ),
     error=_error,
 )

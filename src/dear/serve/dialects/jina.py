@@ -17,7 +17,7 @@ from dear.serve.dialects.dialect import (
 )
 
 
-class Rerank(Body):
+class JinaRerank(Body):
     model: str | None = None
     query: Query
     documents: Documents
@@ -35,36 +35,36 @@ class Rerank(Body):
         )
 
 
-class Text(Reply):
+class JinaText(Reply):
     text: str
 
 
-class Ranked(Reply):
+class JinaRanked(Reply):
     index: int
     relevance_score: float
-    document: Text | None = None
+    document: JinaText | None = None
 
 
-class Usage(Reply):
+class JinaUsage(Reply):
     total_tokens: int
 
 
-class Answered(Reply):
+class JinaAnswered(Reply):
     model: str
     object: str = "list"
-    usage: Usage
-    results: list[Ranked]
+    usage: JinaUsage
+    results: list[JinaRanked]
 
 
-def _answer(body: Rerank, answer: Answer) -> Answered:
-    return Answered(
+def _answer(body: JinaRerank, answer: Answer) -> JinaAnswered:
+    return JinaAnswered(
         model=answer.model,
-        usage=Usage(total_tokens=answer.tokens),
+        usage=JinaUsage(total_tokens=answer.tokens),
         results=[
-            Ranked(
+            JinaRanked(
                 index=one.index,
                 relevance_score=one.score,
-                document=Text(text=one.document.text) if body.return_documents else None,
+                document=JinaText(text=one.document.text) if body.return_documents else None,
             )
             for one in answer.results
         ],
@@ -77,6 +77,6 @@ def _error(_status: int, _problem: Problem, message: str) -> Any:
 
 JINA = Dialect(
     name="jina",
-    endpoints=(Endpoint(path="/v1/rerank", body=Rerank, reply=Answered, answer=_answer),),
+    endpoints=(Endpoint(path="/v1/rerank", body=JinaRerank, reply=JinaAnswered, answer=_answer),),
     error=_error,
 )

@@ -19,7 +19,7 @@ from dear.serve.dialects.dialect import (
 )
 
 
-class Rerank(Body):
+class NativeRerank(Body):
     """documents: texts, or objects with `text` and perhaps `id`, `title`, and the `score` of the
     stage before."""
 
@@ -44,7 +44,7 @@ class Rerank(Body):
         )
 
 
-class Ranked(Reply):
+class NativeRanked(Reply):
     index: int
     score: float
     raw: float | None = None
@@ -56,11 +56,11 @@ class Ranked(Reply):
     chunk_number: int | None = None
 
 
-class Usage(Reply):
+class NativeUsage(Reply):
     tokens: int
 
 
-class Answered(Reply):
+class NativeAnswered(Reply):
     model: str
     scale: str
     contract: str
@@ -69,18 +69,18 @@ class Answered(Reply):
     scored: int
     left_out: int
     seconds: float
-    usage: Usage
-    results: list[Ranked]
+    usage: NativeUsage
+    results: list[NativeRanked]
     warnings: list[str] | None = None
 
 
-def _answer(body: Rerank, answer: Answer) -> Answered:
-    return Answered(
+def _answer(body: NativeRerank, answer: Answer) -> NativeAnswered:
+    return NativeAnswered(
         model=answer.model,
         **answer.details(),
-        usage=Usage(tokens=answer.tokens),
+        usage=NativeUsage(tokens=answer.tokens),
         results=[
-            Ranked(
+            NativeRanked(
                 index=one.index,
                 score=one.score,
                 id=one.document.id,
@@ -99,6 +99,6 @@ def _error(status: int, problem: Problem, message: str) -> Any:
 
 NATIVE = Dialect(
     name="dear",
-    endpoints=(Endpoint(path="/rerank", body=Rerank, reply=Answered, answer=_answer),),
+    endpoints=(Endpoint(path="/rerank", body=NativeRerank, reply=NativeAnswered, answer=_answer),),
     error=_error,
 )

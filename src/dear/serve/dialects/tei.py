@@ -31,7 +31,7 @@ _KINDS: dict[Problem, str] = {
 }
 
 
-class Rerank(Body):
+class TeiRerank(Body):
     example: ClassVar[dict[str, Any]] = {
         "query": "What eats krill?",
         "texts": ["Whales eat krill.", "Grass is green."],
@@ -60,15 +60,15 @@ class Rerank(Body):
         )
 
 
-class Ranked(Reply):
+class TeiRanked(Reply):
     index: int
     score: float
     text: str | None = None
 
 
-def _answer(body: Rerank, answer: Answer) -> list[Ranked]:
+def _answer(body: TeiRerank, answer: Answer) -> list[TeiRanked]:
     return [
-        Ranked(
+        TeiRanked(
             index=one.index,
             score=one.score,
             text=one.document.text if body.return_text else None,
@@ -85,7 +85,7 @@ def _error(status: int, problem: Problem, message: str) -> Any:
 
 TEI = Dialect(
     name="tei",
-    endpoints=(Endpoint(path="/rerank", body=Rerank, reply=list[Ranked], answer=_answer),),
+    endpoints=(Endpoint(path="/rerank", body=TeiRerank, reply=list[TeiRanked], answer=_answer),),
     error=_error,
     statuses={"malformed": 422, "too long": 413, "back end": 424},
 )

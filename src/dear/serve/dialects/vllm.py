@@ -44,7 +44,7 @@ class _Limited(Body):
         )
 
 
-class Rerank(_Limited):
+class VllmRerank(_Limited):
     query: Query
     documents: Documents
     top_n: Annotated[int, Field(ge=0)] = 0
@@ -63,7 +63,7 @@ class Rerank(_Limited):
 Side = str | list[TextOrFields]
 
 
-class Score(_Limited):
+class VllmScore(_Limited):
     """One side against another: 1 to N, or pair by pair."""
 
     example: ClassVar[dict[str, Any]] = {
@@ -80,7 +80,7 @@ class Score(_Limited):
     items: Side | None = None
 
     @model_validator(mode="after")
-    def _both_sides(self) -> Score:
+    def _both_sides(self) -> VllmScore:
         self._sides()
         return self
 
@@ -111,70 +111,70 @@ class Score(_Limited):
         )
 
 
-class Text(Reply):
+class VllmText(Reply):
     text: str
 
 
-class Ranked(Reply):
+class VllmRanked(Reply):
     index: int
-    document: Text
+    document: VllmText
     relevance_score: float
 
 
-class Usage(Reply):
+class VllmUsage(Reply):
     prompt_tokens: int
     total_tokens: int
     completion_tokens: int = 0
 
 
-class Answered(Reply):
+class VllmAnswered(Reply):
     id: str
     model: str
-    usage: Usage
-    results: list[Ranked]
+    usage: VllmUsage
+    results: list[VllmRanked]
 
 
-class Scored(Reply):
+class VllmScored(Reply):
     index: int
     object: str = "score"
     score: float
 
 
-class AnsweredScores(Reply):
+class VllmAnsweredScores(Reply):
     id: str
     object: str = "list"
     created: int
     model: str
-    data: list[Scored]
-    usage: Usage
+    data: list[VllmScored]
+    usage: VllmUsage
 
 
-def _usage(answer: Answer) -> Usage:
-    return Usage(prompt_tokens=answer.tokens, total_tokens=answer.tokens)
+def _usage(answer: Answer) -> VllmUsage:
+    return VllmUsage(prompt_tokens=answer.tokens, total_tokens=answer.tokens)
 
 
-def _text(document: Document) -> Text:
-    return Text(text=document.text)
+def _text(document: Document) -> VllmText:
+    return VllmText(text=document.text)
 
 
-def _ranked(_body: Rerank, answer: Answer) -> Answered:
-    return Answered(
+def _ranked(_body: VllmRerank, answer: Answer) -> VllmAnswered:
+    return VllmAnswered(
         id=new_id("rerank-"),
         model=answer.model,
         usage=_usage(answer),
         results=[
-            Ranked(index=one.index, document=_text(one.document), relevance_score=one.score)
+            VllmRanked(index=one.index, document=_text(one.document), relevance_score=one.score)
             for one in answer.results
         ],
     )
 
 
-def _scored(_body: Score, answer: Answer) -> AnsweredScores:
-    return AnsweredScores(
+def _scored(_body: VllmScore, answer: Answer) -> VllmAnsweredScores:
+    return VllmAnsweredScores(
         id=new_id("score-"),
         created=int(time.time()),
         model=answer.model,
-        data=[Scored(index=one.index, score=one.score) for one in answer.results],
+        data=[VllmScored(index=one.index, score=one.score) for one in answer.results],
         usage=_usage(answer),
     )
 
@@ -188,11 +188,11 @@ VLLM = Dialect(
     name="vllm",
     endpoints=(
         *(
-            Endpoint(path=path, body=Rerank, reply=Answered, answer=_ranked)
+            Endpoint(path=path, body=VllmRerank, reply=VllmAnswered, answer=_ranked)
             for path in ("/rerank", "/v1/rerank", "/v2/rerank")
         ),
         *(
-            Endpoint(path=path, body=Score, reply=AnsweredScores, answer=_scored)
+            Endpoint(path=path, body=VllmScore, reply=VllmAnsweredScores, answer=_scored)
             for path in ("/score", "/v1/score")
         ),
     ),

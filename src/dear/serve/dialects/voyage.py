@@ -17,7 +17,7 @@ from dear.serve.dialects.dialect import (
 )
 
 
-class Rerank(Body):
+class VoyageRerank(Body):
     query: Query
     documents: Texts
     model: str | None = None
@@ -35,27 +35,27 @@ class Rerank(Body):
         )
 
 
-class Ranked(Reply):
+class VoyageRanked(Reply):
     index: int
     relevance_score: float
     document: str | None = None
 
 
-class Usage(Reply):
+class VoyageUsage(Reply):
     total_tokens: int
 
 
-class Answered(Reply):
+class VoyageAnswered(Reply):
     object: str = "list"
-    data: list[Ranked]
+    data: list[VoyageRanked]
     model: str
-    usage: Usage
+    usage: VoyageUsage
 
 
-def _answer(body: Rerank, answer: Answer) -> Answered:
-    return Answered(
+def _answer(body: VoyageRerank, answer: Answer) -> VoyageAnswered:
+    return VoyageAnswered(
         data=[
-            Ranked(
+            VoyageRanked(
                 index=one.index,
                 relevance_score=one.score,
                 document=one.document.text if body.return_documents else None,
@@ -63,7 +63,7 @@ def _answer(body: Rerank, answer: Answer) -> Answered:
             for one in answer.results
         ],
         model=answer.model,
-        usage=Usage(total_tokens=answer.tokens),
+        usage=VoyageUsage(total_tokens=answer.tokens),
     )
 
 
@@ -73,7 +73,9 @@ def _error(_status: int, _problem: Problem, message: str) -> Any:
 
 VOYAGE = Dialect(
     name="voyage",
-    endpoints=(Endpoint(path="/v1/rerank", body=Rerank, reply=Answered, answer=_answer),),
+    endpoints=(
+        Endpoint(path="/v1/rerank", body=VoyageRerank, reply=VoyageAnswered, answer=_answer),
+    ),
     error=_error,
     statuses={"invalid": 400},
 )

@@ -8,7 +8,7 @@ from dear.serve.asking import Answer, Ask, Problem
 from dear.serve.dialects.dialect import Body, Dialect, Endpoint, Query, Reply, Texts, texts_of
 
 
-class Rerank(Body):
+class WeaviateRerank(Body):
     example: ClassVar[dict[str, Any]] = {
         "query": "What eats krill?",
         "documents": ["Whales eat krill.", "Grass is green."],
@@ -23,21 +23,21 @@ class Rerank(Body):
         return Ask(queries=[self.query], documents=texts_of(list(self.documents)))
 
 
-class Scored(Reply):
+class WeaviateScored(Reply):
     document: str
     score: float
 
 
-class Answered(Reply):
+class WeaviateAnswered(Reply):
     query: str
-    scores: list[Scored]
+    scores: list[WeaviateScored]
 
 
-def _answer(body: Rerank, answer: Answer) -> Answered:
+def _answer(body: WeaviateRerank, answer: Answer) -> WeaviateAnswered:
     # Weaviate looks scores up by position
     in_order = sorted(answer.results, key=lambda one: one.index)
-    scores = [Scored(document=one.document.text, score=one.score) for one in in_order]
-    return Answered(query=body.query, scores=scores)
+    scores = [WeaviateScored(document=one.document.text, score=one.score) for one in in_order]
+    return WeaviateAnswered(query=body.query, scores=scores)
 
 
 def _error(_status: int, _problem: Problem, message: str) -> Any:
@@ -46,6 +46,8 @@ def _error(_status: int, _problem: Problem, message: str) -> Any:
 
 WEAVIATE = Dialect(
     name="weaviate",
-    endpoints=(Endpoint(path="/rerank", body=Rerank, reply=Answered, answer=_answer),),
+    endpoints=(
+        Endpoint(path="/rerank", body=WeaviateRerank, reply=WeaviateAnswered, answer=_answer),
+    ),
     error=_error,
 )
