@@ -82,7 +82,7 @@ class Reasoning:
     text: str
 
 
-class Read(NamedTuple):
+class PairRead(NamedTuple):
     """What a model read of a pair.
 
     tokens: of query and passage, special ones included.  cut: whether the passage went on.
@@ -139,7 +139,7 @@ class Ranking:
     complete: bool = True
     passages: tuple[Passage, ...] = field(default=(), compare=False, repr=False)
     positions: tuple[int, ...] = field(default=(), compare=False, repr=False)
-    read: tuple[Read | None, ...] = field(default=(), compare=False, repr=False)
+    read: tuple[PairRead | None, ...] = field(default=(), compare=False, repr=False)
     reasoning: tuple[Reasoning, ...] = field(default=(), compare=False, repr=False)
     cost: RankingCost | None = field(default=None, compare=False, repr=False)
     mended: Mapping[str, int] = field(default_factory=dict, compare=False, repr=False)

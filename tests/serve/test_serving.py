@@ -27,7 +27,7 @@ from dear.serve.asking import Refused
 from dear.serve.keys import Keys
 from dear.serve.load import Load
 from dear.serve.options import ServeOptions
-from dear.serve.server import Limits
+from dear.serve.server import RequestLimits
 
 QUERY = next(iter(QUERIES.values())).text
 TEXTS = [passage.text for passage in CORPUS.values()]
@@ -291,7 +291,7 @@ def test_strange_bodies_have_the_right_answer_and_the_next_request_works(served:
 
 
 def test_a_body_has_limits(served: Served) -> None:
-    limited = served.server_with(limits=Limits(documents=3, payload=2000, body_s=0.3))
+    limited = served.server_with(limits=RequestLimits(documents=3, payload=2000, body_s=0.3))
     with running(limited) as other:
         assert other.ask("/jina/v1/rerank", {**BODY, "documents": TEXTS[:4]}).status == 413
         large = other.ask("/jina/v1/rerank", {"query": QUERY, "documents": ["x" * 3000]})
@@ -332,7 +332,7 @@ def test_a_client_that_leaves_in_the_middle_of_its_body_is_no_fault_of_ours(
 
 
 def test_bodies_of_all_requests_are_bounded_together(served: Served) -> None:
-    limited = served.server_with(limits=Limits(held=3000, body_s=1))
+    limited = served.server_with(limits=RequestLimits(held=3000, body_s=1))
     with running(limited) as other:
         with raw(other) as one, raw(other) as two:
             for connection in (one, two):

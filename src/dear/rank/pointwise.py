@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dear.rank.ranker import Cancel, Limits, Progress, check_top_k, reordered
-from dear.records import Candidates, Ranking, RankingCost, Read
+from dear.records import Candidates, PairRead, Ranking, RankingCost
 from dear.scoring.queue import queue_of
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class PointwiseRanker:
     ) -> Iterator[Ranking]:
         started = time.perf_counter()
         scores: list[list[float]] = [[] for _ in many]
-        read: list[list[Read]] = [[] for _ in many]
+        read: list[list[PairRead]] = [[] for _ in many]
         deepest = max((len(c.passages) for c in many), default=0)
         # the first of each query, then the second of each, …
         places = [(q, at) for at in range(deepest) for q in range(len(many))]
@@ -108,7 +108,7 @@ class PointwiseRanker:
 
 
 def _ranking(
-    candidates: Candidates, scores: NDArray[np.float32], read: Sequence[Read], seconds: float
+    candidates: Candidates, scores: NDArray[np.float32], read: Sequence[PairRead], seconds: float
 ) -> Ranking:
     """scores, read: of the first candidates, or of all."""
     order = np.argsort(-scores, kind="stable")

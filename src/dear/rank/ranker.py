@@ -20,11 +20,11 @@ from dear.errors import Cancelled, ConfigError
 from dear.rank.arguments import Text, as_passages, as_query
 from dear.records import (
     Candidates,
+    PairRead,
     Passage,
     Query,
     Ranking,
     RankingCost,
-    Read,
     Reasoning,
 )
 
@@ -158,7 +158,7 @@ def reordered(
     scores: Sequence[float],
     *,
     complete: bool = True,
-    read: Sequence[Read] = (),
+    read: Sequence[PairRead] = (),
     reasoning: Sequence[Reasoning] = (),
     cost: RankingCost | None = None,
     mended: dict[str, int] | None = None,

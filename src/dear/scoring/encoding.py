@@ -10,7 +10,7 @@ from dear.checkpoints.contract import ScoringContract
 from dear.checkpoints.threads import tokenize
 from dear.errors import ConfigError
 from dear.prompts.pointwise import PAIR_PROMPTS
-from dear.records import Read
+from dear.records import PairRead
 from dear.scoring.template import TextTemplate
 
 Pair = tuple[str, str]
@@ -62,14 +62,14 @@ def prompted_texts(pairs: Iterable[Pair], query_prompt: str, passage_prompt: str
 
 def read_apart(
     pairs: Sequence[Pair], encoded: Mapping[str, Encoded], query_prompt: str, passage_prompt: str
-) -> list[Read]:
+) -> list[PairRead]:
     """What was read of each pair whose texts are read apart; nothing where one is not there."""
     found = []
     for query, passage in pairs:
         a, b = encoded.get(query_prompt + query), encoded.get(passage_prompt + passage)
         if a is None or b is None:
             return []
-        found.append(Read(len(a) + len(b), b.cut))
+        found.append(PairRead(len(a) + len(b), b.cut))
     return found
 
 

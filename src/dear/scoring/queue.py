@@ -22,7 +22,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from dear.records import Read
+from dear.records import PairRead
 
 if TYPE_CHECKING:
     from dear.scoring.batching import Progress
@@ -48,7 +48,7 @@ class Scored:
     do not say."""
 
     scores: NDArray[np.float32]
-    read: Sequence[Read] = ()
+    read: Sequence[PairRead] = ()
 
 
 class _Stopped(Exception):
@@ -169,7 +169,7 @@ class PairQueue:
                 return score(pairs, progress if stop is None else report)
             except _Stopped:
                 return Scored(scores=scores)
-        read: list[Read] = []
+        read: list[PairRead] = []
         for at in range(0, len(pairs), LIMITED_PAIRS):
             if stop():
                 break

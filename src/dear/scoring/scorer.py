@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from dear.checkpoints.contract import ScoringContract, fingerprint_of
 from dear.checkpoints.hardware import trim_heap
 from dear.errors import ConfigError, nearest
-from dear.records import Read
+from dear.records import PairRead
 from dear.scoring.batching import (
     ANY_SHAPE,
     Progress,
@@ -53,9 +53,9 @@ class Prepared:
         return sum(map(len, self.encoded))
 
     @property
-    def read(self) -> list[Read]:
+    def read(self) -> list[PairRead]:
         """Of each pair that was asked for."""
-        read = [Read(len(one), one.cut) for one in self.encoded]
+        read = [PairRead(len(one), one.cut) for one in self.encoded]
         return [read[i] for i in self.back]
 
 

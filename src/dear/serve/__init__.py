@@ -1,9 +1,9 @@
 """Rankers over HTTP: one process, the dialects that clients already speak.
 
 asking.py     what is asked and answered, whatever the dialect
-dialects/     wire formats: a body to an Ask, an Answer to a body; each knows nothing of HTTP
+dialects/     wire formats: a body to a RankRequest, a RankAnswer to a body; they know no HTTP
 scales.py     scores on the scale that an answer states
-served.py     a model under its name: an Ask in, an Answer out
+served.py     a model under its name: a RankRequest in, a RankAnswer out
 load.py       who is let in: how long a request would wait
 keys.py       API keys, hashed
 telemetry.py  metrics and a line for each request, without texts

@@ -1,4 +1,4 @@
-"""One request: its body to an Ask, the Answer to a response, whatever happens in between."""
+"""One request: its body to a RankRequest, a RankAnswer to the response, and what goes wrong."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from pydantic_core import from_json
 from starlette.requests import ClientDisconnect
 
 from dear.errors import BackendError, Cancelled, DataError, DearError, excerpt
-from dear.serve.asking import STATUS, Answer, Ask, Refused
+from dear.serve.asking import STATUS, RankAnswer, RankRequest, Refused
 from dear.serve.dialects.dialect import Dialect, Endpoint
 from dear.serve.dialects.table import endpoint_of, shared_dialect, union_error
 from dear.serve.served import Served, Stops
-from dear.serve.server import Limits, Server
+from dear.serve.server import RequestLimits, Server
 from dear.serve.telemetry import log
 
 GONE = 499
@@ -84,7 +84,7 @@ async def _read(request: Request, server: Server, body: bytearray) -> None:
         raise Refused("timeout", f"the body did not come in {limits.body_s:g} s") from None
 
 
-def _too_large(limits: Limits) -> Refused:
+def _too_large(limits: RequestLimits) -> Refused:
     return Refused("too large", f"the body is larger than {limits.payload:,} bytes")
 
 
@@ -110,7 +110,7 @@ def _validated(endpoint: Endpoint, body: bytearray) -> Any:
         raise Refused("invalid", message) from None
 
 
-def _check(ask: Ask, server: Server) -> None:
+def _check(ask: RankRequest, server: Server) -> None:
     if len(ask.documents) > server.limits.documents:
         raise Refused(
             "too many documents",
@@ -118,7 +118,9 @@ def _check(ask: Ask, server: Server) -> None:
         )
 
 
-async def _computed(server: Server, model: Served, ask: Ask, request: Request) -> Answer:
+async def _computed(
+    server: Server, model: Served, ask: RankRequest, request: Request
+) -> RankAnswer:
     """In a thread, which ends where the client goes away."""
     ask = _with_headers(ask, request)
     seconds = model.deadline_s if ask.deadline_s is None else ask.deadline_s
@@ -144,7 +146,7 @@ async def _computed(server: Server, model: Served, ask: Ask, request: Request) -
             watching.cancel()
 
 
-def _with_headers(ask: Ask, request: Request) -> Ask:
+def _with_headers(ask: RankRequest, request: Request) -> RankRequest:
     """What every dialect may be asked for beside its own fields."""
     deadline = _number(request, "x-dear-deadline")
     if deadline is not None:
@@ -166,7 +168,7 @@ def _number(request: Request, header: str) -> float | None:
     return number
 
 
-def _written(reply: Any, answer: Answer, request: Request) -> Response:
+def _written(reply: Any, answer: RankAnswer, request: Request) -> Response:
     found = _ADAPTER.dump_python(reply, mode="json", exclude_none=True, by_alias=True)
     if request.headers.get("x-dear-details", "").lower() in ("1", "true", "yes"):
         _detail(found, answer)
@@ -176,7 +178,7 @@ def _written(reply: Any, answer: Answer, request: Request) -> Response:
 _ADAPTER: TypeAdapter[Any] = TypeAdapter(Any)
 
 
-def _detail(found: Any, answer: Answer) -> None:
+def _detail(found: Any, answer: RankAnswer) -> None:
     """Beside a dialect's own fields, those of ours under `dear`."""
     rows = found
     if isinstance(found, dict):
@@ -235,8 +237,8 @@ def _note(
     response: Response,
     dialect: Dialect | None,
     model: Served | None,
-    ask: Ask | None,
-    answer: Answer | None,
+    ask: RankRequest | None,
+    answer: RankAnswer | None,
     seconds: float,
 ) -> None:
     labels = (model.name if model else "", dialect.name if dialect else "")

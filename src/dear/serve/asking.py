@@ -75,7 +75,7 @@ class TextLimits:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Ask:
+class RankRequest:
     """queries: one, or one for each document, which are then scored in pairs and not sorted.
 
     raw: the model's own scores, on no scale.  top_n: all where None.
@@ -134,7 +134,7 @@ class Result:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Answer:
+class RankAnswer:
     """results: best first, or in the order of pairs.  scale: of `score`.  scored: documents that
     were, of `asked`; the rest follows in the order given.  left_out: below the least probability.
     """

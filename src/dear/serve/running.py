@@ -19,7 +19,7 @@ from dear.serve.keys import Keys
 from dear.serve.load import Load
 from dear.serve.options import ServeOptions
 from dear.serve.served import Served
-from dear.serve.server import Limits, Server
+from dear.serve.server import RequestLimits, Server
 
 BACKLOG = 2048
 
@@ -72,7 +72,9 @@ def open_server(options: ServeOptions) -> Server:
         model.warm_up()
     return Server(
         models=models,
-        limits=Limits(documents=options.max_client_batch_size, payload=options.payload_limit),
+        limits=RequestLimits(
+            documents=options.max_client_batch_size, payload=options.payload_limit
+        ),
         keys=keys,
         default=options.default_dialect,
         cors=options.cors,

@@ -1,4 +1,4 @@
-"""A model under the name that it is served by: an Ask in, an Answer out."""
+"""A model under the name that it is served by: a RankRequest in, a RankAnswer out."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dear.errors import ConfigError
 from dear.rank.passages import BestPassage
 from dear.rank.reranker import Reranker
 from dear.records import Candidates, Passage, Query, Ranking
-from dear.serve.asking import Answer, Ask, Document, Refused, Result, TextLimits
+from dear.serve.asking import Document, RankAnswer, RankRequest, Refused, Result, TextLimits
 from dear.serve.load import Load
 from dear.serve.scales import Scale, scale_of
 
@@ -99,11 +99,11 @@ class Served:
     def warm_up(self) -> None:
         """A first request, so that nobody waits for what is done once, and the rate is known."""
         documents = [Document(text=f"{n} " + "the quick brown fox " * 16) for n in range(WARM_UP)]
-        ask = Ask(queries=["what does the fox do"], documents=documents)
+        ask = RankRequest(queries=["what does the fox do"], documents=documents)
         with self.load.admitted(ask.characters):
             self.answer(ask, Stops())
 
-    def answer(self, ask: Ask, stops: Stops) -> Answer:
+    def answer(self, ask: RankRequest, stops: Stops) -> RankAnswer:
         """Refused for what cannot be answered, Cancelled where the client went away; BackendError
         and whatever else the model raises."""
         started = time.perf_counter()
@@ -125,7 +125,7 @@ class Served:
             raise Refused("too long", "a document is longer than the model reads")
         kept = [one for one in results if least is None or ask.in_pairs or one.score >= least]
         scored = sum(result.scored for result in results)
-        return Answer(
+        return RankAnswer(
             model=self.name,
             results=kept[: ask.top_n],
             scale=self.scale.raw if ask.raw else self.scale.name,
@@ -141,7 +141,7 @@ class Served:
 
     # -- documents to candidates -------------------------------------------------------------
 
-    def _candidates(self, ask: Ask) -> Iterator[Candidates]:
+    def _candidates(self, ask: RankRequest) -> Iterator[Candidates]:
         documents = self._shortened(ask)
         queries = self._cut(ask.queries, ask.limits.query, ask.limits.side)
         passages = [
@@ -171,7 +171,7 @@ class Served:
             )
         ]
 
-    def _shortened(self, ask: Ask) -> list[str]:
+    def _shortened(self, ask: RankRequest) -> list[str]:
         texts = [document.text for document in ask.documents]
         if ask.limits.side == "left" and ask.limits.document is None:
             longest = _longest(self.model)
@@ -204,7 +204,9 @@ class Served:
 
     # -- rankings to results -----------------------------------------------------------------
 
-    def _results(self, ask: Ask, c: Candidates, ranking: Ranking, pair: int) -> Iterator[Result]:
+    def _results(
+        self, ask: RankRequest, c: Candidates, ranking: Ranking, pair: int
+    ) -> Iterator[Result]:
         raw = np.asarray(ranking.scores, dtype=np.float64)
         scores = raw if ask.raw else self.scale.apply(raw)
         read = ranking.read or (None,) * len(ranking)

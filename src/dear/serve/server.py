@@ -16,7 +16,7 @@ from dear.serve.telemetry import Telemetry
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Limits:
+class RequestLimits:
     """documents: in a request.  payload: bytes.  held: bytes of all requests that are here; a
     request takes several times its bytes of memory.  body_s: seconds for a body to arrive."""
 
@@ -32,7 +32,7 @@ class Server:
     bytes of requests that are here."""
 
     models: Mapping[str, Served]
-    limits: Limits = field(default_factory=Limits)
+    limits: RequestLimits = field(default_factory=RequestLimits)
     keys: Keys = field(default_factory=Keys)
     default: str = DEFAULT
     cors: Sequence[str] = ()

@@ -1,1 +1,1 @@
-"""The dialects: each turns its bodies into an Ask, and an Answer into its own."""
+"""The dialects: each turns its bodies into a RankRequest, and a RankAnswer into its own."""

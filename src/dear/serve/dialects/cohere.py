@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from dear.serve.asking import Answer, Ask, Problem, TextLimits
+from dear.serve.asking import Problem, RankAnswer, RankRequest, TextLimits
 from dear.serve.dialects.dialect import (
     Body,
     Dialect,
@@ -32,8 +32,8 @@ class CohereV2(Body):
     max_tokens_per_doc: Positive | None = LONGEST  # LangChain sends null
     priority: Annotated[int, Field(ge=0, le=999)] = 0
 
-    def ask(self) -> Ask:
-        return Ask(
+    def ask(self) -> RankRequest:
+        return RankRequest(
             queries=[self.query],
             documents=texts_of(list(self.documents)),
             model=self.model,
@@ -51,8 +51,8 @@ class CohereV1(Body):
     return_documents: bool = False
     max_chunks_per_doc: Positive | None = None
 
-    def ask(self) -> Ask:
-        return Ask(
+    def ask(self) -> RankRequest:
+        return RankRequest(
             queries=[self.query],
             documents=texts_of(self.documents, self.rank_fields or ("text",)),
             model=self.model,
@@ -91,7 +91,7 @@ class CohereAnswered(Reply):
     meta: CohereMeta
 
 
-def _answer(version: Literal["1", "2"], answer: Answer, *, documents: bool) -> CohereAnswered:
+def _answer(version: Literal["1", "2"], answer: RankAnswer, *, documents: bool) -> CohereAnswered:
     return CohereAnswered(
         id=new_id(),
         results=[

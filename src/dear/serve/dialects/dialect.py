@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from dear.serve.asking import STATUS, Answer, Document, Problem, Refused
+from dear.serve.asking import STATUS, Document, Problem, RankAnswer, Refused
 
 
 class Body(BaseModel):
@@ -46,7 +46,7 @@ class Endpoint:
     path: str
     body: type[Body]
     reply: Any
-    answer: Callable[[Any, Answer], Any]
+    answer: Callable[[Any, RankAnswer], Any]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from dear.serve.asking import Answer, Ask, Problem
+from dear.serve.asking import Problem, RankAnswer, RankRequest
 from dear.serve.dialects.dialect import (
     Body,
     Dialect,
@@ -27,8 +27,8 @@ class InfinityRerank(Body):
     raw_scores: bool = False
     top_n: Positive | None = None
 
-    def ask(self) -> Ask:
-        return Ask(
+    def ask(self) -> RankRequest:
+        return RankRequest(
             queries=[self.query],
             documents=texts_of(list(self.documents)),
             model=self.model,
@@ -57,7 +57,7 @@ class InfinityAnswered(Reply):
     created: int
 
 
-def _answer(body: InfinityRerank, answer: Answer) -> InfinityAnswered:
+def _answer(body: InfinityRerank, answer: RankAnswer) -> InfinityAnswered:
     return InfinityAnswered(
         results=[
             InfinityRanked(

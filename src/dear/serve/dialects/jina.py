@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dear.serve.asking import Answer, Ask, Problem, TextLimits
+from dear.serve.asking import Problem, RankAnswer, RankRequest, TextLimits
 from dear.serve.dialects.dialect import (
     Body,
     Dialect,
@@ -25,8 +25,8 @@ class JinaRerank(Body):
     return_documents: bool = True
     max_doc_length: Positive | None = None
 
-    def ask(self) -> Ask:
-        return Ask(
+    def ask(self) -> RankRequest:
+        return RankRequest(
             queries=[self.query],
             documents=texts_of(self.documents),
             model=self.model,
@@ -56,7 +56,7 @@ class JinaAnswered(Reply):
     results: list[JinaRanked]
 
 
-def _answer(body: JinaRerank, answer: Answer) -> JinaAnswered:
+def _answer(body: JinaRerank, answer: RankAnswer) -> JinaAnswered:
     return JinaAnswered(
         model=answer.model,
         usage=JinaUsage(total_tokens=answer.tokens),

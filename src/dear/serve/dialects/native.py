@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from dear.serve.asking import Answer, Ask, Problem
+from dear.serve.asking import Problem, RankAnswer, RankRequest
 from dear.serve.dialects.dialect import (
     Body,
     Dialect,
@@ -32,8 +32,8 @@ class NativeRerank(Body):
     min_probability: Annotated[float, Field(ge=0, le=1)] | None = None
     deadline: Annotated[float, Field(gt=0)] | None = None
 
-    def ask(self) -> Ask:
-        return Ask(
+    def ask(self) -> RankRequest:
+        return RankRequest(
             queries=[self.query],
             documents=texts_of(self.documents, ours=True),
             model=self.model,
@@ -74,7 +74,7 @@ class NativeAnswered(Reply):
     warnings: list[str] | None = None
 
 
-def _answer(body: NativeRerank, answer: Answer) -> NativeAnswered:
+def _answer(body: NativeRerank, answer: RankAnswer) -> NativeAnswered:
     return NativeAnswered(
         model=answer.model,
         **answer.details(),

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import field_validator
 
-from dear.serve.asking import Answer, Ask, Problem, TextLimits
+from dear.serve.asking import Problem, RankAnswer, RankRequest, TextLimits
 from dear.serve.dialects.dialect import (
     Body,
     Dialect,
@@ -50,8 +50,8 @@ class TeiRerank(Body):
     def _in_either_case(cls, value: Any) -> Any:
         return value.lower() if isinstance(value, str) else value
 
-    def ask(self) -> Ask:
-        return Ask(
+    def ask(self) -> RankRequest:
+        return RankRequest(
             queries=[self.query],
             documents=texts_of(list(self.texts)),
             top_n=self.top_n,
@@ -66,7 +66,7 @@ class TeiRanked(Reply):
     text: str | None = None
 
 
-def _answer(body: TeiRerank, answer: Answer) -> list[TeiRanked]:
+def _answer(body: TeiRerank, answer: RankAnswer) -> list[TeiRanked]:
     return [
         TeiRanked(
             index=one.index,

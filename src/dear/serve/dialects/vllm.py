@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from dear.serve.asking import Answer, Ask, Document, Problem, Refused, TextLimits
+from dear.serve.asking import Document, Problem, RankAnswer, RankRequest, Refused, TextLimits
 from dear.serve.dialects.dialect import (
     Body,
     Dialect,
@@ -49,8 +49,8 @@ class VllmRerank(_Limited):
     documents: Documents
     top_n: Annotated[int, Field(ge=0)] = 0
 
-    def ask(self) -> Ask:
-        return Ask(
+    def ask(self) -> RankRequest:
+        return RankRequest(
             queries=[self.query],
             documents=texts_of(self.documents),
             model=self.model,
@@ -95,13 +95,13 @@ class VllmScore(_Limited):
                 return one, other
         raise ValueError("give text_1 and text_2, data_1 and data_2, or queries and documents")
 
-    def ask(self) -> Ask:
+    def ask(self) -> RankRequest:
         one, other = (texts_of([side] if isinstance(side, str) else side) for side in self._sides())
         if not one or not other:
             raise Refused("empty", "there is nothing to score")
         if len(one) not in (1, len(other)):
             raise Refused("invalid", f"{len(one)} texts against {len(other)}: 1 to N, or N to N")
-        return Ask(
+        return RankRequest(
             queries=[query.text for query in (one if len(one) > 1 else one * len(other))],
             documents=other,
             model=self.model,
@@ -149,7 +149,7 @@ class VllmAnsweredScores(Reply):
     usage: VllmUsage
 
 
-def _usage(answer: Answer) -> VllmUsage:
+def _usage(answer: RankAnswer) -> VllmUsage:
     return VllmUsage(prompt_tokens=answer.tokens, total_tokens=answer.tokens)
 
 
@@ -157,7 +157,7 @@ def _text(document: Document) -> VllmText:
     return VllmText(text=document.text)
 
 
-def _ranked(_body: VllmRerank, answer: Answer) -> VllmAnswered:
+def _ranked(_body: VllmRerank, answer: RankAnswer) -> VllmAnswered:
     return VllmAnswered(
         id=new_id("rerank-"),
         model=answer.model,
@@ -169,7 +169,7 @@ def _ranked(_body: VllmRerank, answer: Answer) -> VllmAnswered:
     )
 
 
-def _scored(_body: VllmScore, answer: Answer) -> VllmAnsweredScores:
+def _scored(_body: VllmScore, answer: RankAnswer) -> VllmAnsweredScores:
     return VllmAnsweredScores(
         id=new_id("score-"),
         created=int(time.time()),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dear.serve.asking import Answer, Ask, Problem, TextLimits
+from dear.serve.asking import Problem, RankAnswer, RankRequest, TextLimits
 from dear.serve.dialects.dialect import (
     Body,
     Dialect,
@@ -25,8 +25,8 @@ class VoyageRerank(Body):
     return_documents: bool = False
     truncation: bool = True
 
-    def ask(self) -> Ask:
-        return Ask(
+    def ask(self) -> RankRequest:
+        return RankRequest(
             queries=[self.query],
             documents=texts_of(list(self.documents)),
             model=self.model,
@@ -52,7 +52,7 @@ class VoyageAnswered(Reply):
     usage: VoyageUsage
 
 
-def _answer(body: VoyageRerank, answer: Answer) -> VoyageAnswered:
+def _answer(body: VoyageRerank, answer: RankAnswer) -> VoyageAnswered:
     return VoyageAnswered(
         data=[
             VoyageRanked(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from dear.serve.asking import Answer, Ask, Problem
+from dear.serve.asking import Problem, RankAnswer, RankRequest
 from dear.serve.dialects.dialect import Body, Dialect, Endpoint, Query, Reply, Texts, texts_of
 
 
@@ -19,8 +19,8 @@ class WeaviateRerank(Body):
     documents: Texts
     property: str | None = None
 
-    def ask(self) -> Ask:
-        return Ask(queries=[self.query], documents=texts_of(list(self.documents)))
+    def ask(self) -> RankRequest:
+        return RankRequest(queries=[self.query], documents=texts_of(list(self.documents)))
 
 
 class WeaviateScored(Reply):
@@ -33,7 +33,7 @@ class WeaviateAnswered(Reply):
     scores: list[WeaviateScored]
 
 
-def _answer(body: WeaviateRerank, answer: Answer) -> WeaviateAnswered:
+def _answer(body: WeaviateRerank, answer: RankAnswer) -> WeaviateAnswered:
     # Weaviate looks scores up by position
     in_order = sorted(answer.results, key=lambda one: one.index)
     scores = [WeaviateScored(document=one.document.text, score=one.score) for one in in_order]
