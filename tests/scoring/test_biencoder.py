@@ -192,9 +192,9 @@ def test_prepared_texts_are_embedded_once(
     minilm: BiEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[int] = []
-    embed = minilm.embed
+    embed = minilm._embed
     monkeypatch.setattr(
-        minilm, "embed", lambda texts, *rest: calls.append(len(texts)) or embed(texts, *rest)
+        minilm, "_embed", lambda texts, *rest: calls.append(len(texts)) or embed(texts, *rest)
     )
     monkeypatch.setattr(minilm, "_prepared", {})
     minilm.prepare(SOME)

@@ -34,7 +34,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "distill": ("dear.cli.distill:distill", "The whole way: from a collection to a student."),
     "retrieve": (
         "dear.cli.retrieve:retrieve",
-        "Find candidates by BM25, dense, SPLADE or hybrid: a collection to a run.",
+        "Find candidates by BM25, dense, SPLADE or hybrid, for all queries or for one.",
     ),
     "split": (
         "dear.cli.split:split",
@@ -83,7 +83,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "rerank": ("dear.cli.rerank:rerank", "Rank a file's passages for one query."),
     "serve": (
         "dear.cli.serve:serve",
-        "Serve models over HTTP: one process, the dialects of Cohere, Jina, TEI, vLLM and others.",
+        "Serve models over HTTP, in the dialects that clients already speak.",
     ),
     "export": (
         "dear.cli.export:export",

@@ -21,8 +21,7 @@ def retrieve(
         bool, typer.Option("--json", help="With --query: JSON instead of a table.")
     ] = False,
 ) -> None:
-    """Find candidates by BM25, dense, SPLADE or hybrid: a collection to a run, or the best passages
-    for one question."""
+    """Find candidates by BM25, dense, SPLADE or hybrid, for all queries or for one."""
     if options.query is not None:
         _show(options, as_json=as_json)
         return
