@@ -21,7 +21,7 @@ OLDEST := .venv-oldest
 OLDEST_TESTS := tests/cli/test_cli_path.py tests/cli/test_cli_export.py tests/cli/test_cli_main.py \
   tests/data tests/retrieve tests/losses tests/rank/test_cascade.py tests/evaluate/test_compare.py \
   tests/scoring/test_biencoder.py tests/scoring/test_zero_shot.py tests/train/test_pointwise.py \
-  tests/train/test_listwise_training.py tests/plan/test_plan_shapes.py
+  tests/train/test_listwise_training.py tests/plan/test_plan_shapes.py tests/serve/test_dialects.py
 
 # make proof: a folder of collections, one for what is made on the way, and the parts wanted
 DATA ?= ../shared/data
