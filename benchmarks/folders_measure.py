@@ -276,7 +276,7 @@ def _option(words: list[str], name: str) -> str:
 
 
 def distil(
-    folder: Folder, recipe: str | None, changes: Sequence[str], limit_s: float
+    folder: Folder, recipe: str | None, limit_s: float, changes: Sequence[str] = ()
 ) -> dict[str, Any]:
     """`dear distill FOLDER` to its end or its limit: what it took. A finished one is not run again,
     one that was stopped goes on in the time that is left."""
@@ -328,12 +328,12 @@ def measure(
     suffix: str,
     *,
     recipe: str | None,
-    changes: Sequence[str],
     limit_s: float,
+    changes: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The entry of one folder."""
     folder = Folder(work, name, suffix)
-    took = distil(folder, recipe, changes, limit_s)
+    took = distil(folder, recipe, limit_s, changes)
     folder.untrained()
     found = folder.trained()
     rows = folder.rows()
