@@ -218,9 +218,9 @@ def test_an_interrupt_that_a_library_makes_an_error_of_is_an_interrupt(
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         assert main(["models"]) == 130
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:
         signal.signal(signal.SIGINT, before)
     assert capsys.readouterr().err.splitlines()[-1] == (
         "dear: interrupted; the same command begins anew"
     )
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
