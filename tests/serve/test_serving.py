@@ -149,7 +149,8 @@ def test_a_client_may_forbid_or_bound_cuts(served: Served) -> None:
 
 def test_a_deadline_gives_the_order_of_what_was_scored(served: Served, slow: Slow) -> None:
     whole = {one["index"]: one["raw"] for one in served.ask("/dear/rerank", LARGE).json["results"]}
-    found = served.ask("/dear/rerank", {**LARGE, "deadline": 0.3})
+    slow.wait = 0.1  # seconds in all, and tokenising takes none of the one that there is
+    found = served.ask("/dear/rerank", {**LARGE, "deadline": 1.0})
     body = found.json
     assert body["complete"] is False
     assert 0 < body["scored"] < len(LARGE["documents"])
@@ -174,9 +175,9 @@ def test_a_deadline_gives_the_order_of_what_was_scored(served: Served, slow: Slo
 
 def test_a_document_is_scored_when_one_of_its_passages_is(model: Path, monkeypatch: Any) -> None:
     with running(models=(str(model),), chunk_words=8, dtype="float32", max_batch_tokens=64) as one:
-        Slow(next(iter(one.server.models.values())).model, monkeypatch)
+        Slow(next(iter(one.server.models.values())).model, monkeypatch, wait=0.1)
         documents = [" ".join(TEXTS[at:] + TEXTS[:at]) for at in range(12)]
-        found = one.ask("/dear/rerank", {"query": QUERY, "documents": documents, "deadline": 0.3})
+        found = one.ask("/dear/rerank", {"query": QUERY, "documents": documents, "deadline": 1.0})
         assert found.status == 200, found.body
         body = found.json
         assert len(body["results"]) == 12
@@ -239,7 +240,7 @@ def test_who_would_wait_too_long_is_refused() -> None:
     load = Load(most=100, max_wait_s=0.5)
     with load.admitted(1000):
         time.sleep(0.05)
-    assert 1000 < load.rate < 25_000
+    assert 50 < load.rate < 25_000
     with load.admitted(100_000), pytest.raises(Refused) as refused, load.admitted(10):
         pass
     assert refused.value.problem == "overloaded"
@@ -291,7 +292,7 @@ def test_strange_bodies_have_the_right_answer_and_the_next_request_works(served:
 
 
 def test_a_body_has_limits(served: Served) -> None:
-    limited = served.server_with(limits=RequestLimits(documents=3, payload=2000, body_s=0.3))
+    limited = served.server_with(limits=RequestLimits(documents=3, payload=2000, body_s=2))
     with running(limited) as other:
         assert other.ask("/jina/v1/rerank", {**BODY, "documents": TEXTS[:4]}).status == 413
         large = other.ask("/jina/v1/rerank", {"query": QUERY, "documents": ["x" * 3000]})
@@ -332,7 +333,7 @@ def test_a_client_that_leaves_in_the_middle_of_its_body_is_no_fault_of_ours(
 
 
 def test_bodies_of_all_requests_are_bounded_together(served: Served) -> None:
-    limited = served.server_with(limits=RequestLimits(held=3000, body_s=1))
+    limited = served.server_with(limits=RequestLimits(held=3000, body_s=60))
     with running(limited) as other:
         with raw(other) as one, raw(other) as two:
             for connection in (one, two):
