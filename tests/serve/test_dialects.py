@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -323,3 +326,15 @@ def test_every_path_is_in_the_document_with_an_example(served: Served) -> None:
         content = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]
         found = served.ask(path, content["example"])
         assert found.status == 200, (path, found.body)
+
+
+def test_the_example_of_the_documents_is_what_the_server_answers(served: Served) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "serving.md").read_text(encoding="utf-8")
+    typed = re.search(r"curl localhost:8000(\S+) -d '(.*)'", page)
+    shown = re.search(r"```json\n(.*?)```", page, re.DOTALL)
+    assert typed
+    assert shown
+    found = served.ask(typed[1], json.loads(typed[2])).json
+    for row in found["results"]:
+        row["relevance_score"] = round(row["relevance_score"], 2)
+    assert found == json.loads(shown[1])

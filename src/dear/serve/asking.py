@@ -70,9 +70,6 @@ class TextLimits:
     side: Literal["left", "right"] = "right"
     whole: bool = False
 
-    def __bool__(self) -> bool:
-        return self.query is not None or self.document is not None
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RankRequest:

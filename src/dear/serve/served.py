@@ -18,7 +18,7 @@ from dear.errors import ConfigError
 from dear.rank.passages import BestPassage
 from dear.rank.reranker import Reranker
 from dear.records import Candidates, Passage, Query, Ranking
-from dear.serve.asking import Document, RankAnswer, RankRequest, Refused, Result, TextLimits
+from dear.serve.asking import Document, RankAnswer, RankRequest, Refused, Result
 from dear.serve.load import Load
 from dear.serve.scales import Scale, scale_of
 
@@ -174,9 +174,7 @@ class Served:
     def _shortened(self, ask: RankRequest) -> list[str]:
         texts = [document.text for document in ask.documents]
         if ask.limits.side == "left" and ask.limits.document is None:
-            longest = _longest(self.model)
-            limits = TextLimits(document=longest, side="left")
-            return self._cut(texts, limits.document, limits.side)
+            return self._cut(texts, _longest(self.model), ask.limits.side)
         return self._cut(texts, ask.limits.document, ask.limits.side)
 
     def _cut(self, texts: Sequence[str], most: int | None, side: str) -> list[str]:
