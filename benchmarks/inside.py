@@ -42,7 +42,7 @@ from dear.checkpoints.layers import find_layers
 from dear.data.collections import open_collection
 from dear.export.openvino import export_openvino
 from dear.records import Candidates, every_nth, gather
-from dear.scoring.batching import ANY_SHAPE, collate
+from dear.scoring.batching import ANY_SHAPE
 from dear.scoring.encoding import Encoded
 from dear.scoring.engines.openvino import GRAPH, load_openvino, separate_gates
 from dear.scoring.engines.padded import PaddedEngine
@@ -50,6 +50,7 @@ from dear.scoring.engines.prefix import PrefixEngine
 from dear.scoring.loading import ScoringModel, load_scoring_model
 from dear.scoring.opening import open_model
 from dear.scoring.scorer import Scorer
+from dear.scoring.tensors import collate
 
 KINDS = ("encoder", "decoder")
 BUCKET = 32

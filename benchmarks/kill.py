@@ -234,7 +234,7 @@ def is_torn(folder: Path) -> bool:
 
 def write_report(options: argparse.Namespace, found: dict[str, Tally], seconds: float) -> None:
     from dear.artifacts import versions, write_json
-    from dear.checkpoints.hardware import processor_name
+    from dear.checkpoints.processor import processor_name
 
     write_json(
         options.output,

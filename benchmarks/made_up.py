@@ -21,9 +21,9 @@ from dear.data.groups import Group
 from dear.plan.shapes import PUBLISHED, base_config
 from dear.recipes import Recipe
 from dear.records import Candidates, Passage, Query
-from dear.scoring.batching import collate
 from dear.scoring.encoding import Encoded
 from dear.scoring.loading import ScoringModel
+from dear.scoring.tensors import collate
 from dear.train.examples import Example
 
 SHAPES = {

@@ -275,7 +275,7 @@ def _work(queue: Any, work: Callable[..., Any], args: tuple[Any, ...]) -> None:
 
 def write_report(options: argparse.Namespace, found: dict[str, Any]) -> None:
     from dear.artifacts import versions, write_json
-    from dear.checkpoints.hardware import processor_name
+    from dear.checkpoints.processor import processor_name
 
     write_json(
         options.output,

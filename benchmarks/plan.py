@@ -85,7 +85,7 @@ def recipe_of(name: str) -> Any:
 
 def run_case(name: str) -> dict[str, Any]:
     """Bytes and seconds, measured and planned, of one training in this process."""
-    from dear.checkpoints.hardware import trim_heap
+    from dear.checkpoints.processor import trim_heap
     from dear.data.groups import Group
     from dear.plan.cards import Card
     from dear.plan.planning import Assumed, plan

@@ -41,11 +41,12 @@ from dear.data.groups import Group
 from dear.export.openvino import export_openvino
 from dear.recipes import parse_recipe
 from dear.records import Candidates, gather
-from dear.scoring.batching import collate, token_batches
+from dear.scoring.batching import token_batches
 from dear.scoring.encoding import Pair, PairEncoder
 from dear.scoring.exported import is_exported
 from dear.scoring.loading import load_scoring_model
 from dear.scoring.opening import open_model
+from dear.scoring.tensors import collate
 from dear.train.examples import Example
 from dear.train.pointwise import train
 

@@ -9,6 +9,8 @@ import importlib
 from collections.abc import Callable
 from typing import Any
 
+from dear.errors import MissingExtra
+
 
 def submodules(package: str, *names: str) -> Callable[[str], Any]:
     """A package's `__getattr__`: its modules `names` are imported on first use."""
@@ -16,7 +18,7 @@ def submodules(package: str, *names: str) -> Callable[[str], Any]:
     def find(name: str) -> Any:
         if name not in names:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        return importlib.import_module(f"{package}.{name}")
+        return imported(f"{package}.{name}")
 
     return find
 
@@ -24,4 +26,15 @@ def submodules(package: str, *names: str) -> Callable[[str], Any]:
 def attribute(place: str) -> Any:
     """What `module:name` is."""
     module, _, name = place.partition(":")
-    return getattr(importlib.import_module(module), name)
+    return getattr(imported(module), name)
+
+
+def imported(module: str) -> Any:
+    """One of our modules. MissingExtra where it needs PyTorch or transformers, and they are not
+    installed: the core goes without."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name not in ("torch", "transformers"):
+            raise
+        raise MissingExtra.of(error.name, "torch") from None

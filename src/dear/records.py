@@ -208,11 +208,13 @@ class Candidates:
     """One query with the passages to judge for it, texts included.
 
     scores: the first stage's, one for each passage, in the same order.
+    unscored: no first stage gave them: they say the order given and nothing else.
     """
 
     query: Query
     passages: tuple[Passage, ...]
     scores: tuple[float, ...]
+    unscored: bool = False
 
     def __post_init__(self) -> None:
         if len(self.passages) != len(self.scores):

@@ -16,8 +16,8 @@ from tiny_models import bert_tokenizer, llama_tokenizer, make, pairs, save, word
 
 from dear.checkpoints.registry import locate
 from dear.errors import BackendError, ConfigError, DataError
-from dear.scoring.batching import collate
 from dear.scoring.biencoder import BiEncoder
+from dear.scoring.tensors import collate
 
 SOME = [*pairs(8, seed=2, longest=60), (words(20, 1), words(400, 2)), ("", ""), ("open", "")]
 

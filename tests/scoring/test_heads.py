@@ -15,9 +15,9 @@ from torch import nn
 
 from dear.checkpoints.contract import DEAR
 from dear.checkpoints.heads import is_head, pool_by_mask, pooled_logits, pools_by_mask
-from dear.scoring.batching import collate
 from dear.scoring.loading import load_scoring_model
 from dear.scoring.scorer import Scorer
+from dear.scoring.tensors import collate
 
 Tiny = Callable[[str], Path]
 SOME = pairs(6, seed=9)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dear.checkpoints.hardware import trim_heap
+from dear.checkpoints.processor import trim_heap
 
 
 def resident() -> int:

@@ -17,10 +17,11 @@ from dear.checkpoints.contract import CARD, DEAR
 from dear.checkpoints.heads import pooled_logits
 from dear.errors import BackendError, ConfigError
 from dear.scoring import loading
-from dear.scoring.batching import collate, in_batches, token_batches
+from dear.scoring.batching import in_batches, token_batches
 from dear.scoring.engines.padded import PaddedEngine
 from dear.scoring.loading import load_scoring_model
 from dear.scoring.scorer import Scorer
+from dear.scoring.tensors import collate
 
 KINDS = ("llama", "mistral", "qwen3", "bert", "modernbert")
 SOME = [*pairs(14, seed=3, longest=120), ("", ""), ("bank </s>", "the pad </s> inside </s>")]

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 
 from dear.checkpoints.contract import DType
-from dear.checkpoints.hardware import pick_device, processor_name
+from dear.checkpoints.hardware import pick_device
+from dear.checkpoints.processor import processor_name
 
 SIDE, SMALL_SIDE, GPU_SIDE = 2048, 512, 8192
 """Of the square matrices whose product is timed."""

@@ -326,3 +326,19 @@ def _silenced() -> Iterator[None]:
         hf_logging.set_verbosity(level)
         if bars:
             hf_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "vocab.txt",
+    "vocab.json",
+)
+"""One of these is in every folder that holds a tokenizer."""
+
+
+def has_tokenizer(source: Source) -> bool:
+    return any(model_file(source, name) is not None for name in TOKENIZER_FILES)

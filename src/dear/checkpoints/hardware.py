@@ -7,18 +7,16 @@ bitsandbytes. They save memory, not time. The head stays as it is.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import importlib.util
-import platform
-from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from dear.checkpoints.contract import DType
-from dear.checkpoints.heads import HEAD_PARTS, bare_model
+from dear.checkpoints.heads import HEAD_PARTS
+from dear.checkpoints.processor import processor_name
+from dear.checkpoints.wrappers import bare_model
 from dear.errors import ConfigError, MissingExtra
 from dear.notices import warn
 
@@ -30,25 +28,6 @@ SLOW_BFLOAT16 = (
     "this processor has no bfloat16 instructions (AVX512_BF16, AMX): PyTorch multiplied in it at "
     "0.8 GFLOP/s on such a one, against 66 in float32; take float32, or leave the dtype to auto"
 )
-
-
-@cache
-def _malloc_trim() -> Callable[[int], int] | None:
-    try:
-        return ctypes.CDLL("libc.so.6").malloc_trim
-    except (OSError, AttributeError):  # another C library
-        return None
-
-
-def trim_heap() -> None:
-    """Give freed memory back to the system, where the C library is glibc.
-
-    Batches of ever other shapes leave holes in its heap: without this a stream of a million pairs
-    grows by 0.4 KB a pair, all of it free. Takes milliseconds.
-    """
-    trim = _malloc_trim()
-    if trim is not None:
-        trim(0)
 
 
 def pick_device(device: str) -> torch.device:
@@ -132,15 +111,6 @@ def free_memory(device: torch.device) -> int | None:
     with contextlib.suppress(OSError, ValueError):  # "max" where a container has no limit
         found.append(int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="utf-8")))
     return min(found, default=None)
-
-
-def processor_name() -> str:
-    """The processor's model, as the system names it."""
-    with contextlib.suppress(OSError, ValueError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def device_name(device: str) -> str:

@@ -10,6 +10,8 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from dear.checkpoints.wrappers import bare_model
+
 HEADS = ("score", "classifier")
 """Names of the module that makes the logit: decoders, encoders."""
 
@@ -20,12 +22,6 @@ HEAD_PARTS = (*HEADS, "pooler", "pre_classifier", "head")
 def is_head(key: str) -> bool:
     """True if a weight of this name is new where a base model becomes a classifier."""
     return any(part in HEAD_PARTS for part in key.split("."))
-
-
-def bare_model(model: Any) -> Any:
-    """The transformers model inside peft's and torch's wrappers."""
-    inner = getattr(model, "module", model)
-    return inner.get_base_model() if hasattr(inner, "get_base_model") else inner
 
 
 def pools_by_mask(model: Any) -> bool:

@@ -35,7 +35,7 @@ from types import TracebackType
 from typing import Any, Generic, TypeVar
 from weakref import WeakKeyDictionary
 
-from dear.checkpoints.heads import bare_model
+from dear.checkpoints.wrappers import bare_model
 from dear.errors import DataError, excerpt
 
 T = TypeVar("T")

@@ -17,13 +17,13 @@ from dear.checkpoints.layers import has_weights
 from dear.checkpoints.threads import exclusive
 from dear.errors import BackendError, ConfigError, MissingExtra
 from dear.scoring.attention import attending
-from dear.scoring.batching import collate
 from dear.scoring.encoding import Encoded, Pair, PairEncoder
 from dear.scoring.engines.one_position import reading, reads_one
 from dear.scoring.engines.openvino import OpenVINOEngine, load_openvino
 from dear.scoring.engines.packed import REFUSED
 from dear.scoring.engines.padded import PaddedEngine
 from dear.scoring.loading import ScoringModel
+from dear.scoring.tensors import collate
 
 FAR = -30_000.0
 """Added to the attention logits of what is not seen; a bfloat16 holds it, and half of it, too."""

@@ -17,8 +17,9 @@ from dear.checkpoints.heads import takes
 from dear.checkpoints.threads import exclusive
 from dear.errors import ConfigError
 from dear.scoring.attention import attending
-from dear.scoring.batching import collate, token_batches
+from dear.scoring.batching import token_batches
 from dear.scoring.encoding import Encoded
+from dear.scoring.tensors import collate
 
 SHORT = 16
 """Queries of a step. Up to so many, the grouped heads are multiplied as they are."""

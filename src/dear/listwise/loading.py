@@ -21,21 +21,15 @@ from safetensors import safe_open
 from transformers import AutoModelForCausalLM
 
 from dear.artifacts import read_json, write_json
+from dear.checkpoints.adapters import adapter_config, base_name, base_of
 from dear.checkpoints.contract import DType, ListwiseContract
 from dear.checkpoints.contract_resolution import list_contract_of, require_listwise
-from dear.checkpoints.files import model_file, model_json, reading, revision_of
+from dear.checkpoints.files import has_tokenizer, model_file, model_json, reading, revision_of
 from dear.checkpoints.layers import count_parameters
-from dear.checkpoints.lora import (
-    adapter_config,
-    attach,
-    base_name,
-    base_of,
-    lora_config,
-    read_adapter,
-)
+from dear.checkpoints.lora import attach, lora_config, read_adapter
 from dear.checkpoints.registry import Source, locate
 from dear.checkpoints.threads import LOADING
-from dear.checkpoints.tokenizer import has_tokenizer, load_tokenizer, mend_padding
+from dear.checkpoints.tokenizer import load_tokenizer, mend_padding
 from dear.errors import ConfigError, DataError, MissingExtra, excerpt
 from dear.listwise.encoding import ListEncoder
 from dear.scoring.loading import Reader, load_reader

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from dear.data.labels import z_scores
 from dear.errors import ConfigError, DataError
 from dear.evaluate.metrics import evaluate
-from dear.rank.ranker import Cancel, Progress, Ranker, check_top_k
-from dear.records import Candidates, Judgements, Ranking, Run
+from dear.records import Judgements, Ranking, Run
 
 WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
 """The weights that `best_weight` tries."""
@@ -38,46 +37,6 @@ def fuse(
     if not a.size:
         return a
     return z_scores(a) + weight * z_scores(b)
-
-
-class FusedRanker:
-    """A ranker's scores with those that the candidates came with: z(scores) + weight * z(first).
-
-    Where a deadline cut the ranking short, what was scored is fused and the rest follows.
-    """
-
-    def __init__(self, ranker: Ranker, weight: float) -> None:
-        check_weight(weight)
-        self.ranker, self.weight = ranker, weight
-
-    @property
-    def name(self) -> str:
-        return f"{self.ranker.name} + {self.weight:g} first stage"
-
-    def rank_candidates(
-        self,
-        candidates: Iterable[Candidates],
-        *,
-        top_k: int | None = None,
-        progress: Progress | None = None,
-        deadline: float | None = None,
-        cancel: Cancel | None = None,
-    ) -> Iterator[Ranking]:
-        """See `Ranker`. Equal scores keep the ranker's order."""
-        check_top_k(top_k)
-        many = list(candidates)
-        ranked = self.ranker.rank_candidates(
-            many, progress=progress, deadline=deadline, cancel=cancel
-        )
-        fused = (_of_candidates(c, r, self.weight) for c, r in zip(many, ranked, strict=True))
-        return (ranking if top_k is None else ranking.top(top_k) for ranking in fused)
-
-
-def _of_candidates(candidates: Candidates, ranking: Ranking, weight: float) -> Ranking:
-    scored = len(ranking)
-    if not ranking.complete and ranking.cost is not None:
-        scored = ranking.cost.pairs
-    return _fused(ranking, [candidates.scores[i] for i in ranking.positions[:scored]], weight)
 
 
 def _fused(ranking: Ranking, first: Sequence[float], weight: float) -> Ranking:

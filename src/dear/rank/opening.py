@@ -14,9 +14,11 @@ from dear.data.documents import Documents, check_aggregate
 from dear.errors import ConfigError, DataError, nearest
 from dear.listwise.strategies import Strategy, open_strategy
 from dear.prompts.listwise import LISTWISE_PROMPTS
+from dear.rank.built_in import BUILT_IN, built_in
 from dear.rank.cascade import DEPTH, Cascade
-from dear.rank.fusion import FusedRanker, check_weight
+from dear.rank.fusion import check_weight
 from dear.rank.listwise import ListwiseRanker
+from dear.rank.mixture import MixtureRanker
 from dear.rank.passages import BestPassage
 from dear.rank.pointwise import PointwiseRanker
 from dear.rank.ranker import Ranker
@@ -30,11 +32,12 @@ class RankerSpec:
     """What to rank with. It checks itself, before anything is opened.
 
     model:    scores pairs: a folder, hub id, name or zero-shot reading (dear.scoring.opening).
+    mixture:  models that score pairs, with weights: their z-scores are added (dear.rank.mixture).
     listwise: orders lists: `local:MODEL`, `http://HOST/v1`, `openai:MODEL`, … (dear.backends), or
               a folder of a listwise checkpoint. With a model, it reranks the model's best `depth`.
     prompt, strategy, window, step, depth, guard: of the listwise stage; see ListwiseRanker. depth:
               DEPTH behind a model, else all.
-    kind:     a key of RANKERS; where None, "pointwise", "listwise" or "cascade", by what is named.
+    kind:     a key of RANKERS; where None, the one that what is named makes.
     fuse:     weight of the score of the stage before: the first stage's beside the model's, or,
               with a listwise stage, that of what it reranks.
     aggregate: "max" where candidates are passages of documents, and documents are ranked by their
@@ -42,6 +45,7 @@ class RankerSpec:
     """
 
     model: str | None = None
+    mixture: Mapping[str, float] | None = None
     listwise: str | None = None
     prompt: str | None = None
     strategy: str = "sliding"
@@ -59,6 +63,8 @@ class RankerSpec:
         if self.kind is None:
             object.__setattr__(self, "kind", self._kind_by_parts())
         check_weight(self.fuse)
+        if self.mixture is not None:
+            self._check_mixture(self.mixture)
         check_aggregate(self.aggregate)
         if self.listwise is None:
             for name in ("prompt", "depth", "guard"):
@@ -75,7 +81,19 @@ class RankerSpec:
         if self.model is not None and self.depth is None:
             object.__setattr__(self, "depth", DEPTH)
 
+    def _check_mixture(self, mixture: Mapping[str, float]) -> None:
+        if self.model is not None or self.listwise is not None:
+            raise ConfigError("a mixture has no other model beside it: name one or the other")
+        if not isinstance(mixture, Mapping) or not mixture:
+            raise ConfigError("mixture: names of models, each with its weight")
+        for name, weight in mixture.items():
+            if isinstance(weight, bool) or not isinstance(weight, int | float):
+                raise ConfigError(f"mixture: the weight of {name} is {weight!r}")
+            check_weight(weight)
+
     def _kind_by_parts(self) -> str:
+        if self.mixture is not None:
+            return "mixture"
         if self.listwise is not None:
             return "listwise" if self.model is None else "cascade"
         if self.model is None:
@@ -120,6 +138,8 @@ class RankerSpec:
             except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
                 raise DataError(f"{name}: {error}") from None
             return cls.of(table)
+        if name == BUILT_IN:
+            return cls(**built_in())
         kind = name.partition(":")[0]
         if kind in BACKENDS and not Path(name).exists():
             return cls(listwise=name)
@@ -153,11 +173,12 @@ def open_ranker(
 class Parts:
     """What a ranker is made of, open.
 
-    points: scores pairs.  lists: orders windows.  one_backbone: both sit on one base, which is in
-    memory once.  documents: passage id → document id, for `aggregate`; by the ids where None.
+    points: scores pairs.  mixed: models with their weights.  lists: orders windows.
+    one_backbone: both sit on one base, which is in memory once.  documents: passage id → document id, for `aggregate`; by the ids where None.
     """
 
     points: PairModel | None = None
+    mixed: tuple[tuple[PairModel, float], ...] = ()
     lists: Backend | None = None
     one_backbone: bool = False
     documents: Documents | None = None
@@ -166,7 +187,11 @@ class Parts:
 def _pointwise(spec: RankerSpec, parts: Parts) -> Ranker:
     assert parts.points is not None
     ranker = PointwiseRanker(parts.points)
-    return FusedRanker(ranker, spec.fuse) if spec.fuse else ranker
+    return MixtureRanker([(ranker, 1.0)], spec.fuse) if spec.fuse else ranker
+
+
+def _mixture(spec: RankerSpec, parts: Parts) -> Ranker:
+    return MixtureRanker([(PointwiseRanker(model), w) for model, w in parts.mixed], spec.fuse)
 
 
 def _listwise(spec: RankerSpec, parts: Parts) -> ListwiseRanker:
@@ -189,6 +214,7 @@ def _cascade(spec: RankerSpec, parts: Parts) -> Ranker:
 
 RANKERS: dict[str, Callable[[RankerSpec, Parts], Ranker]] = {
     "pointwise": _pointwise,
+    "mixture": _mixture,
     "listwise": _listwise,
     "cascade": _cascade,
 }
@@ -210,6 +236,9 @@ def open_parts(spec: RankerSpec, options: Mapping[str, Any]) -> Parts:
     def points() -> PairModel | None:
         return None if spec.model is None else scoring.opening.open_model(spec.model, **options)
 
+    if spec.mixture is not None:
+        opened = scoring.opening.open_model
+        return Parts(mixed=tuple((opened(m, **options), w) for m, w in spec.mixture.items()))
     if spec.listwise is None:
         return Parts(points=points())
     if not spec.is_local:

@@ -147,6 +147,7 @@ def rank_one(
             for i, p in zip(ids, given, strict=True)
         ),
         scores=tuple(float(-i) for i in range(len(ids))),
+        unscored=True,
     )
     (found,) = ranker.rank_candidates([one], top_k=top_k, deadline=deadline, cancel=cancel)
     return found

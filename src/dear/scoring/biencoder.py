@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +40,6 @@ from dear.scoring.batching import (
     ANY_SHAPE,
     ONE_LENGTH,
     Progress,
-    collate,
     in_batches,
     pick_batch_tokens,
     require_finite,
@@ -52,27 +52,14 @@ from dear.scoring.company import (
     require_computing,
     tell,
 )
-from dear.scoring.encoding import Encoded, Pair, encode_texts, prompted_texts, read_apart
+from dear.scoring.dual import SIMILARITIES, DualScorer, Vector, compared
+from dear.scoring.encoding import Encoded, Pair, encode_texts
 from dear.scoring.loading import Reader, count_parameters, load_reader
 from dear.scoring.queue import Scored
+from dear.scoring.tensors import collate
 
 MAX_TOKENS = 256
 """Where a text is cut if its folder does not say."""
-
-Vector = NDArray[np.float32]
-
-
-def _dot(a: Vector, b: Vector) -> float:
-    return float(a @ b)
-
-
-SIMILARITIES: dict[str, Callable[[Vector, Vector], float]] = {
-    "cosine": _dot,  # of vectors of length 1
-    "dot": _dot,
-    "euclidean": lambda a, b: -float(np.linalg.norm(a - b)),
-    "manhattan": lambda a, b: -float(np.abs(a - b).sum()),
-}
-"""similarity_fn_name of sentence-transformers → the score of two embeddings, higher is better."""
 
 _INSTRUCTED = re.compile(r"Instruct: (.*)\n(Query: ?)", re.DOTALL)
 """The query prompt of embedders that are told what to look for."""
@@ -158,7 +145,13 @@ class BiEncoder:
         ):
             self._grid = ONE_LENGTH
             tell(self.name)
-        self._prepared: dict[str, Vector] = {}
+        self.dual = DualScorer[Vector](
+            encode=self.encode,
+            represent=self._embed,
+            compare=partial(compared, self.similarity),
+            query_prompt=self.query_prompt,
+            passage_prompt=self.passage_prompt,
+        )
         self.tokens_scored = 0
         self._counting = threading.Lock()
         say(
@@ -169,50 +162,18 @@ class BiEncoder:
         )
 
     def prepare(self, pairs: Sequence[Pair], progress: Progress | None = None) -> None:
-        """Embed every text of `pairs` and keep it, so that each is embedded once.
-
-        A labelling job calls this with all its pairs, done or not: batches, and so the last bits
-        of every score, are the same when a killed job goes on. progress counts texts.
-        """
-        new = [
-            text
-            for text in prompted_texts(pairs, self.query_prompt, self.passage_prompt)
-            if text not in self._prepared
-        ]
-        for text, vector in zip(new, self.embed(new, progress), strict=True):
-            # of two threads that prepare a text the first one counts, for all calls to come
-            self._prepared.setdefault(text, vector)
+        """Embed every text of `pairs` and keep it; see `DualScorer.prepare`."""
+        self.dual.prepare(pairs, progress)
 
     def score(self, pairs: Sequence[Pair], progress: Progress | None = None) -> NDArray[np.float32]:
-        """float32 (n,) similarities.
-
-        Each text of the call is embedded once, those that were prepared not at all. What earlier
-        calls embedded is not kept: a text's last bits are those of its batch, and a score must
-        not depend on who scored what before.
-        """
+        """float32 (n,) similarities."""
         return self.score_read(pairs, progress).scores
 
     def score_read(self, pairs: Sequence[Pair], progress: Progress | None = None) -> Scored:
-        """The same, with what was read of each pair, where all of its texts were embedded here."""
-        if not pairs:
-            return Scored(scores=np.empty(0, dtype=np.float32))
-        texts = prompted_texts(pairs, self.query_prompt, self.passage_prompt)
-        known = {text: self._prepared[text] for text in texts if text in self._prepared}
-        new = [text for text in texts if text not in known]
-        encoded = self.encode(new)
-        vectors = self._embed(new, encoded, progress, len(pairs))
-        known.update(zip(new, vectors, strict=True))
-        if not new and progress is not None:
-            progress(len(pairs), len(pairs))
-        similar = SIMILARITIES[self.similarity]
-        before, behind = self.query_prompt, self.passage_prompt
-        scores = np.array(
-            [similar(known[before + query], known[behind + passage]) for query, passage in pairs],
-            dtype=np.float32,
-        )
-        require_finite(self.name, scores, pairs)
-        read = read_apart(pairs, dict(zip(new, encoded, strict=True)), before, behind)
-        return Scored(scores=scores, read=read)
+        """The same, with what was read of each pair; see `DualScorer.score_read`."""
+        found = self.dual.score_read(pairs, progress)
+        require_finite(self.name, found.scores, pairs)
+        return found
 
     def embed(
         self, texts: Sequence[str], progress: Progress | None = None, total: int | None = None
@@ -264,8 +225,7 @@ class BiEncoder:
 
     def cut_pairs(self, pairs: Sequence[Pair]) -> list[bool]:
         """Which pairs have a passage that is longer than the model reads it."""
-        encoded = self.encode([self.passage_prompt + passage for _, passage in pairs])
-        return [one.cut for one in encoded]
+        return self.dual.cut_pairs(pairs)
 
     def pooled(
         self, ids: torch.Tensor, mask: torch.Tensor, prompt: torch.Tensor | None = None

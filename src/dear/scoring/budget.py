@@ -12,19 +12,30 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
-import torch
 
 from dear.artifacts import cache_folder, read_json, write_json
-from dear.checkpoints.hardware import processor_name
+from dear.checkpoints.contract import ScoringContract
 from dear.errors import DataError
+from dear.scoring.batching import Device
 from dear.scoring.encoding import Encoded
 from dear.scoring.engines import Engine
-from dear.scoring.exported import ExportedModel
-from dear.scoring.loading import ScoringModel
 
 logger = logging.getLogger(__name__)
+
+
+class Budgeted(Protocol):
+    """runs_on: device, processor, threads, and the version of what computes."""
+
+    @property
+    def runs_on(self) -> Sequence[str | int]: ...
+    @property
+    def architecture(self) -> str: ...
+    @property
+    def contract(self) -> ScoringContract: ...
+
 
 CPU_CANDIDATES = (512, 1024, 2048, 4096)
 GPU_CANDIDATES = (8192, 16384, 32768, 65536, 131072)
@@ -39,7 +50,7 @@ def probe_batch_tokens(
     make: Callable[[int], Engine],
     vocabulary: int,
     *,
-    device: torch.device,
+    device: Device,
     candidates: Sequence[int] | None = None,
     tokens: int = 128,
     longest: int = 512,
@@ -78,14 +89,14 @@ def probe_batch_tokens(
     return min(b for b, median in medians.items() if median <= AS_GOOD * best)
 
 
-def load_batch_tokens(model: ScoringModel | ExportedModel) -> int | None:
+def load_batch_tokens(model: Budgeted) -> int | None:
     """The remembered budget of this machine and model; None where there is none."""
     value = _read().get(_key(model))
     # a bool is an int to Python
     return value if type(value) is int and value >= 1 else None
 
 
-def remember_batch_tokens(model: ScoringModel | ExportedModel, batch_tokens: int) -> None:
+def remember_batch_tokens(model: Budgeted, batch_tokens: int) -> None:
     """Keep a budget for jobs to come; a cache that cannot be written is no error."""
     path = _cache_file()
     try:
@@ -124,6 +135,8 @@ def _affordable(budgets: list[int], rate: float, limit_s: float) -> list[int]:
 
 def _holds(engine: Engine, batch: Sequence[Encoded]) -> bool:
     """True if the device's memory does."""
+    import torch
+
     try:
         engine.run(batch)
     except torch.OutOfMemoryError:
@@ -132,19 +145,9 @@ def _holds(engine: Engine, batch: Sequence[Encoded]) -> bool:
     return True
 
 
-def _key(model: ScoringModel | ExportedModel) -> str:
+def _key(model: Budgeted) -> str:
     """What the best budget depends on, as one line of JSON."""
-    cuda = model.device.type == "cuda"
-    return json.dumps(
-        [
-            torch.cuda.get_device_name(model.device) if cuda else model.device.type,
-            processor_name(),
-            torch.get_num_threads(),
-            torch.__version__,
-            model.architecture,
-            model.contract.dtype,
-        ]
-    )
+    return json.dumps([*model.runs_on, model.architecture, model.contract.dtype])
 
 
 def _cache_file() -> Path:

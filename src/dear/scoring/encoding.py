@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,6 @@ from dear.checkpoints.contract import ScoringContract
 from dear.checkpoints.threads import tokenize
 from dear.errors import ConfigError
 from dear.prompts.pointwise import PAIR_PROMPTS
-from dear.records import PairRead
 from dear.scoring.template import TextTemplate
 
 Pair = tuple[str, str]
@@ -52,25 +51,6 @@ def _cuts(batch: Any, limit: int) -> list[bool]:
     if batch.encodings is None:
         return [len(ids) >= limit for ids in batch["input_ids"]]
     return [bool(one.overflowing) for one in batch.encodings]
-
-
-def prompted_texts(pairs: Iterable[Pair], query_prompt: str, passage_prompt: str) -> list[str]:
-    """Each different text of the pairs, with its prompt."""
-    both = ((query_prompt + query, passage_prompt + passage) for query, passage in pairs)
-    return list(dict.fromkeys(text for pair in both for text in pair))
-
-
-def read_apart(
-    pairs: Sequence[Pair], encoded: Mapping[str, Encoded], query_prompt: str, passage_prompt: str
-) -> list[PairRead]:
-    """What was read of each pair whose texts are read apart; nothing where one is not there."""
-    found = []
-    for query, passage in pairs:
-        a, b = encoded.get(query_prompt + query), encoded.get(passage_prompt + passage)
-        if a is None or b is None:
-            return []
-        found.append(PairRead(len(a) + len(b), b.cut))
-    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from transformers import AutoModelForSequenceClassification
 
+from dear.checkpoints.adapters import adapter_config, base_of
 from dear.checkpoints.composite import chat_contract, load_answering, load_modules
 from dear.checkpoints.contract import DType, ScoringContract
 from dear.checkpoints.contract_resolution import Resolved, require_pointwise, resolve
-from dear.checkpoints.files import revision_of
+from dear.checkpoints.files import TOKENIZER_FILES, has_tokenizer, revision_of
 from dear.checkpoints.hardware import (
     QUANTISED,
     SHARDED,
@@ -23,7 +24,6 @@ from dear.checkpoints.hardware import (
     weight_options,
 )
 from dear.checkpoints.heads import (
-    bare_model,
     float32_head,
     is_head,
     pool_by_mask,
@@ -38,16 +38,11 @@ from dear.checkpoints.layers import (
     own_length,
     pick_layers,
 )
-from dear.checkpoints.lora import adapter_config, attach, base_of, require_scorer
+from dear.checkpoints.lora import attach, require_scorer
+from dear.checkpoints.processor import processor_name
 from dear.checkpoints.registry import Source, locate
 from dear.checkpoints.sentence_transformers import transformer_entry
-from dear.checkpoints.tokenizer import (
-    TOKENIZER_FILES,
-    has_tokenizer,
-    load_tokenizer,
-    mend_padding,
-    require_rows,
-)
+from dear.checkpoints.tokenizer import load_tokenizer, mend_padding, require_rows
 from dear.checkpoints.weights import (
     classifier_config,
     gguf_as_safetensors,
@@ -56,10 +51,11 @@ from dear.checkpoints.weights import (
     require_one_output,
     writes,
 )
+from dear.checkpoints.wrappers import bare_model
 from dear.errors import ConfigError
-from dear.scoring.batching import collate
 from dear.scoring.company import PROBE, require_computing
 from dear.scoring.encoding import PairEncoder
+from dear.scoring.tensors import collate
 
 __all__ = [
     "TOKENIZER_FILES",
@@ -104,6 +100,13 @@ class ScoringModel:
         config = bare.config.get_text_config()
         sizes = (getattr(config, key, None) for key in ("hidden_size", "num_hidden_layers"))
         return " ".join(map(str, (type(bare).__name__, *sizes)))
+
+    @property
+    def runs_on(self) -> list[str | int]:
+        """Device, processor, threads, PyTorch's version; see `dear.scoring.budget`."""
+        cuda = self.device.type == "cuda"
+        device = torch.cuda.get_device_name(self.device) if cuda else self.device.type
+        return [device, processor_name(), torch.get_num_threads(), torch.__version__]
 
     @property
     def working_parameters(self) -> int:

@@ -17,31 +17,23 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from dear import scoring
 from dear.checkpoints.files import TRAINING_FILE, model_json
 from dear.checkpoints.registry import ENCODER_KINDS, known_reranker, locate
 from dear.errors import ConfigError, nearest
 from dear.notices import say
 from dear.prompts.pointwise import ZERO_SHOT_PROMPTS
-from dear.scoring.biencoder import BiEncoder
 from dear.scoring.encoding import Pair
-from dear.scoring.exported import is_exported, load_exported
-from dear.scoring.loading import load_scoring_model
+from dear.scoring.exported import exported_kind, is_exported, load_exported
+from dear.scoring.exported_encoders import ENCODERS
 from dear.scoring.scorer import Scorer
-from dear.scoring.sentence_transformers_library import LibraryModel, library_kind
-from dear.scoring.splade import Splade
-from dear.scoring.workers import ScorerPool
-from dear.scoring.zero_shot import ZeroShot
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from dear.checkpoints.contract import DType, ScoringContract
     from dear.scoring.batching import Progress
     from dear.scoring.engines import EngineName
-
-
-ENCODERS: dict[str, type[BiEncoder] | type[Splade]] = {"biencoder": BiEncoder, "splade": Splade}
-"""Kind of reading → the model that encodes query and passage apart."""
 
 
 class PairModel(Protocol):
@@ -90,7 +82,7 @@ def open_model(
     Raises ConfigError for an unknown kind or name, BackendError for weights that do not load.
     """
     if "," in device:
-        return ScorerPool(
+        return scoring.workers.ScorerPool(
             spec,
             devices=device.split(","),
             contract=contract,
@@ -100,42 +92,56 @@ def open_model(
             instruction=instruction,
             max_passage_tokens=max_passage_tokens,
         )
+    how: dict[str, Any] = {"dtype": dtype, "device": device, "batch_tokens": batch_tokens}
+    if is_exported(spec):
+        _require_none(max_passage_tokens, spec)
+        return _open_exported(spec, contract, instruction, engine, how)
+    how |= {"revision": revision, "instruction": instruction}
     kind, name = kind_of(spec)
     if kind is None and contract is None:
         kind = _reading_of(name, revision)
-    how: dict[str, Any] = {
-        "dtype": dtype,
-        "device": device,
-        "batch_tokens": batch_tokens,
-        "revision": revision,
-        "instruction": instruction,
-    }
     library = _left_to_the_library(name, kind, revision)
     if (kind is not None or library is not None) and contract is not None:
         raise ConfigError(f"{spec}: a scoring contract is for one-logit models")
     if library is not None:
         _require_none(max_passage_tokens, spec)
-        return LibraryModel(name, kind=library, **how)
-    if kind is not None:
-        if kind in ENCODERS:
-            _require_none(max_passage_tokens, spec)
-            return ENCODERS[kind](name, **how)
-        return ZeroShot(name, prompt=kind, max_passage_tokens=max_passage_tokens, **how)
-    _require_none(max_passage_tokens, spec)
-    if is_exported(spec):
-        exported = load_exported(
-            spec, contract=contract, dtype=dtype, device=device, instruction=instruction
+        return scoring.sentence_transformers_library.LibraryModel(name, kind=library, **how)
+    if kind in ZERO_SHOT_PROMPTS:
+        return scoring.zero_shot.ZeroShot(
+            name, prompt=kind, max_passage_tokens=max_passage_tokens, **how
         )
-        return Scorer(exported, batch_tokens=batch_tokens, engine=engine)
-    model = load_scoring_model(
-        spec,
-        contract=contract,
-        dtype=dtype,
-        device=device,
-        revision=revision,
-        instruction=instruction,
-    )
+    _require_none(max_passage_tokens, spec)
+    if kind is not None:
+        return _encoder(kind)(name, **how)
+    del how["batch_tokens"]
+    model = scoring.loading.load_scoring_model(spec, contract=contract, **how)
     return Scorer(model, batch_tokens=batch_tokens, engine=engine)
+
+
+def _encoder(kind: str) -> Callable[..., PairModel]:
+    """The class that encodes query and passage apart."""
+    if kind == "splade":
+        return scoring.splade.Splade
+    return scoring.biencoder.BiEncoder
+
+
+def _open_exported(
+    spec: str | Path,
+    contract: ScoringContract | str | Path | None,
+    instruction: str | None,
+    engine: EngineName,
+    how: dict[str, Any],
+) -> PairModel:
+    kind = exported_kind(spec)
+    if kind not in ENCODERS:
+        batch_tokens = how.pop("batch_tokens")
+        exported = load_exported(spec, contract=contract, instruction=instruction, **how)
+        return Scorer(exported, batch_tokens=batch_tokens, engine=engine)
+    if contract is not None or instruction is not None or engine != "auto":
+        raise ConfigError(
+            f"{spec}: a contract, an instruction or an engine is for one-logit models"
+        )
+    return ENCODERS[kind](spec, **how)
 
 
 def kind_of(spec: str | Path) -> tuple[str | None, str | Path]:
@@ -169,8 +175,10 @@ def _reading_of(name: str | Path, revision: str | None) -> str | None:
 def _left_to_the_library(name: str | Path, kind: str | None, revision: str | None) -> str | None:
     if kind not in (None, "biencoder"):
         return None
-
-    return library_kind(locate(name, revision=revision), kind)
+    found = scoring.sentence_transformers_library.library_kind(
+        locate(name, revision=revision), kind
+    )
+    return None if found is None else str(found)
 
 
 def _require_none(max_passage_tokens: int | None, spec: str | Path) -> None:

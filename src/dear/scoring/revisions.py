@@ -7,22 +7,20 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dear.checkpoints.adapters import adapter_config, base_of
 from dear.checkpoints.contract import CONTRACT_FILE, ScoringContract
 from dear.checkpoints.files import (
     FORMER_REVISION,
     former_revision_of,
+    has_tokenizer,
     revision_of,
-    sampled_digest,
     tokenizer_files,
     weight_files,
 )
-from dear.checkpoints.lora import adapter_config, base_of
 from dear.checkpoints.registry import Source, locate
-from dear.checkpoints.tokenizer import has_tokenizer
 from dear.digests import Input, Inputs, file_digest, files_digest, lines_digest
 from dear.errors import ContractMismatch
-from dear.scoring.engines.openvino import WEIGHTS
-from dear.scoring.exported import exported_revision, is_exported
+from dear.scoring.exported import exported_revision, former_exported_revision, is_exported
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +99,7 @@ def former(name: str, digest: str) -> bool | None:
     if not FORMER_REVISION.search(digest):
         return None
     if is_exported(spec):
-        return digest == f"local-{sampled_digest([spec / WEIGHTS])}"
+        return digest == former_exported_revision(spec)
     return digest == "+".join(map(former_revision_of, _chain(locate(spec))))
 
 

@@ -6,12 +6,14 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dear import scoring
 from dear.checkpoints.contract import ScoringContract, fingerprint_of
-from dear.checkpoints.hardware import trim_heap
+from dear.checkpoints.processor import trim_heap
 from dear.errors import ConfigError, nearest
 from dear.records import PairRead
 from dear.scoring.batching import (
@@ -27,10 +29,11 @@ from dear.scoring.batching import (
 from dear.scoring.budget import load_batch_tokens, probe_batch_tokens, remember_batch_tokens
 from dear.scoring.encoding import Encoded, Pair, PairEncoder
 from dear.scoring.engines import Engine, EngineName
-from dear.scoring.engines.table import ENGINES, FITS
-from dear.scoring.explaining import Explanation, explain
 from dear.scoring.exported import ExportedModel
-from dear.scoring.loading import ScoringModel
+
+if TYPE_CHECKING:
+    from dear.scoring.explaining import Explanation
+    from dear.scoring.loading import ScoringModel
 
 TRIM_PAIRS = 512
 """Pairs after which freed memory is given back: takes milliseconds, and a chunk of 8,192 short
@@ -99,7 +102,7 @@ class Scorer:
         """The engine that suits the model, with this budget."""
         if isinstance(self.model, ExportedModel):
             return self.model.engine(batch_tokens)
-        return ENGINES[self._engine_name](self.model, batch_tokens)
+        return scoring.engines.table.ENGINES[self._engine_name](self.model, batch_tokens)
 
     def _pick_engine(self, name: EngineName) -> str:
         """Tried out on the loaded model, so that no engine changes its scores."""
@@ -107,15 +110,16 @@ class Scorer:
             if name != "auto":
                 raise ConfigError(f"{self.model.name}: an export has an engine of its own")
             return "export"
+        engines, fits = scoring.engines.table.ENGINES, scoring.engines.table.FITS
         if name == "auto":
             # a decoder's shared queries save more than padding costs; unpadded batches were
             # measured to be no faster on a CPU (benchmarks/inside.py)
             on_gpu = self.model.device.type == "cuda"
             wanted = ("prefix", "packed") if on_gpu else ("prefix",)
-            return next((n for n in wanted if FITS[n](self.model)), "padded")
-        if name not in ENGINES:
-            raise ConfigError(f"no engine {name!r}{nearest(name, ENGINES)}")
-        if not FITS[name](self.model):
+            return next((n for n in wanted if fits[n](self.model)), "padded")
+        if name not in engines:
+            raise ConfigError(f"no engine {name!r}{nearest(name, engines)}")
+        if not fits[name](self.model):
             raise ConfigError(f"{self.model.name}: the engine {name!r} would change its scores")
         return name
 
@@ -243,7 +247,7 @@ class Scorer:
     def explain(self, query: str, passage: str) -> Explanation:
         """How one pair's score comes about: tokens and what was cut, the position that is read,
         contract, engine, logit, and the logit of the plain forward pass beside it."""
-        return explain(self, query, passage)
+        return scoring.explaining.explain(self, query, passage)
 
     def stream(self, pairs: Iterable[Pair], *, chunk: int | None = None) -> Iterator[float]:
         """Scores of any number of pairs, one by one and in order, two chunks held at once.

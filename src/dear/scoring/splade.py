@@ -36,15 +36,16 @@ from dear.scoring.batching import (
     ANY_SHAPE,
     ONE_LENGTH,
     Progress,
-    collate,
     pick_batch_tokens,
     token_batches,
 )
 from dear.scoring.biencoder import MAX_TOKENS
 from dear.scoring.company import LONG, READ_PADDING, SHORT, depends_on_company, tell
-from dear.scoring.encoding import Encoded, Pair, encode_texts, prompted_texts, read_apart
+from dear.scoring.dual import DualScorer
+from dear.scoring.encoding import Encoded, Pair, encode_texts
 from dear.scoring.loading import count_parameters, load_reader
 from dear.scoring.queue import Scored
+from dear.scoring.tensors import collate
 
 LOGITS = {"cpu": 1 << 23, "cuda": 1 << 29}
 """Logits of a batch by device: every token has one for each term. Those of 256 tokens just fit into
@@ -129,7 +130,13 @@ class Splade:
         ):
             self._grid = ONE_LENGTH
             tell(self.name)
-        self._prepared: dict[str, Terms] = {}
+        self.dual = DualScorer[Terms](
+            encode=self._tokens,
+            represent=self._terms,
+            compare=self._compare,
+            query_prompt=self.query_prompt,
+            passage_prompt=self.passage_prompt,
+        )
         self.tokens_scored = 0
         self._counting = threading.Lock()
         say(
@@ -138,14 +145,8 @@ class Splade:
         )
 
     def prepare(self, pairs: Sequence[Pair], progress: Progress | None = None) -> None:
-        """Weigh every text of `pairs` and keep its terms; see `BiEncoder.prepare`."""
-        new = [
-            text
-            for text in prompted_texts(pairs, self.query_prompt, self.passage_prompt)
-            if text not in self._prepared
-        ]
-        for text, terms in zip(new, self._terms(new, self._tokens(new), progress), strict=True):
-            self._prepared.setdefault(text, terms)
+        """Weigh every text of `pairs` and keep its terms; see `DualScorer.prepare`."""
+        self.dual.prepare(pairs, progress)
 
     def score(self, pairs: Sequence[Pair], progress: Progress | None = None) -> NDArray[np.float32]:
         """float32 (n,) dot products; each text of the call is weighed once, those that were
@@ -153,27 +154,12 @@ class Splade:
         return self.score_read(pairs, progress).scores
 
     def score_read(self, pairs: Sequence[Pair], progress: Progress | None = None) -> Scored:
-        """The same, with what was read of each pair, where all of its texts were weighed here."""
-        if not pairs:
-            return Scored(scores=np.empty(0, dtype=np.float32))
-        texts = prompted_texts(pairs, self.query_prompt, self.passage_prompt)
-        known = {text: self._prepared[text] for text in texts if text in self._prepared}
-        new = [text for text in texts if text not in known]
-        encoded = self._tokens(new)
-        terms = self._terms(new, encoded, progress, len(pairs))
-        known.update(zip(new, terms, strict=True))
-        if not new and progress is not None:
-            progress(len(pairs), len(pairs))
-        rows = {text: row for row, text in enumerate(texts)}
-        weights = as_matrix([known[text] for text in texts], self.vocabulary)
-        before, behind = self.query_prompt, self.passage_prompt
-        queries = weights[[rows[before + query] for query, _ in pairs]]
-        passages = weights[[rows[behind + passage] for _, passage in pairs]]
-        products = queries.multiply(passages).sum(axis=1)
-        return Scored(
-            scores=np.asarray(products, dtype=np.float32).ravel(),
-            read=read_apart(pairs, dict(zip(new, encoded, strict=True)), before, behind),
-        )
+        """The same, with what was read of each pair; see `DualScorer.score_read`."""
+        return self.dual.score_read(pairs, progress)
+
+    def _compare(self, queries: Sequence[Terms], passages: Sequence[Terms]) -> NDArray[np.float32]:
+        a, b = as_matrix(queries, self.vocabulary), as_matrix(passages, self.vocabulary)
+        return np.asarray(a.multiply(b).sum(axis=1), dtype=np.float32).ravel()
 
     def encode_queries(self, texts: Sequence[str], progress: Progress | None = None) -> Matrix:
         """Term weights of queries, in the order given."""

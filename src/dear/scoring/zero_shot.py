@@ -25,10 +25,11 @@ from dear.checkpoints.threads import exclusive, tokenize
 from dear.errors import ConfigError, nearest
 from dear.notices import warn
 from dear.prompts.pointwise import ZERO_SHOT_PROMPTS
-from dear.scoring.batching import Progress, collate, in_batches, pick_batch_tokens, require_finite
+from dear.scoring.batching import Progress, in_batches, pick_batch_tokens, require_finite
 from dear.scoring.encoding import Encoded, Pair
 from dear.scoring.loading import count_parameters, load_reader
 from dear.scoring.template import TextTemplate
+from dear.scoring.tensors import collate
 
 MAX_QUERY_TOKENS = 256
 MAX_PASSAGE_TOKENS = 1024

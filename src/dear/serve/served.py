@@ -233,7 +233,7 @@ def _of(query: Query, passages: Sequence[Passage], known: dict[str, float]) -> C
         scores = tuple(known[document_of(passage.id)] for passage in passages)
     else:
         scores = tuple(float(-at) for at in range(len(passages)))
-    return Candidates(query=query, passages=tuple(passages), scores=scores)
+    return Candidates(query=query, passages=tuple(passages), scores=scores, unscored=not known)
 
 
 def _seen(ranking: Ranking) -> list[bool]:

@@ -9,9 +9,10 @@ import torch
 
 from dear.checkpoints.heads import pooled_logits, read_positions
 from dear.losses import Objective
-from dear.scoring.batching import collate, token_batches
+from dear.scoring.batching import token_batches
 from dear.scoring.encoding import PairEncoder
 from dear.scoring.engines.one_position import reading
+from dear.scoring.tensors import collate
 from dear.train.examples import Example
 
 

@@ -23,9 +23,10 @@ from dear.errors import ConfigError
 from dear.losses import Objective, find_loss
 from dear.losses.listwise import softmax_cross_entropy
 from dear.recipes import PairRecipe
-from dear.scoring.batching import collate, token_batches
+from dear.scoring.batching import token_batches
 from dear.scoring.encoding import Encoded
 from dear.scoring.loading import load_tokenizer, pick_layers
+from dear.scoring.tensors import collate
 from dear.train.batches import group_losses
 from dear.train.examples import Example
 from dear.train.start import objective_of, set_dropout

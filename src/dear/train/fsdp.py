@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from dear.checkpoints.heads import bare_model
+from dear.checkpoints.wrappers import bare_model
 from dear.scoring.loading import find_layers
 
 

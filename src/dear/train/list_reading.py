@@ -11,7 +11,8 @@ import torch
 from scipy.stats import kendalltau
 from torch.nn import functional as F
 
-from dear.checkpoints.heads import bare_model, takes
+from dear.checkpoints.heads import takes
+from dear.checkpoints.wrappers import bare_model
 from dear.records import ListExample
 from dear.scoring.batching import token_batches
 from dear.train.lists import ListTokenizer, ListTokens, row_of, tokenise

@@ -21,11 +21,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import nn
 
-from dear.checkpoints.heads import bare_model, pooled_logits, read_positions
+from dear.checkpoints.heads import pooled_logits, read_positions
 from dear.checkpoints.layers import find_layers, has_weights
 from dear.checkpoints.threads import exclusive
-from dear.scoring.batching import collate
+from dear.checkpoints.wrappers import bare_model
 from dear.scoring.encoding import Encoded
+from dear.scoring.tensors import collate
 
 if TYPE_CHECKING:
     from dear.scoring.loading import ScoringModel

@@ -5,22 +5,19 @@ What it runs is a folder that `dear export` wrote; no PyTorch weights are loaded
 
 from __future__ import annotations
 
-import contextlib
 import sys
-from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from dear.checkpoints.hardware import cpu_has_tiles
-from dear.checkpoints.threads import FairPool
+from dear.checkpoints import processor
 from dear.errors import DataError, MissingExtra
-from dear.scoring.batching import Grid, Progress, collate, token_batches
+from dear.scoring.batching import Grid, Progress
 from dear.scoring.encoding import Encoded
+from dear.scoring.engines.streams import Feed, Streams, shared_budget
 
 GRAPH = "openvino_model.xml"
 WEIGHTS = "openvino_model.bin"
@@ -54,7 +51,7 @@ class OpenVINOEngine:
     precision: "f32" or "bf16", in which everything is to compute that is not quantised; the
         attribute says in which it does.
     longest: tokens of the longest sequence there may be.
-    threads: processors to use; as many as PyTorch's threads where None.
+    threads: processors to use; see `dear.checkpoints.processor.threads` where None.
     """
 
     def __init__(
@@ -68,11 +65,9 @@ class OpenVINOEngine:
         threads: int | None = None,
     ) -> None:
         ov = load_openvino()
-        if threads is None:
-            threads = torch.get_num_threads()
-        self.pad_id = pad_id
+        threads = processor.threads() if threads is None else threads
         self.batch_tokens = batch_tokens
-        width = TILED_WIDTH if cpu_has_tiles() else WIDTH
+        width = TILED_WIDTH if processor.processor_kind() == "amx" else WIDTH
         self.grid = Grid(width=width, rows=1, longest=longest)
         core = ov.Core()
         settings: dict[str, Any] = {
@@ -91,12 +86,13 @@ class OpenVINOEngine:
         # asked for is one thing: a processor without bfloat16 computes in float32
         in_force = self._compiled.get_property("INFERENCE_PRECISION_HINT")
         self.precision: str = in_force.get_type_name()
-        self._inputs = {port.any_name for port in self._compiled.inputs}
         self.streams = threads
-        # not OpenVINO's own queue, which may hand one request to two threads; one more than there
-        # are streams, so that none of them waits for its next batch to be made
-        self._requests: FairPool[Any] = FairPool(
-            self._compiled.create_infer_request() for _ in range(threads + 1)
+        # not OpenVINO's own queue, which may hand one request to two threads
+        self._streams = Streams(
+            [_Request(self._compiled.create_infer_request()) for _ in range(threads + 1)],
+            inputs=[port.any_name for port in self._compiled.inputs],
+            pad_id=pad_id,
+            grid=self.grid,
         )
 
     def run(
@@ -104,69 +100,36 @@ class OpenVINOEngine:
         encoded: Sequence[Encoded],
         progress: Progress | None = None,
         total: int | None = None,
+        *,
+        more: Feed | None = None,
+        budget: int | None = None,
     ) -> NDArray[np.float32]:
-        """float32 (n,) logits in the order of `encoded`."""
-        scores = np.empty(len(encoded), dtype=np.float32)
-        total = len(encoded) if total is None else total
-        done = 0
-        lengths = [len(e) for e in encoded]
-        budget = shared_budget(lengths, self.batch_tokens, self.streams)
-        at_work: deque[tuple[Any, list[int]]] = deque()
+        """float32 (n,) logits, or (n, …) of another graph, in the order of `encoded`.
 
-        def finish() -> None:
-            nonlocal done
-            request, rows = at_work.popleft()
-            try:
-                request.wait()
-                scores[rows] = request.get_output_tensor(0).data
-            finally:
-                self._requests.give(request)
-            done += len(rows)
-            if progress is not None:
-                progress(done * total // len(encoded), total)
-
-        try:
-            for rows in token_batches(lengths, budget, self.grid):
-                feed = self._feed([encoded[i] for i in rows])
-                # nobody waits for a request who holds one: so all of them come back
-                while (request := self._requests.take_free()) is None and at_work:
-                    finish()
-                request = self._requests.take() if request is None else request
-                try:
-                    request.start_async(feed)
-                except BaseException:
-                    self._requests.give(request)
-                    raise
-                at_work.append((request, rows))
-            while at_work:
-                finish()
-        finally:
-            for request, _ in at_work:  # of an error's batch, or of `progress`
-                with contextlib.suppress(RuntimeError):
-                    request.wait()
-                self._requests.give(request)
-        return scores
-
-    def _feed(self, encoded: Sequence[Encoded]) -> Mapping[str, NDArray[np.int64]]:
-        ids, mask, types = collate(
-            encoded, pad_id=self.pad_id, width=self.grid.widened(max(map(len, encoded)))
+        more: inputs beside the tokens.  budget: in place of `batch_tokens`.
+        """
+        lengths = [len(one) for one in encoded]
+        return self._streams.run(
+            encoded,
+            budget=shared_budget(lengths, budget or self.batch_tokens, self.streams),
+            progress=progress,
+            total=total,
+            more=more,
         )
-        feed = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
-        return {name: tensor.numpy() for name, tensor in feed.items() if name in self._inputs}
 
 
-def shared_budget(lengths: Sequence[int], budget: int, streams: int) -> int:
-    """Tokens in a batch, `budget` or fewer, so that every stream gets as many batches.
+class _Request:
+    """One of OpenVINO's."""
 
-    With few batches it counts: 1.5 of them on two streams take as long as 2.
-    """
-    total = sum(lengths)
-    batches = -(-total // budget)
-    batches = -(-batches // streams) * streams
-    if not batches:
-        return budget
-    # a batch holds whole sequences, so it ends up to one below the budget
-    return min(budget, -(-total // batches) + max(lengths) // 2)
+    def __init__(self, request: Any) -> None:
+        self._request = request
+
+    def start(self, feed: Feed) -> None:
+        self._request.start_async(dict(feed))
+
+    def wait(self) -> NDArray[np.float32]:
+        self._request.wait()
+        return np.array(self._request.get_output_tensor(0).data, dtype=np.float32)
 
 
 def separate_gates(graph: Any) -> int:

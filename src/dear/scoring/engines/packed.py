@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from dear.checkpoints.heads import bare_model, first_position, takes, takes_argument
+from dear.checkpoints.heads import first_position, takes, takes_argument
 from dear.checkpoints.threads import exclusive
+from dear.checkpoints.wrappers import bare_model
 from dear.errors import ConfigError
 from dear.scoring.attention import attending
 from dear.scoring.batching import Progress

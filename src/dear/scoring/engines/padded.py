@@ -8,13 +8,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dear.checkpoints.heads import bare_model, pooled_logits, read_positions
+from dear.checkpoints.heads import pooled_logits, read_positions
 from dear.checkpoints.threads import exclusive
-from dear.scoring.batching import ONE_LENGTH, Grid, Progress, collate, grid_for, in_batches
+from dear.checkpoints.wrappers import bare_model
+from dear.scoring.batching import ONE_LENGTH, Grid, Progress, grid_for, in_batches
 from dear.scoring.company import PROBE, READ_PADDING, depends_on_company, tell
 from dear.scoring.encoding import Encoded, PairEncoder
 from dear.scoring.engines.one_position import reading, reads_one
 from dear.scoring.loading import ScoringModel
+from dear.scoring.tensors import collate
 
 
 class PaddedEngine:

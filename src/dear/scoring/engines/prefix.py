@@ -18,20 +18,14 @@ import torch
 from numpy.typing import NDArray
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
-from dear.checkpoints.heads import bare_model
 from dear.checkpoints.threads import exclusive
-from dear.scoring.batching import (
-    ANY_SHAPE,
-    Grid,
-    Progress,
-    collate,
-    in_batches,
-    token_batches,
-)
+from dear.checkpoints.wrappers import bare_model
+from dear.scoring.batching import ANY_SHAPE, Grid, Progress, in_batches, token_batches
 from dear.scoring.encoding import Encoded
 from dear.scoring.engines.one_position import reading
 from dear.scoring.engines.padded import PaddedEngine
 from dear.scoring.loading import ScoringModel
+from dear.scoring.tensors import collate
 
 
 @dataclass(frozen=True, slots=True)

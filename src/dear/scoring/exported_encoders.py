@@ -1,0 +1,187 @@
+"""Exported models that read query and passage apart: embeddings, weights of terms."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dear.checkpoints.contract import DType, fingerprint_of
+from dear.records import PairRead
+from dear.scoring.batching import Progress, require_finite
+from dear.scoring.dual import DualScorer, Vector, compared
+from dear.scoring.encoding import Encoded, Pair, encode_texts
+from dear.scoring.exported import ExportedGraph, load_graph
+from dear.scoring.queue import Scored
+
+TERM_WEIGHTS = 1 << 23
+"""Weights of a batch at most: each token has one for every term that is asked for."""
+
+
+class ExportedBiEncoder:
+    """Similarity of two embeddings; the twin of BiEncoder, whose contract it carries."""
+
+    def __init__(
+        self,
+        name: str | Path,
+        *,
+        dtype: DType = "auto",
+        device: str = "auto",
+        batch_tokens: int | None = None,
+    ) -> None:
+        self.graph: ExportedGraph = load_graph(name, dtype=dtype, device=device)
+        self.contract: dict[str, Any] = dict(self.graph.encoder)
+        self.name, self.revision = str(name), self.graph.revision
+        self.parameters = self.graph.parameters
+        self.max_tokens = int(self.contract["max_tokens"])
+        self.engine = self.graph.open_engine(batch_tokens, longest=self.max_tokens)
+        self.computing = {"engine": self.graph.runtime, "precision": self.engine.precision}
+        self.fingerprint = fingerprint_of({**self.contract, **self.computing})
+        self.similarity = str(self.contract.get("similarity", "cosine"))
+        self.query_prompt = str(self.contract["query_prompt"])
+        self.passage_prompt = str(self.contract["passage_prompt"])
+        self.dual = DualScorer[Vector](
+            encode=self.encode,
+            represent=self._embed,
+            compare=partial(compared, self.similarity),
+            query_prompt=self.query_prompt,
+            passage_prompt=self.passage_prompt,
+        )
+
+    def prepare(self, pairs: Sequence[Pair], progress: Progress | None = None) -> None:
+        """Embed every text of `pairs` and keep it; see `DualScorer.prepare`."""
+        self.dual.prepare(pairs, progress)
+
+    def score(self, pairs: Sequence[Pair], progress: Progress | None = None) -> NDArray[np.float32]:
+        """float32 (n,) similarities."""
+        return self.score_read(pairs, progress).scores
+
+    def score_read(self, pairs: Sequence[Pair], progress: Progress | None = None) -> Scored:
+        """The same, with what was read of each pair; see `DualScorer.score_read`."""
+        found = self.dual.score_read(pairs, progress)
+        require_finite(self.name, found.scores, pairs)
+        return found
+
+    def cut_pairs(self, pairs: Sequence[Pair]) -> list[bool]:
+        """Which pairs have a passage that is longer than the model reads it."""
+        return self.dual.cut_pairs(pairs)
+
+    def encode(self, texts: Sequence[str]) -> list[Encoded]:
+        """One Encoded a text, prompts included."""
+        return encode_texts(self.graph.tokenizer, texts, self.max_tokens)
+
+    def encode_queries(
+        self, texts: Sequence[str], progress: Progress | None = None
+    ) -> NDArray[np.float32]:
+        """float32 (n, dimensions) embeddings of queries, of length 1 under cosine."""
+        prompted = [self.query_prompt + text for text in texts]
+        return self._embed(prompted, self.encode(prompted), progress, None)
+
+    def encode_passages(
+        self, texts: Sequence[str], progress: Progress | None = None
+    ) -> NDArray[np.float32]:
+        """The same of passages."""
+        prompted = [self.passage_prompt + text for text in texts]
+        return self._embed(prompted, self.encode(prompted), progress, None)
+
+    def _embed(
+        self,
+        texts: Sequence[str],
+        encoded: Sequence[Encoded],
+        progress: Progress | None,
+        total: int | None,
+    ) -> NDArray[np.float32]:
+        if not texts:
+            return np.empty((0, int(self.graph.encoder["dimensions"])), dtype=np.float32)
+        return self.engine.run(encoded, progress, total)
+
+
+class ExportedSplade:
+    """Dot products of term weights; the twin of Splade, whose contract it carries.
+
+    Its graph gives the weights of those terms alone that are asked for: of a passage, those of the
+    call's queries. So a tenth of the work of a whole vocabulary is done, and less.
+    """
+
+    def __init__(
+        self,
+        name: str | Path,
+        *,
+        dtype: DType = "auto",
+        device: str = "auto",
+        batch_tokens: int | None = None,
+    ) -> None:
+        self.graph: ExportedGraph = load_graph(name, dtype=dtype, device=device)
+        self.contract: dict[str, Any] = dict(self.graph.encoder)
+        self.name, self.revision = str(name), self.graph.revision
+        self.parameters = self.graph.parameters
+        self.vocabulary = int(self.contract["vocabulary"])
+        self.max_tokens = int(self.contract["max_tokens"])
+        self.engine = self.graph.open_engine(batch_tokens, longest=self.max_tokens)
+        self.batch_tokens = self.engine.batch_tokens
+        self.computing = {"engine": self.graph.runtime, "precision": self.engine.precision}
+        self.fingerprint = fingerprint_of({**self.contract, **self.computing})
+
+    def score(self, pairs: Sequence[Pair], progress: Progress | None = None) -> NDArray[np.float32]:
+        """float32 (n,) dot products; each text of the call is weighed once."""
+        return self.score_read(pairs, progress).scores
+
+    def score_read(self, pairs: Sequence[Pair], progress: Progress | None = None) -> Scored:
+        """The same, with what was read of each pair."""
+        if not pairs:
+            return Scored(scores=np.empty(0, dtype=np.float32))
+        queries = self._encoded(self.contract["query_prompt"], [query for query, _ in pairs])
+        passages = self._encoded(self.contract["passage_prompt"], [text for _, text in pairs])
+        asked = self._weights(list(queries.values()), np.arange(self.vocabulary))
+        terms = np.flatnonzero(asked.any(axis=0))
+        weights = self._weights(list(passages.values()), terms, progress, len(pairs))
+        row_of_query = {text: row for row, text in enumerate(queries)}
+        row_of_passage = {text: row for row, text in enumerate(passages)}
+        a = asked[[row_of_query[query] for query, _ in pairs]][:, terms]
+        b = weights[[row_of_passage[passage] for _, passage in pairs]]
+        scores = np.einsum("nt,nt->n", a, b).astype(np.float32)
+        require_finite(self.name, scores, pairs)
+        read = [
+            PairRead(len(queries[query]) + len(passages[passage]), passages[passage].cut)
+            for query, passage in pairs
+        ]
+        return Scored(scores=scores, read=read)
+
+    def cut_pairs(self, pairs: Sequence[Pair]) -> list[bool]:
+        """Which pairs have a passage that is longer than the model reads it."""
+        found = self._encoded(self.contract["passage_prompt"], [text for _, text in pairs])
+        return [found[passage].cut for _, passage in pairs]
+
+    def _encoded(self, prompt: str, texts: Sequence[str]) -> dict[str, Encoded]:
+        """Each different text, without its prompt, and its tokens with it."""
+        different = list(dict.fromkeys(texts))
+        prompted = [prompt + text for text in different]
+        tokens = encode_texts(self.graph.tokenizer, prompted, self.max_tokens)
+        return dict(zip(different, tokens, strict=True))
+
+    def _weights(
+        self,
+        encoded: Sequence[Encoded],
+        terms: NDArray[np.int64],
+        progress: Progress | None = None,
+        total: int | None = None,
+    ) -> NDArray[np.float32]:
+        """float32 (texts, terms)."""
+        if not len(terms):
+            return np.zeros((len(encoded), 0), dtype=np.float32)
+        most = max(1, TERM_WEIGHTS // len(terms))
+        budget = min(self.batch_tokens, most)
+        return self.engine.run(
+            encoded, progress, total, more={"terms": terms.astype(np.int64)}, budget=budget
+        )
+
+
+ENCODERS: dict[str, type[ExportedBiEncoder] | type[ExportedSplade]] = {
+    "biencoder": ExportedBiEncoder,
+    "splade": ExportedSplade,
+}
+"""Kind of an export → what scores with it."""
