@@ -8,5 +8,7 @@ from dear.lazy import submodules
 
 if TYPE_CHECKING:
     from dear.checkpoints import activations as activations
+    from dear.checkpoints import hardware as hardware
+    from dear.checkpoints import tokenizer as tokenizer
 
-__getattr__ = submodules(__name__, "activations")
+__getattr__ = submodules(__name__, "activations", "hardware", "tokenizer")

@@ -425,9 +425,13 @@ FIRST_STAGE = "first-stage"
 """A teacher that is no model: the score of the run itself."""
 
 
+BUILT_IN = "built-in"
+"""The ranker that comes with the package (dear.rank.built_in), in place of a model's name."""
+
+
 def check_model(name: str) -> None:
     """ConfigError, before hours of other work, for a name that can be no model."""
-    if name == FIRST_STAGE:
+    if name in (FIRST_STAGE, BUILT_IN):
         return
     kind, colon, rest = name.partition(":")
     known = kind in ENCODER_KINDS or kind in ZERO_SHOT_PROMPTS

@@ -126,11 +126,15 @@ class TermsModule(nn.Module):
         return weights.amax(1) if self.largest else weights.sum(1)
 
 
+class _NoDecoder(nn.Identity):
+    bias = None  # transformers reads it from whatever is put there
+
+
 @contextmanager
 def without_decoder(model: Any) -> Iterator[None]:
     """Inside, a masked language model's "logits" are the states that its decoder reads."""
     before = model.get_output_embeddings()
-    model.set_output_embeddings(nn.Identity())
+    model.set_output_embeddings(_NoDecoder())
     try:
         yield
     finally:

@@ -37,7 +37,7 @@ GROUPED = "dear_grouped"
 logger = logging.getLogger(__name__)
 
 
-class _Graph(nn.Module):
+class PairModule(nn.Module):
     """(input_ids, attention_mask[, token_type_ids]), padded on the right, to (B,) logits.
 
     The attention mask is handed to the body in four dimensions: that is what it adds, whatever
@@ -91,7 +91,7 @@ def scoring_graph(ov: Any, model: ScoringModel) -> Any:
     BackendError for a model that OpenVINO cannot read, ConfigError for one whose graph does not
     give transformers' own scores.
     """
-    module = _Graph(model)
+    module = PairModule(model)
     with exclusive(model.model), _grouped(module) if _groups(model, module) else nullcontext():
         graph = _converted(ov, model, module)
     _require_same(model, graph)
@@ -124,17 +124,17 @@ def grouped_attention(
     return found.reshape(count, heads, width, size).transpose(1, 2).contiguous(), None
 
 
-def _grouped(module: _Graph) -> AbstractContextManager[None]:
+def _grouped(module: PairModule) -> AbstractContextManager[None]:
     return attending(module.model.config, GROUPED, grouped_attention)
 
 
-def _groups(model: ScoringModel, module: _Graph) -> bool:
+def _groups(model: ScoringModel, module: PairModule) -> bool:
     """True if heads share keys, and `grouped_attention` is what this model computes."""
     config = model.model.config
     heads = getattr(config, "num_attention_heads", 1)
     if (getattr(config, "num_key_value_heads", None) or heads) >= heads:
         return False
-    ids, mask, _ = collate([_numbered(model, n) for n in (7, 5)], pad_id=0)
+    ids, mask, _ = collate([numbered(_rows(model), n) for n in (7, 5)], pad_id=0)
     try:
         with exclusive(model.model), torch.no_grad():
             theirs = module(ids, mask)
@@ -146,11 +146,11 @@ def _groups(model: ScoringModel, module: _Graph) -> bool:
     return torch.allclose(mine, theirs, rtol=TOLERANCE, atol=TOLERANCE)
 
 
-def _converted(ov: Any, model: ScoringModel, module: _Graph) -> Any:
-    encoded = [_numbered(model, n) for n in (17, 9, 13)]
+def _converted(ov: Any, model: ScoringModel, module: PairModule) -> Any:
+    encoded = [numbered(_rows(model), n) for n in (17, 9, 13)]
     ids, mask, types = collate(encoded, pad_id=model.tokenizer.pad_token_id)
     example = {"input_ids": ids, "attention_mask": mask}
-    if not model.is_decoder and _has_types(model):
+    if not model.is_decoder and has_types(model.model.config):
         example["token_type_ids"] = types
     try:
         with torch.no_grad():
@@ -163,13 +163,17 @@ def _converted(ov: Any, model: ScoringModel, module: _Graph) -> Any:
     return graph
 
 
-def _has_types(model: ScoringModel) -> bool:
-    return getattr(model.model.config, "type_vocab_size", 0) > 1
+def _rows(model: ScoringModel) -> int:
+    return int(model.model.get_input_embeddings().num_embeddings)
 
 
-def _numbered(model: ScoringModel, length: int) -> Encoded:
-    """A sequence of `length` tokens that has nothing special in it."""
-    rows = model.model.get_input_embeddings().num_embeddings
+def has_types(config: Any) -> bool:
+    """Whether a model tells the texts of a pair apart by the types of their tokens."""
+    return getattr(config, "type_vocab_size", 0) > 1
+
+
+def numbered(rows: int, length: int) -> Encoded:
+    """A sequence of `length` tokens that has nothing special in it. rows: of the embedding."""
     ids = np.random.default_rng(length).integers(min(1000, rows // 2), rows, size=length)
     return Encoded([int(i) for i in ids], [0] * (length // 2) + [1] * (length - length // 2))
 
@@ -178,8 +182,8 @@ def _require_same(model: ScoringModel, graph: Any) -> None:
     """ConfigError unless the graph gives transformers' scores at lengths it was not traced with."""
     longest = min(model.contract.longest, 1024)
     lengths = (1, 2, 5, 31, 64, longest // 2, longest)
-    probe = [_numbered(model, min(n, longest)) for n in lengths]
-    if not _has_types(model):
+    probe = [numbered(_rows(model), min(n, longest)) for n in lengths]
+    if not has_types(model.model.config):
         probe = [Encoded(e.ids, [0] * len(e)) for e in probe]
     engine = OpenVINOEngine(
         graph,

@@ -12,10 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from dear.artifacts import read_json
+from dear.checkpoints.registry import BUILT_IN
 from dear.errors import ConfigError
-
-BUILT_IN = "built-in"
-"""Its name, in place of a model's."""
 
 BOX_FILE = "box.json"
 
@@ -34,6 +32,7 @@ def built_in() -> dict[str, Any]:
         )
     box = read_json(folder / BOX_FILE)
     return {
+        "name": BUILT_IN,
         "mixture": {str(folder / name): weight for name, weight in box["mixture"].items()},
         "fuse": box["first_stage"],
     }

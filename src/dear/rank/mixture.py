@@ -24,10 +24,17 @@ class MixtureRanker:
     parts: rankers with their weights.
     first_stage: weight of the scores that the candidates came with; where they came with none, of
         BM25 over the candidates themselves.
+    name: in place of the parts' names.
     Where a deadline cut one ranker short, what all of them scored is mixed and the rest follows.
     """
 
-    def __init__(self, parts: Sequence[tuple[Ranker, float]], first_stage: float = 0.0) -> None:
+    def __init__(
+        self,
+        parts: Sequence[tuple[Ranker, float]],
+        first_stage: float = 0.0,
+        *,
+        name: str | None = None,
+    ) -> None:
         if not parts:
             raise ConfigError("a mixture needs one ranker or more")
         for _, weight in parts:
@@ -35,9 +42,9 @@ class MixtureRanker:
         check_weight(first_stage)
         self.parts = tuple(parts)
         self.first_stage = first_stage
+        self.name = self._described() if name is None else name
 
-    @property
-    def name(self) -> str:
+    def _described(self) -> str:
         alone = len(self.parts) == 1 and self.parts[0][1] == 1
         named = [r.name if alone else f"{weight:g} {r.name}" for r, weight in self.parts]
         return " + ".join(

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from dear import backends, listwise, scoring
 from dear.backends import BACKENDS, Backend, check_backend, open_backend
+from dear.checkpoints.registry import BUILT_IN
 from dear.data.documents import Documents, check_aggregate
 from dear.errors import ConfigError, DataError, nearest
 from dear.listwise.strategies import Strategy, open_strategy
 from dear.prompts.listwise import LISTWISE_PROMPTS
-from dear.rank.built_in import BUILT_IN, built_in
+from dear.rank.built_in import built_in
 from dear.rank.cascade import DEPTH, Cascade
 from dear.rank.fusion import check_weight
 from dear.rank.listwise import ListwiseRanker
@@ -40,6 +41,7 @@ class RankerSpec:
     kind:     a key of RANKERS; where None, the one that what is named makes.
     fuse:     weight of the score of the stage before: the first stage's beside the model's, or,
               with a listwise stage, that of what it reranks.
+    name:     of a mixture, in place of its parts' names.
     aggregate: "max" where candidates are passages of documents, and documents are ranked by their
               best passage (dear.rank.passages).
     """
@@ -55,6 +57,7 @@ class RankerSpec:
     guard: bool = False
     fuse: float = 0.0
     kind: str | None = None
+    name: str | None = None
     aggregate: str | None = None
 
     def __post_init__(self) -> None:
@@ -174,7 +177,8 @@ class Parts:
     """What a ranker is made of, open.
 
     points: scores pairs.  mixed: models with their weights.  lists: orders windows.
-    one_backbone: both sit on one base, which is in memory once.  documents: passage id → document id, for `aggregate`; by the ids where None.
+    one_backbone: both sit on one base, which is in memory once.
+    documents: passage id → document id, for `aggregate`; by the ids where None.
     """
 
     points: PairModel | None = None
@@ -191,7 +195,8 @@ def _pointwise(spec: RankerSpec, parts: Parts) -> Ranker:
 
 
 def _mixture(spec: RankerSpec, parts: Parts) -> Ranker:
-    return MixtureRanker([(PointwiseRanker(model), w) for model, w in parts.mixed], spec.fuse)
+    rankers = [(PointwiseRanker(model), weight) for model, weight in parts.mixed]
+    return MixtureRanker(rankers, spec.fuse, name=spec.name)
 
 
 def _listwise(spec: RankerSpec, parts: Parts) -> ListwiseRanker:

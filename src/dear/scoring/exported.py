@@ -96,9 +96,9 @@ class ExportedGraph:
         runtime = RUNTIMES[self.runtime]
         more: dict[str, Any] = {} if batch_tokens is None else {"batch_tokens": batch_tokens}
         if self.runtime == "openvino":
-            more["precision"] = self.precision
+            more |= {"precision": self.precision, "longest": longest}
         graph = self.folder / runtime.graph
-        return runtime.opened(graph, pad_id=self.tokenizer.pad_token_id, longest=longest, **more)
+        return runtime.opened(graph, pad_id=self.tokenizer.pad_token_id, **more)
 
 
 @dataclass(frozen=True, kw_only=True)

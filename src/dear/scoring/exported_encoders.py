@@ -18,9 +18,6 @@ from dear.scoring.encoding import Encoded, Pair, encode_texts
 from dear.scoring.exported import ExportedGraph, load_graph
 from dear.scoring.queue import Scored
 
-TERM_WEIGHTS = 1 << 23
-"""Weights of a batch at most: each token has one for every term that is asked for."""
-
 
 class ExportedBiEncoder:
     """Similarity of two embeddings; the twin of BiEncoder, whose contract it carries."""
@@ -103,8 +100,8 @@ class ExportedBiEncoder:
 class ExportedSplade:
     """Dot products of term weights; the twin of Splade, whose contract it carries.
 
-    Its graph gives the weights of those terms alone that are asked for: of a passage, those of the
-    call's queries. So a tenth of the work of a whole vocabulary is done, and less.
+    Its graph gives the weights of those terms alone that are asked for: of a passage, those that
+    its query has, a hundred of thirty thousand.
     """
 
     def __init__(
@@ -122,12 +119,11 @@ class ExportedSplade:
         self.vocabulary = int(self.contract["vocabulary"])
         self.max_tokens = int(self.contract["max_tokens"])
         self.engine = self.graph.open_engine(batch_tokens, longest=self.max_tokens)
-        self.batch_tokens = self.engine.batch_tokens
         self.computing = {"engine": self.graph.runtime, "precision": self.engine.precision}
         self.fingerprint = fingerprint_of({**self.contract, **self.computing})
 
     def score(self, pairs: Sequence[Pair], progress: Progress | None = None) -> NDArray[np.float32]:
-        """float32 (n,) dot products; each text of the call is weighed once."""
+        """float32 (n,) dot products; each query, and each passage of a query, is weighed once."""
         return self.score_read(pairs, progress).scores
 
     def score_read(self, pairs: Sequence[Pair], progress: Progress | None = None) -> Scored:
@@ -136,20 +132,35 @@ class ExportedSplade:
             return Scored(scores=np.empty(0, dtype=np.float32))
         queries = self._encoded(self.contract["query_prompt"], [query for query, _ in pairs])
         passages = self._encoded(self.contract["passage_prompt"], [text for _, text in pairs])
-        asked = self._weights(list(queries.values()), np.arange(self.vocabulary))
-        terms = np.flatnonzero(asked.any(axis=0))
-        weights = self._weights(list(passages.values()), terms, progress, len(pairs))
-        row_of_query = {text: row for row, text in enumerate(queries)}
-        row_of_passage = {text: row for row, text in enumerate(passages)}
-        a = asked[[row_of_query[query] for query, _ in pairs]][:, terms]
-        b = weights[[row_of_passage[passage] for _, passage in pairs]]
-        scores = np.einsum("nt,nt->n", a, b).astype(np.float32)
+        of_query: dict[str, list[int]] = {}
+        for at, (query, _) in enumerate(pairs):
+            of_query.setdefault(query, []).append(at)
+        scores = np.empty(len(pairs), dtype=np.float32)
+        done = 0
+        for query, places in of_query.items():
+            texts = dict.fromkeys(pairs[at][1] for at in places)
+            found = self._products(queries[query], [passages[text] for text in texts])
+            by_text = dict(zip(texts, found, strict=True))
+            scores[places] = [by_text[pairs[at][1]] for at in places]
+            done += len(places)
+            if progress is not None:
+                progress(done, len(pairs))
         require_finite(self.name, scores, pairs)
         read = [
             PairRead(len(queries[query]) + len(passages[passage]), passages[passage].cut)
             for query, passage in pairs
         ]
         return Scored(scores=scores, read=read)
+
+    def _products(self, query: Encoded, passages: Sequence[Encoded]) -> NDArray[np.float32]:
+        """float32 (n,): of one query with each passage."""
+        every = np.arange(self.vocabulary, dtype=np.int64)
+        asked = self.engine.run([query], more={"terms": every})[0]
+        terms = np.flatnonzero(asked)
+        if not len(terms):
+            return np.zeros(len(passages), dtype=np.float32)
+        weights = self.engine.run(passages, more={"terms": terms})
+        return np.asarray(weights @ asked[terms], dtype=np.float32)
 
     def cut_pairs(self, pairs: Sequence[Pair]) -> list[bool]:
         """Which pairs have a passage that is longer than the model reads it."""
@@ -162,22 +173,6 @@ class ExportedSplade:
         prompted = [prompt + text for text in different]
         tokens = encode_texts(self.graph.tokenizer, prompted, self.max_tokens)
         return dict(zip(different, tokens, strict=True))
-
-    def _weights(
-        self,
-        encoded: Sequence[Encoded],
-        terms: NDArray[np.int64],
-        progress: Progress | None = None,
-        total: int | None = None,
-    ) -> NDArray[np.float32]:
-        """float32 (texts, terms)."""
-        if not len(terms):
-            return np.zeros((len(encoded), 0), dtype=np.float32)
-        most = max(1, TERM_WEIGHTS // len(terms))
-        budget = min(self.batch_tokens, most)
-        return self.engine.run(
-            encoded, progress, total, more={"terms": terms.astype(np.int64)}, budget=budget
-        )
 
 
 ENCODERS: dict[str, type[ExportedBiEncoder] | type[ExportedSplade]] = {

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+from dear.checkpoints.registry import BUILT_IN
 from dear.errors import ConfigError, nearest
 from dear.steps.options import ModelOptions, Option
 
@@ -24,7 +25,7 @@ class ServeOptions:
             "Models, tables of rankers (TOML), listwise backends; NAME=SPEC gives one a name.",
             "MODEL",
             argument=True,
-            shown="biencoder:minilm-l6",
+            shown=BUILT_IN,
         ),
     ] = ()
     named: Annotated[
@@ -110,9 +111,7 @@ class ServeOptions:
 
     def pairs(self) -> list[tuple[str, str]]:
         """(name, spec) of each model."""
-        found = [_named(spec) for spec in (*self.models, *self.named)] or [
-            ("biencoder:minilm-l6", "biencoder:minilm-l6")
-        ]
+        found = [_named(spec) for spec in (*self.models, *self.named)] or [(BUILT_IN, BUILT_IN)]
         if self.served_model_name is not None:
             found[0] = (self.served_model_name, found[0][1])
         return found

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from dear import checkpoints
 from dear.checkpoints.registry import locate
 from dear.checkpoints.threads import tokenize
-from dear.checkpoints.tokenizer import load_tokenizer
 from dear.data.collections import Collection
 from dear.notices import warn
 from dear.recipes import PairRecipe
@@ -50,7 +50,7 @@ def tokens_of_a_pair(recipe: PairRecipe, examples: Sequence[Example]) -> int:
 def _lengths(texts: Sequence[str], base: str) -> list[int]:
     """Tokens of each text, without special ones."""
     read = tokenize(
-        load_tokenizer(locate(base)),
+        checkpoints.tokenizer.load_tokenizer(locate(base)),
         texts,
         add_special_tokens=False,
         return_attention_mask=False,

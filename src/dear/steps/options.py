@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
 from dear.checkpoints.contract import read_contract
-from dear.checkpoints.registry import FIRST_STAGE, check_model
+from dear.checkpoints.registry import BUILT_IN, FIRST_STAGE, check_model
 from dear.errors import ConfigError
 from dear.recipes import LONG, Recipe, load_distill_recipe, load_recipe
 from dear.retrieve.table import WITH_MODEL, RetrieverSpec
@@ -557,7 +557,7 @@ class RerankOptions:
     ]
     model: Annotated[
         str, Option("A model; a student of your own is better than this one.", "MODEL")
-    ] = "biencoder:minilm-l6"  # weights that come as a package, with the extra `demo`
+    ] = BUILT_IN
     top_k: Annotated[int, Option("Passages to show.", "N", least=1)] = 10
     probability: Annotated[
         bool,

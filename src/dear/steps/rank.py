@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
+from dear import checkpoints
 from dear.artifacts import check_output
 from dear.backends import Backend
-from dear.checkpoints.hardware import device_name
-from dear.checkpoints.registry import check_model
+from dear.checkpoints.processor import processor_name
+from dear.checkpoints.registry import BUILT_IN, check_model
 from dear.data.collections import Collection, open_collection
 from dear.data.formats import read_run, write_run
 from dear.data.inputs import pairs_input, run_input, texts_input
@@ -86,6 +88,11 @@ def _spec(options: RankOptions) -> tuple[RankerSpec, FuseWeight | None]:
     """What ranks, and the weight that was given."""
     weight = options.fuse_weight
     given = weight if isinstance(weight, float) else None
+    if options.model == BUILT_IN:
+        own = RankerSpec.of(BUILT_IN)
+        fuse = own.fuse if given is None else given
+        spec = replace(own, fuse=fuse, aggregate=options.aggregate)
+        return spec, FuseWeight(weight=fuse, split=options.fuse_split)
     spec = RankerSpec(
         model=options.model,
         listwise=options.listwise,
@@ -130,6 +137,10 @@ class _Work:
     def inputs(self, spec: RankerSpec) -> dict[str, Input]:
         """What the rankings depend on, but for texts and run."""
         inputs = {} if self.points is None else scoring_inputs(self.points)
+        if self.opened.mixed:
+            parts = {one.fingerprint + one.revision: w for one, w in self.opened.mixed}
+            mixed = Input.of_values(parts | {"first stage": spec.fuse})
+            inputs["model"] = Input(mixed.digest, spec.name or "mixture")
         if self.answers is not None:
             backend = self.answers.backend
             # its digest alone: a server's options may be nobody's business
@@ -181,14 +192,20 @@ def _values(
             "pairs": cost.pairs,
             "pairs_per_second": round(cost.pairs / max(cost.pointwise_s, 1e-9), 2),
         }
+    if parts.opened.mixed:
+        stages["mixture"] = stage("pairs", cost.pairs, cost.pointwise_s)
+        mixed = [{**_model_values(one), "weight": w} for one, w in parts.opened.mixed]
+        values = {"model": spec.name, "mixture": mixed, "fuse": spec.fuse}
     if parts.answers is not None:
         stages["lists"] = parts.answers.stage(found.totals)
         lists = _answer_values(
             spec, parts.answers, found.totals, one_backbone=parts.opened.one_backbone
         )
         values = {"model": parts.answers.backend.name} | values | {"listwise": lists}
-    local = parts.points is not None or spec.is_local  # else nothing was computed here
-    device = device_name(options.model_options.device) if local else None
+    local = (
+        parts.points is not None or bool(parts.opened.mixed) or spec.is_local
+    )  # else nothing was computed here
+    device = _device_name(options.model_options.device) if local else None
     return {
         **values,
         "collection": collection.name,
@@ -240,3 +257,10 @@ def listwise_values(spec: RankerSpec, backend: Backend, *, one_backbone: bool) -
         "prompt": spec.prompt or ("rankvicuna" if own is None else "the model's own"),
         "one_backbone": one_backbone,
     }
+
+
+def _device_name(device: str) -> str:
+    """What it was computed on; the processor where nothing has needed PyTorch."""
+    if "torch" not in sys.modules:
+        return processor_name()
+    return str(checkpoints.hardware.device_name(device))

@@ -56,7 +56,7 @@ def rerank(options: RerankOptions) -> RerankedFile:
     if options.explain:
         for result in results:
             result["explanation"] = _explanation(reranker, options.query, str(result["text"]))
-    return RerankedFile(model=reranker.model.name, results=results, ranked=len(ranking))
+    return RerankedFile(model=reranker.name, results=results, ranked=len(ranking))
 
 
 def _explanation(reranker: Reranker, query: str, passage: str) -> dict[str, Any]:

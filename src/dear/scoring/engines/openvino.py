@@ -102,16 +102,15 @@ class OpenVINOEngine:
         total: int | None = None,
         *,
         more: Feed | None = None,
-        budget: int | None = None,
     ) -> NDArray[np.float32]:
         """float32 (n,) logits, or (n, …) of another graph, in the order of `encoded`.
 
-        more: inputs beside the tokens.  budget: in place of `batch_tokens`.
+        more: inputs beside the tokens.
         """
         lengths = [len(one) for one in encoded]
         return self._streams.run(
             encoded,
-            budget=shared_budget(lengths, budget or self.batch_tokens, self.streams),
+            budget=shared_budget(lengths, self.batch_tokens, self.streams),
             progress=progress,
             total=total,
             more=more,
