@@ -35,7 +35,7 @@ from dear.artifacts import atomic_path, write_json
 from dear.bench.machine import describe
 from dear.data.collections import open_collection
 from dear.data.formats import read_queries, read_run, write_beir, write_run
-from dear.data.labels import z_scores
+from dear.data.z_scores import z_scores
 from dear.errors import DataError
 from dear.evaluate.paired import bootstrap_interval
 from dear.records import Judgements, Query, Run

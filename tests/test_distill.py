@@ -23,7 +23,8 @@ from dear.data.catalogue import COLLECTIONS
 from dear.data.collections import Collection
 from dear.data.example_table import Example
 from dear.data.formats import read_run
-from dear.data.labels import read_labels, z_scores
+from dear.data.labels import read_labels
+from dear.data.z_scores import z_scores
 from dear.errors import ConfigError, DataError
 from dear.evaluate.metrics import evaluate
 from dear.evaluate.paired import holm, paired_randomisation

@@ -352,3 +352,9 @@ def _reason(error: OSError, target: Path) -> str:
         if target.is_file():
             return f"cannot be written: {reason}; the earlier file is kept"
     return f"cannot be written: {reason}"
+
+
+def slug(name: str) -> str:
+    """A file's name for a model's name."""
+    last = Path(name).name if "/" in name else name
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", last).strip(".-") or "teacher"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dear.artifacts import slug
 from dear.checkpoints.registry import FIRST_STAGE
 from dear.data.inputs import UNKNOWN, Keys, pair_digests, run_input, text_keys
 from dear.data.labels import PairId, Stamp, open_store, write_ensemble
@@ -170,12 +170,6 @@ def label_with_all(
         )
     write_ensemble(folder, dict(zip(names, weights, strict=True)))
     return [done[name] for name in names]
-
-
-def slug(name: str) -> str:
-    """A folder name for a teacher's name."""
-    last = Path(name).name if "/" in name else name
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", last).strip(".-") or "teacher"
 
 
 def wanted_pairs(runs: Sequence[Run], judged: Judgements | None) -> list[PairId]:

@@ -30,11 +30,11 @@ def attribute(place: str) -> Any:
 
 
 def imported(module: str) -> Any:
-    """One of our modules. MissingExtra where it needs PyTorch or transformers, and they are not
-    installed: the core goes without."""
+    """One of our modules. MissingExtra where it needs what the extra `torch` brings, without which
+    the core is installed."""
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        if error.name not in ("torch", "transformers"):
+        if error.name not in ("torch", "transformers", "pyarrow"):
             raise
         raise MissingExtra.of(error.name, "torch") from None

@@ -196,7 +196,7 @@ def test_prepared_texts_are_embedded_once(
     monkeypatch.setattr(
         minilm, "_embed", lambda texts, *rest: calls.append(len(texts)) or embed(texts, *rest)
     )
-    monkeypatch.setattr(minilm, "_prepared", {})
+    monkeypatch.setattr(minilm.dual, "prepared", {})
     minilm.prepare(SOME)
     minilm.prepare(SOME[:3])
     scores = minilm.score(SOME)
@@ -209,11 +209,11 @@ def test_a_score_does_not_depend_on_what_was_scored_before(
     minilm: BiEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """To the last bit: a text's company in its batch decides on those."""
-    monkeypatch.setattr(minilm, "_prepared", {})
+    monkeypatch.setattr(minilm.dual, "prepared", {})
     alone = minilm.score(SOME[:1])
     minilm.score(SOME)
     assert minilm.score(SOME[:1]).tobytes() == alone.tobytes()
-    assert minilm._prepared == {}  # a server does not grow for ever, either
+    assert minilm.dual.prepared == {}  # a server does not grow for ever, either
 
 
 def progress_of(model: BiEncoder) -> list[tuple[int, int]]:
@@ -223,7 +223,7 @@ def progress_of(model: BiEncoder) -> list[tuple[int, int]]:
 
 
 def test_progress_counts_pairs(minilm: BiEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(minilm, "_prepared", {})
+    monkeypatch.setattr(minilm.dual, "prepared", {})
     monkeypatch.setattr(minilm, "batch_tokens", 100)
     for _ in range(2):
         seen = progress_of(minilm)

@@ -223,10 +223,10 @@ def test_of_two_that_prepare_one_text_the_first_counts(tmp_path: Path) -> None:
 
     def prepare(company: int) -> None:
         model.prepare([(text, passage) for _, passage in pairs(company, seed=company)])
-        seen.append(model._prepared[text].tobytes())
+        seen.append(model.dual.prepared[text].tobytes())
 
     in_threads([partial(prepare, i + 1) for i in range(8)])
-    assert {model._prepared[text].tobytes()} == set(seen)
+    assert {model.dual.prepared[text].tobytes()} == set(seen)
 
 
 # -- turns -----------------------------------------------------------------------------------------

@@ -38,6 +38,7 @@ from dear.data.label_index import (
     query_keys,
 )
 from dear.data.table import id_keys
+from dear.data.z_scores import z_scores
 from dear.digests import Input, Inputs, file_digests, lines_digest, signature
 from dear.errors import ConfigError, ContractMismatch, DataError, excerpt
 from dear.records import Run
@@ -420,13 +421,6 @@ def ensemble(members: Sequence[Labels], weights: Sequence[float]) -> Labels:
         tuple(s for m in members for s in m.stamps),
         tuple(t for m in members for t in m.texts),
     )
-
-
-def z_scores(values: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-    """Mean 0, standard deviation 1; all 0 where the values do not differ."""
-    centred = np.asarray(values, dtype=np.float64) - np.mean(values, dtype=np.float64)
-    deviation = centred.std()
-    return centred / deviation if deviation > 1e-12 else np.zeros_like(centred)
 
 
 def write_ensemble(folder: Path, members: Mapping[str, float]) -> None:

@@ -19,7 +19,7 @@ from dear.scoring.splade import Splade
 FAR = -30_000.0
 """Added to the attention logits of what is not seen."""
 
-BLOCK = 32
+BLOCK = 16
 """Numbers of a row of 4 bits that share a scale."""
 
 Bits: TypeAlias = Literal[4, 8]
@@ -48,11 +48,8 @@ class NibbleTable(nn.Module):
         super().__init__()
         rows, size = weight.shape
         blocks = weight.reshape(rows, size // BLOCK, BLOCK)
-        # the number farthest from 0 becomes -8, so that all sixteen codes are used
-        farthest = blocks.gather(2, blocks.abs().argmax(2, keepdim=True))[..., 0]
-        scale = (-farthest / 8).to(torch.float16)
-        safe = torch.where(scale == 0, 1, scale.float())[..., None]
-        codes = ((blocks / safe).round().clamp(-8, 7) + 8).to(torch.uint8).reshape(rows, size)
+        scale = _best_scale(blocks)
+        codes = (_codes(blocks, scale) + 8).to(torch.uint8).reshape(rows, size)
         self.register_buffer("codes", codes[:, : size // 2] + 16 * codes[:, size // 2 :])
         self.register_buffer("scale", scale)
 
@@ -65,6 +62,28 @@ class NibbleTable(nn.Module):
         both = torch.cat([row - 16 * high, high], -1).float() - 8
         shape = (*ids.shape, scale.shape[1], BLOCK)
         return (both.reshape(shape) * scale[ids].float()[..., None]).reshape(*ids.shape, -1)
+
+
+def _best_scale(blocks: torch.Tensor) -> torch.Tensor:
+    """float16 (V, blocks): with the least squared error of each block (V, blocks, BLOCK).
+
+    The number farthest from 0 becomes -8, so that all sixteen codes are used, or a little beyond,
+    where that serves the others.
+    """
+    farthest = blocks.gather(2, blocks.abs().argmax(2, keepdim=True))[..., 0]
+    best, least = torch.zeros_like(farthest, dtype=torch.float16), torch.full_like(farthest, 1e9)
+    for part in (1.0, 0.95, 0.9, 0.85, 0.8, 0.75):
+        scale = (-farthest * part / 8).to(torch.float16)
+        error = (_codes(blocks, scale) * scale.float()[..., None] - blocks).square().sum(2)
+        best = torch.where(error < least, scale, best)
+        least = torch.minimum(error, least)
+    return best
+
+
+def _codes(blocks: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    """float32 whole numbers from -8 to 7, of the shape of the blocks."""
+    safe = torch.where(scale == 0, 1, scale.float())[..., None]
+    return (blocks / safe).round().clamp(-8, 7)
 
 
 TABLES: dict[Bits, type[ByteTable] | type[NibbleTable]] = {8: ByteTable, 4: NibbleTable}

@@ -41,7 +41,7 @@ LONGEST_PROBE = 1024
 class GraphSource:
     """module: (input_ids, attention_mask[, token_type_ids][, terms]) to a row a sequence.
     example, probe, more: what it is written from, and compared with the graph on.
-    encoder: contract of a model that reads texts apart.
+    longest: tokens of a sequence at most.  encoder: contract of a model that reads texts apart.
     """
 
     model: Exportable
@@ -49,6 +49,7 @@ class GraphSource:
     example: Mapping[str, torch.Tensor]
     probe: Sequence[Encoded]
     more: Mapping[str, NDArray[np.int64]]
+    longest: int
     encoder: Mapping[str, Any] | None = None
 
     def alone(self, one: Encoded) -> NDArray[np.float32]:
@@ -125,6 +126,7 @@ def _of_pairs(model: ScoringModel) -> GraphSource:
         example=_example(rows, names),
         probe=probe,
         more={},
+        longest=model.contract.longest,
     )
 
 
@@ -143,6 +145,7 @@ def _of_texts(
         example=example | {key: torch.from_numpy(array) for key, array in more.items()},
         probe=[numbered(rows, min(n, longest)) for n in (1, 2, 5, 31, 64, longest)],
         more=more,
+        longest=model.max_tokens,
         encoder=encoder,
     )
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from dear.data.labels import z_scores
+from dear.data.z_scores import z_scores
 from dear.errors import ConfigError, DataError
 from dear.evaluate.metrics import evaluate
 from dear.records import Judgements, Ranking, Run

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from dear.data.labels import z_scores
+from dear.data.z_scores import z_scores
 from dear.errors import ConfigError
 from dear.rank.fusion import check_weight
 from dear.rank.ranker import Cancel, Progress, Ranker, check_top_k, reordered

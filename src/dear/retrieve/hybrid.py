@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from dear.data.labels import z_scores
+from dear.data.z_scores import z_scores
 from dear.digests import Input
 from dear.errors import ConfigError, DataError
 from dear.records import Query, Ranking, Run

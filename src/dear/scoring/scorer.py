@@ -167,7 +167,9 @@ class Scorer:
         """What else of an export's computing its scores depend on; nothing for a checkpoint, whose
         engines all give its scores."""
         precision = getattr(self.engine, "precision", None)
-        return {} if precision is None else {"engine": "openvino", "precision": precision}
+        if precision is None or not isinstance(self.model, ExportedModel):
+            return {}
+        return {"engine": self.model.runtime, "precision": precision}
 
     @property
     def engine_name(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dear import checkpoints
 from dear.checkpoints.registry import locate
@@ -12,7 +12,9 @@ from dear.data.collections import Collection
 from dear.notices import warn
 from dear.recipes import PairRecipe
 from dear.records import Candidates, Passage, every_nth
-from dear.train.examples import Example
+
+if TYPE_CHECKING:
+    from dear.train.examples import Example
 
 _SAMPLE = 200
 """Passages, or pairs, that are looked at."""

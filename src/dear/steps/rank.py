@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from dear import checkpoints
-from dear.artifacts import check_output
+from dear.artifacts import check_output, slug
 from dear.backends import Backend
 from dear.checkpoints.processor import processor_name
 from dear.checkpoints.registry import BUILT_IN, check_model
@@ -19,7 +19,6 @@ from dear.data.inputs import pairs_input, run_input, texts_input
 from dear.data.origins import write_origin
 from dear.digests import Input, Inputs
 from dear.evaluate.cost import Meter, Spent, stage
-from dear.label import slug
 from dear.rank.opening import Parts, RankerSpec, assemble, open_parts
 from dear.rank.pointwise import PointwiseRanker
 from dear.rank.ranker import Totals

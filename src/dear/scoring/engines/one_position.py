@@ -100,7 +100,7 @@ def _cut(_module: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...] | No
     if positions is None or not isinstance(states, torch.Tensor) or states.dim() != 3:
         return None
     # rows that were dropped, or an input that is cut already
-    if len(states) != len(positions) or states.shape[1] == 1:
+    if states.shape[0] != positions.shape[0] or states.shape[1] == 1:
         return None
     places = positions.to(states.device)[:, None, None].expand(-1, 1, states.shape[-1])
     return (states.gather(1, places), *arguments[1:])
