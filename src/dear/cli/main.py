@@ -87,7 +87,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "export": (
         "dear.cli.export:export",
-        "Write a one-logit model as an OpenVINO graph for CPUs, and show its gain and its loss.",
+        "Write a model in a form that other programs run, with a certificate of its scores.",
     ),
     "calibrate": (
         "dear.cli.calibrate:calibrate",

@@ -1,0 +1,186 @@
+"""What an export is worth: its scores beside the checkpoint's, by the program that will use it.
+
+Every folder that `dear export` writes holds one, and none is written whose figures are below
+THRESHOLDS.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from dear.artifacts import read_json, write_json
+from dear.bench.turns import quality
+from dear.errors import ConfigError, DataError, excerpt
+from dear.records import Candidates, Judgements
+
+CERTIFICATE_FILE = "dear_certificate.json"
+_FORMAT = "dear-certificate/1"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Threshold:
+    """What an export may lose. None: not held to it.
+
+    difference: the most that a score may be off, in units of 1 + |score|.
+    tau: the least mean of Kendall's tau-b within queries.
+    ndcg: the most that nDCG@10 may fall, where there are judgements.
+    """
+
+    difference: float | None = None
+    tau: float
+    ndcg: float
+
+
+THRESHOLDS: dict[str, Threshold] = {
+    "float32": Threshold(difference=1e-3, tau=0.99, ndcg=0.005),
+    "float16": Threshold(tau=0.97, ndcg=0.02),
+    "bfloat16": Threshold(tau=0.9, ndcg=0.03),
+    "int8": Threshold(tau=0.8, ndcg=0.05),
+}
+"""By dtype, each well beyond what was measured (docs/LOG.md): a broken export is far outside."""
+
+LEAST_ALIKE = 0.5
+"""Share of the pairs that both programs must read as the same tokens."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Certificate:
+    """An export beside the checkpoint that it was made of, on the same pairs.
+
+    program: what computed the export's scores.  texts: whose pairs they are.
+    alike: pairs that both read as the same tokens; the others are cut elsewhere.
+    largest_difference: of a score, over `alike`, in units of 1 + |score|.
+    tau: mean of Kendall's tau-b within queries, over `alike`.  tau_all: over all pairs.
+    ndcg, export_ndcg: nDCG@10 of the checkpoint and of the export over all pairs; None without
+        judgements.
+    source, source_revision: the checkpoint.  revision: that of the export's own files.
+    machine: processor, its features, versions of programs.
+    inputs: what the export was made from.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+    format: str
+    dtype: str
+    program: str
+    texts: str
+    queries: int
+    pairs: int
+    alike: int
+    largest_difference: float
+    tau: float
+    tau_all: float
+    ndcg: float | None
+    export_ndcg: float | None
+    thresholds: Threshold
+    source: str
+    source_revision: str
+    revision: str
+    machine: Mapping[str, Any]
+    inputs: Mapping[str, Any]
+
+    @property
+    def figures(self) -> str:
+        """`largest difference 2e-06, tau 1.000, nDCG@10 0.7512 → 0.7512 on 200 pairs`."""
+        parts = [f"largest difference {self.largest_difference:.2g}", f"tau {self.tau:.3f}"]
+        if self.ndcg is not None and self.export_ndcg is not None:
+            parts.append(f"nDCG@10 {self.ndcg:.4f} → {self.export_ndcg:.4f}")
+        cut = self.pairs - self.alike
+        where = f"{self.pairs:,} pairs"
+        if cut:
+            where += f", {cut:,} of them cut elsewhere (with these: tau {self.tau_all:.3f})"
+        return f"{', '.join(parts)} on {where}"
+
+    @property
+    def broken(self) -> list[str]:
+        """What is beyond its threshold, in words."""
+        held, found = self.thresholds, []
+        if self.alike < LEAST_ALIKE * self.pairs:
+            found.append(f"only {self.alike} of {self.pairs} pairs are read as the same tokens")
+        # not `>`: nothing is within a threshold of NaN
+        if held.difference is not None and not self.largest_difference <= held.difference:
+            found.append(f"a score is off by more than {held.difference:g} of 1 + |score|")
+        if not self.tau >= held.tau:
+            found.append(f"tau is below {held.tau:g}")
+        before, after = self.ndcg, self.export_ndcg
+        if before is not None and after is not None and not before - after <= held.ndcg:
+            found.append(f"nDCG@10 falls by more than {held.ndcg:g}")
+        return found
+
+    def require(self) -> None:
+        """ConfigError, with the figures, for an export that is not the checkpoint."""
+        if self.broken:
+            raise ConfigError(
+                f"{self.source}: the {self.format} export in {self.dtype} is not the checkpoint, "
+                f"as {self.program} computes it: {'; '.join(self.broken)} ({self.figures}); "
+                "nothing was written"
+            )
+
+    def save(self, folder: Path) -> None:
+        write_json(folder / CERTIFICATE_FILE, {"version": _FORMAT, **asdict(self)})
+
+
+def read_certificate(folder: Path | str) -> Certificate | None:
+    """The certificate of an export; None for a folder that has none. DataError: damaged."""
+    path = Path(folder) / CERTIFICATE_FILE
+    if not path.is_file():
+        return None
+    values = read_json(path)
+    if values.pop("version", None) != _FORMAT:
+        raise DataError.at(path, None, f"is not of format {_FORMAT}")
+    try:
+        return TypeAdapter(Certificate).validate_python(values)
+    except ValidationError as error:
+        raise DataError.at(path, None, excerpt(str(error), 200)) from None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Evidence:
+    """Scores of the same pairs, float32 (n,), those of each query behind each other.
+
+    alike: bool (n,), which pairs both programs read as the same tokens.
+    """
+
+    candidates: Sequence[Candidates]
+    judgements: Judgements | None
+    original: NDArray[np.float32]
+    export: NDArray[np.float32]
+    alike: NDArray[np.bool_]
+
+    def figures(self) -> dict[str, Any]:
+        """Those of a Certificate."""
+        off = np.abs(self.original - self.export) / (1 + np.abs(self.original))
+        found = {
+            "queries": len(self.candidates),
+            "pairs": len(off),
+            "alike": int(self.alike.sum()),
+            "largest_difference": float(off[self.alike].max(initial=0.0)),
+            "tau": self._tau(self.alike),
+            "tau_all": self._tau(np.ones_like(self.alike)),
+        }
+        for name, scores in (("ndcg", self.original), ("export_ndcg", self.export)):
+            judged = self.judgements
+            found[name] = None if judged is None else quality(scores, self.candidates, judged)
+        return found
+
+    def _tau(self, kept: NDArray[np.bool_]) -> float:
+        """Mean over the queries whose kept scores the checkpoint tells apart; 1 where there are
+        none."""
+        from scipy.stats import kendalltau
+
+        ends = np.cumsum([len(c.passages) for c in self.candidates])[:-1]
+        found = []
+        for mine, theirs, use in zip(
+            *(np.split(one, ends) for one in (self.original, self.export, kept)), strict=True
+        ):
+            if len(np.unique(mine[use])) > 1:
+                tau = kendalltau(mine[use], theirs[use]).statistic
+                # one score for all is no order
+                found.append(0.0 if np.isnan(tau) else float(tau))
+        return float(np.mean(found)) if found else 1.0
