@@ -76,6 +76,11 @@ class Usage:
         return (self.folder / MODULES).is_file()
 
     @property
+    def _hosted(self) -> bool:
+        """Whether the name is one of the hub."""
+        return "/" in self.name
+
+    @property
     def _reads_pairs(self) -> bool:
         """Whether query and passage, as they are, are what the tokenizer is given."""
         contract = self.contract
@@ -105,15 +110,19 @@ class Usage:
 
     def _transformers(self) -> str:
         if (self.folder / SCORE_TEMPLATE).is_file():
+            where = f'"{self.name}/{SCORE_TEMPLATE}"'
+            first = "import torch\nfrom jinja2 import Template\n"
+            if self._hosted:
+                where = f'hf_hub_download("{self.name}", "{SCORE_TEMPLATE}")'
+                first = first.replace("from", "from huggingface_hub import hf_hub_download\nfrom")
             batch = (
-                f'template = Template(open("{self.name}/{SCORE_TEMPLATE}").read())\n'
+                f"template = Template(open({where}).read())\n"
                 "texts = [\n    template.render(messages=[\n"
                 '        {"role": "query", "content": query},\n'
                 '        {"role": "document", "content": passage},\n    ])\n'
                 "    for passage in passages\n]\n"
                 "batch = tokenizer(texts, "
             )
-            first = "import torch\nfrom jinja2 import Template\n"
         else:
             prompt = PAIR_PROMPTS[self.contract.prompt]
             query = self._written(prompt.query, "query", self.contract.query_prefix)
@@ -147,10 +156,14 @@ class Usage:
                 "Not from this folder: vLLM would read the pair without the words of the contract."
             )
         flags = [f"vllm serve {self.name}", "--runner pooling", "--convert classify"]
-        if template:
+        first = ""
+        if template and self._hosted:
+            first = f"hf download {self.name} {SCORE_TEMPLATE} --local-dir .\n"
+            flags.append(f"--chat-template {SCORE_TEMPLATE}")
+        elif template:
             flags.append(f"--chat-template {self.name}/{SCORE_TEMPLATE}")
         flags += [f"--max-model-len {self.longest}", f"--dtype {self.contract.dtype}"]
-        text = head + "```sh\n" + " \\\n  ".join(flags) + "\n```\n\n"
+        text = f"{head}```sh\n{first}" + " \\\n  ".join(flags) + "\n```\n\n"
         text += "Its `/rerank` and `/score` give logits, as `activation_fn` in config.json says."
         if self.contract.truncation == "separate":
             query, passage = self._limits

@@ -643,6 +643,41 @@ class ExportOptions:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class PushOptions:
+    """What `push` publishes, and where."""
+
+    folder: Annotated[Path, Option("A model: an export or a checkpoint.", "DIR", argument=True)]
+    repo: Annotated[
+        str | None, Option("Where on the hub: OWNER/NAME.", "REPO", argument=True, shown="")
+    ] = None
+    dry_run: Annotated[
+        bool, Option("Write all of it to --output, upload nothing.", flags=("--dry-run",))
+    ] = False
+    output: Annotated[
+        Path | None,
+        Option(
+            "An empty folder for what is published, card included.",
+            "DIR",
+            flags=("--output", "-o"),
+            shown="FOLDER-published",
+        ),
+    ] = None
+    license: Annotated[
+        str | None, Option("The model's: an identifier of the hub, such as mit.", "ID")
+    ] = None
+    language: Annotated[Names, Option("Of the data, such as en; may be repeated.", "CODE")] = ()
+    results: Annotated[
+        Path | None,
+        Option("The results.json of a distillation; that beside the student if not given.", "FILE"),
+    ] = None
+    private: Annotated[bool, Option("A new repository is private.", flags=("--private",))] = False
+
+    def __post_init__(self) -> None:
+        if self.repo is None and not self.dry_run:
+            raise ConfigError("push needs OWNER/NAME, or --dry-run to look at it first")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class BenchOptions:
     """Which systems `bench` measures, on which pairs."""
 
