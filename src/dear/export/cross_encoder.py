@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tokenizers import normalizers
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
@@ -22,7 +23,7 @@ from dear.checkpoints.sentence_transformers import MODULES, SETTINGS
 from dear.checkpoints.threads import tokenize
 from dear.digests import Inputs
 from dear.errors import ConfigError
-from dear.export.frame import Frame, Placed
+from dear.export.frame import Frame, Placed, whole_length
 from dear.export.merged import IDENTITY, MergedDType, write_weights
 from dear.export.score_template import score_template
 from dear.scoring.encoding import Pair, PairEncoder
@@ -92,6 +93,8 @@ def export_cross_encoder(
             "transformer_task": "sequence-classification",
             "modality_config": {taken: _METHOD | flat},
             "module_output_name": "scores",
+            # as older versions and Text Embeddings Inference read it
+            "max_seq_length": whole_length(reading.tokenizer, reading.contract),
         },
     )
 
@@ -100,8 +103,9 @@ def _reading(model: ScoringModel, pairs: Sequence[Pair]) -> _Reading:
     contract, tokenizer = model.contract, model.tokenizer
     if contract.prompt == PLAIN.prompt and contract.add_special_tokens and not contract.append_eos:
         return _Reading(tokenizer=tokenizer, contract=contract, prompt=contract.query_prefix)
-    if not contract.template:
-        found = _with_words(tokenizer, contract)
+    # a vocabulary of bytes reads the space before a text as a part of its first word
+    for space in ("", " ") if not contract.template else ():
+        found = _with_words(tokenizer, contract, space)
         if _same_tokens(model, found, pairs):
             return found
     template = score_template(tokenizer, contract, pairs, special_tokens=False)
@@ -115,12 +119,16 @@ def _reading(model: ScoringModel, pairs: Sequence[Pair]) -> _Reading:
     return _Reading(tokenizer=tokenizer, contract=contract, messages=True)
 
 
-def _with_words(tokenizer: Any, contract: ScoringContract) -> _Reading:
-    """The words before each text as special tokens, which the tokenizer places."""
+def _with_words(tokenizer: Any, contract: ScoringContract, space: str) -> _Reading:
+    """The words before each text as special tokens, which the tokenizer places; `space` is put
+    before every text."""
     frame = Frame.of(tokenizer, contract)
     query, passage = (_tokens(tokenizer, text) for text in (frame.query, frame.passage))
     inner = type(tokenizer.backend_tokenizer).from_str(tokenizer.backend_tokenizer.to_str())
     first, second = frame.types
+    if space:
+        steps = [normalizers.Prepend(space), *([inner.normalizer] if inner.normalizer is not None else [])]
+        inner.normalizer = normalizers.Sequence(steps)
     inner.post_processor = _placing(
         [*frame.before, *((i, first) for i in query)],
         [*frame.between, *((i, second) for i in passage)],

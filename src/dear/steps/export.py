@@ -23,9 +23,9 @@ from dear.export.certificate import (
     CERTIFICATE_FILE,
     THRESHOLDS,
     Certificate,
-    Evidence,
     read_certificate,
 )
+from dear.export.evidence import Evidence
 from dear.export.formats import FORMATS, Format
 from dear.export.shipped import PACKAGE, shipped_candidates
 from dear.export.usage import Usage
