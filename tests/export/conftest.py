@@ -11,8 +11,6 @@ import torch
 for beside in ("scoring", "cli"):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1] / beside))
 
-from command_line import write_animals, write_reranker
-
 
 @pytest.fixture(autouse=True)
 def one_thread() -> None:
@@ -22,10 +20,14 @@ def one_thread() -> None:
 @pytest.fixture(scope="session")
 def animals(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Read, never changed."""
+    from command_line import write_animals
+
     return write_animals(tmp_path_factory.mktemp("collections") / "animals")
 
 
 @pytest.fixture
 def reranker(tmp_path: Path) -> Path:
     """One that the test may change."""
+    from command_line import write_reranker
+
     return write_reranker(tmp_path / "source")

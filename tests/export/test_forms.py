@@ -83,6 +83,7 @@ def test_a_merged_checkpoint_scores_in_transformers_and_in_dear(
     np.testing.assert_allclose(theirs, scores(source), atol=1e-4)
 
 
+@pytest.mark.filterwarnings("ignore")  # peft's own
 def test_an_adapter_is_merged(animals: Path, tmp_path: Path) -> None:
     base = save(tmp_path / "base", make("llama"), llama_tokenizer(BOS_TWICE))
     torch.manual_seed(3)
@@ -106,7 +107,10 @@ def test_weights_are_in_the_dtype_that_is_asked_for(
     exported(source, tmp_path / "out", "safetensors", animals, dtype=dtype)
     weights = load_file(tmp_path / "out" / "model.safetensors")
     assert {w.dtype for w in weights.values()} == {getattr(torch, dtype)}
-    assert ScoringContract.load(tmp_path / "out") == WIDE.with_dtype(dtype)  # type: ignore[arg-type]
+    contract = ScoringContract.load(tmp_path / "out")
+    assert contract is not None
+    assert contract.dtype == dtype
+    assert not contract.differences(WIDE, ignore=("dtype", "pooling"))
 
 
 def test_a_decoder_gets_what_vllm_needs(animals: Path, tmp_path: Path) -> None:
@@ -139,9 +143,9 @@ def test_the_map_to_probabilities_goes_along(animals: Path, tmp_path: Path) -> N
         scores=rng.normal(size=60), relevant=rng.random(60) < 0.4, query=np.repeat(range(6), 10)
     )
     judged.scores[judged.relevant] += 2
-    calibrate(
-        judged, "platt", revision=opened.revision, contract=opened.contract.to_dict()
-    ).save(source)
+    calibrate(judged, "platt", revision=opened.revision, contract=opened.contract.to_dict()).save(
+        source
+    )
     for form in ("safetensors", "sentence-transformers"):
         folder = tmp_path / form
         exported(source, folder, form, animals, dtype="float32")
@@ -205,8 +209,8 @@ def test_a_template_becomes_a_chat_template(animals: Path, tmp_path: Path) -> No
 
 
 def test_what_the_library_cannot_read_is_refused(animals: Path, tmp_path: Path) -> None:
-    """Nothing but the template says where one text ends: no one text is read as two."""
-    contract = replace(CHAT, template=("Does it answer? {query}", "{passage}"))
+    """A word that is tokenised in two segments is another one in one text."""
+    contract = replace(CHAT, template=("bri", "dge {query}", "</s>{passage}"))
     source = of_contract(tmp_path / "source", "llama", contract)
     with pytest.raises(ConfigError, match="cannot read pairs as its contract has them"):
         exported(source, tmp_path / "out", "sentence-transformers", animals)
@@ -214,8 +218,8 @@ def test_what_the_library_cannot_read_is_refused(animals: Path, tmp_path: Path) 
 
 
 def test_pairs_that_are_cut_elsewhere_are_counted_and_told(animals: Path, tmp_path: Path) -> None:
-    # of the collection's passages, some have more tokens than that
-    contract = replace(DEAR, max_query_tokens=40, max_passage_tokens=61)
+    # of the collection's passages, a third have more tokens than that
+    contract = replace(DEAR, max_query_tokens=30, max_passage_tokens=48)
     source = of_contract(tmp_path / "source", "bert", contract)
     found = exported(source, tmp_path / "out", "sentence-transformers", animals)
     certificate = found.certificate
@@ -264,7 +268,7 @@ def test_a_certificate_is_what_was_computed(animals: Path, tmp_path: Path) -> No
     assert certificate.machine["transformers"]
     assert read_certificate(source) is None
     (tmp_path / "out" / CERTIFICATE_FILE).write_text('{"version": "dear-certificate/1"}')
-    with pytest.raises(DataError, match="dear_certificate.json"):
+    with pytest.raises(DataError, match=r"dear_certificate\.json"):
         read_certificate(tmp_path / "out")
 
 
@@ -281,8 +285,15 @@ def test_every_export_is_certified_without_a_collection(reranker: Path, tmp_path
     assert found.certificate.ndcg is not None
 
 
-@pytest.mark.parametrize("form", ["safetensors", "sentence-transformers", "openvino"])
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("form", "dtype"),
+    [
+        ("safetensors", "float32"),
+        ("safetensors", "bfloat16"),
+        ("sentence-transformers", "float32"),
+        ("openvino", "bfloat16"),
+    ],
+)
 def test_a_broken_export_is_refused_and_nothing_is_left(
     form: str, dtype: str, animals: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -326,14 +337,12 @@ def disturb(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(f"dear.export.{module}.write_weights", spoilt)
 
 
-def test_an_export_is_kept_or_refused_by_what_it_was_made_of(
-    animals: Path, tmp_path: Path
-) -> None:
+def test_an_export_is_kept_or_refused_by_what_it_was_made_of(animals: Path, tmp_path: Path) -> None:
     source = of_contract(tmp_path / "source", "bert", WIDE)
     exported(source, tmp_path / "out", "safetensors", animals)
     before = contents(tmp_path / "out")
     assert exported(source, tmp_path / "out", "safetensors", animals).unchanged
-    with pytest.raises(ConfigError, match="settings.format: 'safetensors' there"):
+    with pytest.raises(ConfigError, match=r"settings\.format: 'safetensors' there"):
         exported(source, tmp_path / "out", "sentence-transformers", animals, dtype="bfloat16")
     assert contents(tmp_path / "out") == before
 

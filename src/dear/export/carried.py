@@ -13,13 +13,12 @@ from dear.scoring.loading import ScoringModel
 from dear.scoring.revisions import require_revision, revision_named
 
 
-def carry_calibration(model: ScoringModel, folder: Path, contract: ScoringContract) -> None:
-    """The map from scores to probabilities beside `model`, for the same scores out of `folder`.
-
-    One that is not of these weights stays behind, which is told.
-    """
+def carry_calibration(model: ScoringModel, folder: Path) -> None:
+    """The map from scores to probabilities beside `model`, for the same scores out of `folder`,
+    whose files are complete. One that is not of these weights stays behind, which is told."""
     path = Path(model.name) / CALIBRATION_FILE
-    if not path.is_file():
+    contract = ScoringContract.load(folder)
+    if contract is None or not path.is_file():
         return
     try:
         found = Calibration.load(path)

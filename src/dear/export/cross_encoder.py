@@ -23,7 +23,7 @@ from dear.checkpoints.sentence_transformers import MODULES, SETTINGS
 from dear.checkpoints.threads import tokenize
 from dear.digests import Inputs
 from dear.errors import ConfigError
-from dear.export.frame import Frame, Placed, whole_length
+from dear.export.frame import PROBES, Frame, Placed, whole_length
 from dear.export.merged import IDENTITY, MergedDType, write_weights
 from dear.export.score_template import score_template
 from dear.scoring.encoding import Pair, PairEncoder
@@ -85,13 +85,14 @@ def export_cross_encoder(
             "default_prompt_name": "query" if reading.prompt else None,
         },
     )
-    taken = "message" if reading.messages else "text"
-    flat = {"format": "flat"} if reading.messages else {}
+    taken: dict[str, Any] = {"text": _METHOD}
+    if reading.messages:
+        taken["message"] = {**_METHOD, "format": "flat"}
     write_json(
         folder / "sentence_bert_config.json",
         {
             "transformer_task": "sequence-classification",
-            "modality_config": {taken: _METHOD | flat},
+            "modality_config": taken,
             "module_output_name": "scores",
             # as older versions and Text Embeddings Inference read it
             "max_seq_length": whole_length(reading.tokenizer, reading.contract),
@@ -127,7 +128,10 @@ def _with_words(tokenizer: Any, contract: ScoringContract, space: str) -> _Readi
     inner = type(tokenizer.backend_tokenizer).from_str(tokenizer.backend_tokenizer.to_str())
     first, second = frame.types
     if space:
-        steps = [normalizers.Prepend(space), *([inner.normalizer] if inner.normalizer is not None else [])]
+        steps = [
+            normalizers.Prepend(space),
+            *([inner.normalizer] if inner.normalizer is not None else []),
+        ]
         inner.normalizer = normalizers.Sequence(steps)
     inner.post_processor = _placing(
         [*frame.before, *((i, first) for i in query)],
@@ -182,6 +186,7 @@ def _placing(
 
 def _same_tokens(model: ScoringModel, reading: _Reading, pairs: Sequence[Pair]) -> bool:
     """Whether pairs that are read whole are the same tokens in the new way, of the same types."""
-    wanted = PairEncoder(model.tokenizer, model.contract).encode(pairs)
-    found = PairEncoder(reading.tokenizer, reading.contract).encode(pairs)
+    tried = [*PROBES, *pairs]
+    wanted = PairEncoder(model.tokenizer, model.contract).encode(tried)
+    found = PairEncoder(reading.tokenizer, reading.contract).encode(tried)
     return all(a == b for a, b in zip(wanted, found, strict=True) if not a.cut)

@@ -8,9 +8,22 @@ from typing import Any
 from dear.checkpoints.contract import ScoringContract
 from dear.checkpoints.threads import tokenize
 from dear.prompts.pointwise import PAIR_PROMPTS
+from dear.scoring.encoding import Pair
 
 Placed = list[tuple[int, int]]
 """Tokens as (id, type)."""
+
+
+PROBES: tuple[Pair, ...] = (
+    ("word", "word"),
+    ("a query ", " a passage"),
+    ("1", "2"),
+    ("it's", "'s"),
+    ("line\n", "\nline"),
+    ("x.", ".y"),
+    ("(né", "漢字)"),
+)
+"""What may melt into what stands around it: ends that real pairs may happen not to have."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

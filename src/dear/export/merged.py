@@ -13,10 +13,9 @@ import transformers
 
 from dear.checkpoints.contract import ScoringContract
 from dear.checkpoints.files import quiet
-from dear.checkpoints.heads import bare_model, pools_by_mask
+from dear.checkpoints.heads import bare_model
 from dear.digests import Inputs
 from dear.errors import ConfigError
-from dear.export.carried import carry_calibration
 from dear.export.frame import Frame, whole_length
 from dear.export.score_template import SCORE_TEMPLATE, score_template
 from dear.scoring.encoding import Pair
@@ -52,7 +51,7 @@ def export_merged(
 def write_weights(
     model: ScoringModel, folder: Path, dtype: MergedDType, tokenizer: Any, contract: ScoringContract
 ) -> None:
-    """Weights, configuration, tokenizer, contract and the map to probabilities.
+    """Weights, configuration, tokenizer and contract.
 
     ConfigError: no class of transformers, or one that would read another position.
     """
@@ -67,25 +66,24 @@ def write_weights(
     with quiet(), contextlib.redirect_stderr(io.StringIO()):
         bare.to(getattr(torch, dtype))
         bare.config.sentence_transformers = {"activation_fn": IDENTITY}
-        bare.config.pad_token_id = bare.config.get_text_config().pad_token_id = _padded(
-            model, tokenizer
-        )
+        pad = _padded(model, tokenizer)
+        bare.config.pad_token_id = bare.config.get_text_config().pad_token_id = pad
         tokenizer.model_max_length = whole_length(tokenizer, contract)
         bare.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-    contract = contract.with_dtype(dtype)
-    contract.save(folder)
-    carry_calibration(model, folder, contract)
+    contract.with_dtype(dtype).save(folder)
 
 
 def _padded(model: ScoringModel, tokenizer: Any) -> int:
-    """The pad id, after the tokenizer got one that no sequence ends with: a decoder of transformers
-    reads the last token that is not it."""
+    """The pad id of the configuration, after a decoder's tokenizer got one that no sequence ends
+    with: transformers reads the last token that is not it."""
     pad = int(tokenizer.pad_token_id)
     contract = model.contract
-    if not pools_by_mask(model.model) or contract.template:
-        return pad
-    after = Frame.of(tokenizer, contract).after
+    if not model.is_decoder:
+        # RoBERTa and its kin count positions from it, whatever the tokenizer pads with
+        own = model.model.get_input_embeddings().padding_idx
+        return pad if own is None else int(own)
+    after = [] if contract.template else Frame.of(tokenizer, contract).after
     if not after or after[-1][0] != pad:
         return pad
     for other in (tokenizer.bos_token, tokenizer.unk_token):

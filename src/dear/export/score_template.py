@@ -13,7 +13,7 @@ from typing import Any
 
 from dear.checkpoints.contract import ScoringContract
 from dear.checkpoints.threads import tokenize
-from dear.export.frame import Frame, around_one
+from dear.export.frame import PROBES, Frame, around_one
 from dear.scoring.encoding import Encoded, Pair, PairEncoder
 
 SCORE_TEMPLATE = "score_template.jinja"
@@ -26,12 +26,16 @@ _MESSAGE = "(messages | selectattr('role', 'equalto', '{role}') | first)['conten
 def score_template(
     tokenizer: Any, contract: ScoringContract, pairs: Sequence[Pair], *, special_tokens: bool
 ) -> str | None:
-    """The template that makes the contract's tokens of these pairs; None where there is none.
+    """The template that makes the contract's tokens of these pairs; None where there is none, as
+    where nothing stands between the two texts.
 
     special_tokens: whether the tokenizer puts its own around the text that is made.
     """
-    encoded = PairEncoder(tokenizer, contract).encode(pairs)
-    whole = [(pair, one) for pair, one in zip(pairs, encoded, strict=True) if not one.cut]
+    if not contract.template and not Frame.of(tokenizer, contract).between:
+        return None
+    tried = [*PROBES, *pairs]
+    encoded = PairEncoder(tokenizer, contract).encode(tried)
+    whole = [(pair, one) for pair, one in zip(tried, encoded, strict=True) if not one.cut]
     # a tokenizer of SentencePiece's kind marks the beginning of a text only behind a space
     for gap in ("", " "):
         parts = _parts(tokenizer, contract, gap, special_tokens=special_tokens)
@@ -64,9 +68,9 @@ def _parts(
     before, between, after = (
         [token for token, _ in part] for part in (frame.before, frame.between, frame.after)
     )
+    spelled = _spelled(tokenizer, before[len(own[0]) :])
     text = (
-        _spelled(tokenizer, before[len(own[0]) :]),
-        frame.query + contract.query_prefix,
+        spelled + (gap if spelled else "") + frame.query + contract.query_prefix,
         "{query}",
         _spelled(tokenizer, between) + gap + frame.passage,
         "{passage}",

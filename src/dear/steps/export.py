@@ -19,6 +19,7 @@ from dear.checkpoints.hardware import cpu_has_bfloat16, cpu_has_tiles
 from dear.checkpoints.registry import check_model, locate
 from dear.digests import Input, Inputs, lines_digest
 from dear.errors import ConfigError, MissingExtra
+from dear.export.carried import carry_calibration
 from dear.export.certificate import (
     CERTIFICATE_FILE,
     THRESHOLDS,
@@ -179,6 +180,7 @@ def _written(
     form.writer(
         model, folder, options.picked_dtype, calibration=calibration or pairs, inputs=inputs
     )
+    carry_calibration(model, folder)
     readme = str(Usage.of(folder, options.output.name))
     (folder / "README.md").write_text(f"# {options.output.name}\n\n{readme}", encoding="utf-8")
     program = form.opened(folder)
