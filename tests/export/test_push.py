@@ -74,6 +74,7 @@ def exported(student: Path, animals: Path, tmp_path: Path) -> Callable[[str], Pa
                 format=form,
                 collection=str(animals),
                 check_queries=3,
+                dtype="float32",
             )
         )
         return folder
@@ -94,7 +95,7 @@ def test_a_dry_run_is_all_that_would_be_published(
     form: str, exported: Callable[[str], Path], tmp_path: Path
 ) -> None:
     folder = exported(form)
-    for stray in ("notes.txt", "optimizer.pt", "pytorch_model.bin", "vocab.pkl", "wandb.json"):
+    for stray in ("notes.txt", "optimizer.pt", "training_args.bin", "wandb.json"):
         (folder / stray).write_text("mine")
     before = contents(folder)
     out = tmp_path / "published"
@@ -107,9 +108,7 @@ def test_a_dry_run_is_all_that_would_be_published(
     published = contents(out)
     assert {"README.md", "model.safetensors", "scoring_contract.json"} <= published.keys()
     assert published.keys() <= before.keys()
-    assert not {"notes.txt", "optimizer.pt", "pytorch_model.bin", "vocab.pkl", "wandb.json"} & (
-        published.keys()
-    )
+    assert not {"notes.txt", "optimizer.pt", "training_args.bin", "wandb.json"} & published.keys()
     assert published["model.safetensors"] == before["model.safetensors"]
     for name, data in published.items():
         for secret in (b"somebody", str(tmp_path).encode()):

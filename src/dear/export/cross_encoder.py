@@ -140,7 +140,7 @@ def _with_words(tokenizer: Any, contract: ScoringContract, space: str) -> _Readi
         frame.types,
         tokenizer,
     )
-    own = PreTrainedTokenizerFast(
+    own = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=inner,
         model_input_names=tokenizer.model_input_names,
         padding_side=tokenizer.padding_side,

@@ -30,7 +30,7 @@ class Evidence:
     def figures(self) -> dict[str, Any]:
         """Those of a Certificate."""
         off = np.abs(self.original - self.export) / (1 + np.abs(self.original))
-        found = {
+        found: dict[str, Any] = {
             "queries": len(self.candidates),
             "pairs": len(off),
             "alike": int(self.alike.sum()),

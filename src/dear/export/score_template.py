@@ -69,14 +69,13 @@ def _parts(
         [token for token, _ in part] for part in (frame.before, frame.between, frame.after)
     )
     spelled = _spelled(tokenizer, before[len(own[0]) :])
-    text = (
+    return [
         spelled + (gap if spelled else "") + frame.query + contract.query_prefix,
         "{query}",
         _spelled(tokenizer, between) + gap + frame.passage,
         "{passage}",
         _spelled(tokenizer, after[: len(after) - len(own[1])]),
-    )
-    return list(text)
+    ]
 
 
 def _spelled(tokenizer: Any, ids: Sequence[int]) -> str:
