@@ -22,7 +22,7 @@ from dear.errors import ConfigError, DataError
 from dear.evaluate.calibration import Calibration, calibrate
 from dear.evaluate.reliability import JudgedScores
 from dear.export import merged
-from dear.export.certificate import CERTIFICATE_FILE, read_certificate
+from dear.export.certificate import CERTIFICATE_FILE, THRESHOLDS, read_certificate
 from dear.export.score_template import SCORE_TEMPLATE
 from dear.scoring.opening import open_model
 from dear.steps.export import ExportResult, export
@@ -272,6 +272,15 @@ def test_a_certificate_is_what_was_computed(animals: Path, tmp_path: Path) -> No
         read_certificate(tmp_path / "out")
 
 
+def test_the_documents_name_the_thresholds() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "exports.md").read_text(encoding="utf-8")
+    rows = [[cell.strip() for cell in line.split("|")] for line in page.splitlines()]
+    for dtype, held in THRESHOLDS.items():
+        (row,) = [row for row in rows if len(row) == 6 and row[1] == dtype]
+        assert row[3].endswith(f"{held.tau:g}")
+        assert row[4].endswith(f"{held.ndcg:g}")
+
+
 def test_every_export_is_certified_without_a_collection(reranker: Path, tmp_path: Path) -> None:
     WIDE.save(reranker)
     found = export(
@@ -345,6 +354,14 @@ def test_an_export_is_kept_or_refused_by_what_it_was_made_of(animals: Path, tmp_
     with pytest.raises(ConfigError, match=r"settings\.format: 'safetensors' there"):
         exported(source, tmp_path / "out", "sentence-transformers", animals, dtype="bfloat16")
     assert contents(tmp_path / "out") == before
+
+
+def test_no_checkpoint_is_written_over(animals: Path, tmp_path: Path) -> None:
+    source = of_contract(tmp_path / "source", "bert", WIDE)
+    before = contents(source)
+    with pytest.raises(DataError, match="is not empty"):
+        exported(source, source, "safetensors", animals)
+    assert contents(source) == before
 
 
 def test_what_cannot_be_exported_is_one_line(animals: Path, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from dear.checkpoints.sentence_transformers import MODULES
 from dear.data.catalogue import find_entry
 from dear.export.certificate import Certificate
 from dear.export.usage import Usage
+from dear.scoring.exported import EXPORT_FILE, is_exported
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -73,9 +74,7 @@ def model_card(facts: Facts) -> str:
     data = ModelCardData(
         language=list(facts.languages) or None,
         license=facts.license,
-        library_name="sentence-transformers"
-        if (facts.folder / MODULES).is_file()
-        else "transformers",
+        library_name=_library(facts.folder),
         pipeline_tag="sentence-similarity" if facts.is_biencoder else "text-ranking",
         tags=["sentence-transformers", "retrieval"]
         if facts.is_biencoder
@@ -84,6 +83,12 @@ def model_card(facts: Facts) -> str:
         datasets=[entry.hub for entry in entries if entry is not None and entry.hub] or None,
     )
     return f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(_sections(facts)) + "\n"
+
+
+def _library(folder: Path) -> str:
+    if is_exported(folder):
+        return str(read_json(folder / EXPORT_FILE).get("format", "openvino"))
+    return "sentence-transformers" if (folder / MODULES).is_file() else "transformers"
 
 
 def hub_base(name: str) -> str | None:

@@ -14,8 +14,8 @@ from dear.records import Candidates, Judgements, every_nth, gather
 from dear.retrieve.bm25 import retrieve
 
 PACKAGE = "asyncio"
-LONGEST = 800
-"""Characters of a passage: most are read whole under 196 tokens, some are cut."""
+LONGEST = 600
+"""Characters of a passage: most are read whole under 196 tokens, some are cut under 80."""
 
 DEPTH = 10
 """Passages of a query: its best by BM25."""

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from dear.artifacts import check_folder, read_json, whole_files
+from dear.artifacts import check_empty_folder, read_json, whole_files
 from dear.bench.machine import describe
 from dear.bench.turns import Score, System, in_turns, pairs_of, quality
 from dear.checkpoints.files import TRAINING_FILE, model_json
@@ -33,7 +33,6 @@ from dear.export.usage import Usage
 from dear.notices import say
 from dear.records import Candidates, Judgements, every_nth
 from dear.scoring.encoding import Pair
-from dear.scoring.engines.openvino import load_openvino
 from dear.scoring.exported import EXPORT_FILE, is_exported
 from dear.scoring.loading import ScoringModel, load_scoring_model
 from dear.scoring.opening import open_model
@@ -113,7 +112,7 @@ def export(options: ExportOptions, *, watch: Watch = unwatched) -> ExportResult:
         path, made_of = there
         made_of_the_same(path, made_of, inputs)
         return ExportResult(path=path, unchanged=True, certificate=read_certificate(options.output))
-    check_folder(options.output)
+    check_empty_folder(options.output)
     model = load_scoring_model(options.model, dtype="float32", device="cpu", **_opening(options))
     say(f"exporting {options.model} as {options.picked_dtype} ({options.format})")
     with whole_files(options.output, last=CERTIFICATE_FILE) as building:
@@ -137,9 +136,7 @@ def export(options: ExportOptions, *, watch: Watch = unwatched) -> ExportResult:
 
 def _require(form: Format) -> None:
     """MissingExtra, before any weights are read."""
-    if form.package == "openvino":
-        load_openvino()
-    elif form.package and importlib.util.find_spec(form.package) is None:
+    if form.package and importlib.util.find_spec(form.package) is None:
         raise MissingExtra.of(form.package.replace("_", "-"), form.extra)
 
 

@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from dear.artifacts import check_folder, read_json, whole_files, write_json
+from dear.artifacts import check_empty_folder, read_json, whole_files, write_json
 from dear.checkpoints.contract import CONTRACT_FILE
 from dear.checkpoints.files import TOKENIZER_PATTERNS, TRAINING_FILE
 from dear.checkpoints.sentence_transformers import MODULES, SETTINGS
@@ -76,9 +76,7 @@ def push(options: PushOptions) -> PushResult:
     files = _published(options.folder)
     card = model_card(_facts(options))
     output = options.output or options.folder.with_name(f"{options.folder.name}-published")
-    if output.exists() and any(output.iterdir()):
-        raise ConfigError(f"{output}: is not empty; --output names another folder")
-    check_folder(output)
+    check_empty_folder(output)
     with whole_files(output, last=CARD) as building:
         for name, path in files.items():
             place = building / name
