@@ -277,6 +277,7 @@ def test_the_documents_name_the_thresholds() -> None:
     rows = [[cell.strip() for cell in line.split("|")] for line in page.splitlines()]
     for dtype, held in THRESHOLDS.items():
         (row,) = [row for row in rows if len(row) == 6 and row[1] == dtype]
+        assert row[2].endswith(f"{held.difference:g}")
         assert row[3].endswith(f"{held.tau:g}")
         assert row[4].endswith(f"{held.ndcg:g}")
 

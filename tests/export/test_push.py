@@ -176,6 +176,25 @@ def test_a_template_is_fetched_before_vllm_reads_it(animals: Path, tmp_path: Pat
     assert (tmp_path / "out" / "score_template.jinja").is_file()
 
 
+def test_a_card_names_the_words_that_the_tokenizer_places(animals: Path, tmp_path: Path) -> None:
+    source = checkpoint(tmp_path / "source", "bert")
+    replace(DEAR, max_query_tokens=150, max_passage_tokens=300).save(source)
+    export(
+        ExportOptions(
+            model=str(source),
+            output=tmp_path / "form",
+            format="sentence-transformers",
+            collection=str(animals),
+            check_queries=3,
+        )
+    )
+    good("push", tmp_path / "form", "me/words", "--dry-run", "--output", tmp_path / "out")
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "The tokenizer places `query :` before the query and `document :` before" in card
+    assert "cuts a query at 148 tokens and a passage at 298" in card
+    assert "text-embeddings-router --model-id me/words" in card
+
+
 def test_a_biencoder_is_shown_as_one(tmp_path: Path) -> None:
     from dear.train.biencoder import write_modules
 

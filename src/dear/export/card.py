@@ -143,7 +143,7 @@ def _what(facts: Facts) -> str:
     if not facts.is_biencoder:
         kind = "A reranker: it scores how well a passage answers a query"
     made = f", trained from {facts.base}" if facts.base and facts.recipe else ""
-    return f"{kind}{made}. Made with [DeAR](https://pypi.org/project/dear-rerank/)."
+    return f"{kind}{made}. Made with DeAR (`pip install dear-rerank`)."
 
 
 def _evaluation(results: Mapping[str, Any], system: str) -> str:
@@ -170,6 +170,11 @@ def _evaluation(results: Mapping[str, Any], system: str) -> str:
 def _contract(usage: Usage) -> str:
     contract = usage.contract
     lines = [f"- {summary_of(contract)}"]
+    if any(usage.placed):
+        query, passage = usage.placed
+        lines.append(
+            f"- The tokenizer places `{query}` before the query and `{passage}` before the passage."
+        )
     if contract.template:
         lines.append(f"- Template: `{json.dumps(contract.template, ensure_ascii=False)}`")
     if contract.truncation == "separate":

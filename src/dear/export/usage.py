@@ -27,7 +27,9 @@ classifiers are code of their own, of which transformers has none."""
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Usage:
     """name: what users type for the folder.  config: its config.json.  longest: tokens of a pair.
-    words: tokens of the contract's words before query and passage."""
+    words: tokens of the contract's words before query and passage.
+    placed: words that the tokenizer itself puts there.
+    """
 
     name: str
     folder: Path
@@ -35,6 +37,7 @@ class Usage:
     contract: ScoringContract
     longest: int
     words: tuple[int, int]
+    placed: tuple[str, str]
 
     @classmethod
     def of(cls, folder: Path, name: str) -> Usage:
@@ -43,7 +46,7 @@ class Usage:
         if contract is None:
             raise ConfigError(f"{folder}: no scoring contract; `dear export` writes one")
         tokenizer = load_tokenizer(locate(folder))
-        words = (0, 0)
+        words, placed = (0, 0), ("", "")
         if not contract.template:
             frame = Frame.of(tokenizer, contract)
             query, passage = (
@@ -51,6 +54,11 @@ class Usage:
                 for text in (frame.query, frame.passage)
             )
             words = (query, passage)
+            before, between = (
+                tokenizer.decode([token for token, _ in part], skip_special_tokens=True).strip()
+                for part in (frame.before, frame.between)
+            )
+            placed = (before, between)
         return cls(
             name=name,
             folder=folder,
@@ -58,6 +66,7 @@ class Usage:
             contract=contract,
             longest=whole_length(tokenizer, contract),
             words=words,
+            placed=placed,
         )
 
     def __str__(self) -> str:
