@@ -233,6 +233,14 @@ def check_folder(folder: Path, named: Path | None = None) -> None:
         raise DataError.at(named or folder, None, f"cannot be written: {reason}") from None
 
 
+def check_empty_folder(folder: Path) -> None:
+    """DataError where a folder that is to hold one thing alone holds something, or cannot be
+    written; what a killed process left unfinished does not count."""
+    check_folder(folder)
+    if any(not _UNFINISHED.fullmatch(path.name) for path in folder.iterdir()):
+        raise DataError.at(folder, None, "is not empty; --output names another folder")
+
+
 def _share(lock: int) -> None:
     until = time.monotonic() + _SHARE_S
     while time.monotonic() < until:  # who has it alone is cleaning, which is soon done

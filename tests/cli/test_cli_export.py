@@ -58,11 +58,20 @@ def test_an_export_is_not_overwritten_and_not_exported_again(
     assert sorted((p.name, p.stat().st_mtime_ns) for p in export.iterdir()) == before
 
 
+def test_a_certificate_is_shown(export: Path, reranker: Path) -> None:
+    found = json.loads(dear("models", export, "--json").out)
+    assert (found["format"], found["dtype"], found["queries"]) == ("openvino", "int8", 3)
+    shown = dear("models", export).out
+    for wanted in (str(reranker), "openvino, int8", "tau", "on 9 pairs"):
+        assert wanted in shown
+    assert "no dear_certificate.json" in dear("models", reranker).line
+
+
 def test_wrong_options_are_one_line(reranker: Path, tmp_path: Path) -> None:
     line = dear("export", reranker, "-o", tmp_path / "a", "--dtype", "int8").line
     assert "--collection" in line
     line = dear("export", reranker, "-o", tmp_path / "a", "--dtype", "int4").line
-    assert "float32, bfloat16 or int8" in line
+    assert "bfloat16, float32 or int8" in line
     assert not list(tmp_path.iterdir())
 
 

@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 @expanded
 def export(options: ExportOptions) -> None:
-    """Write a one-logit model as an OpenVINO graph for CPUs, and show its gain and its loss."""
+    """Write a model in a form that other programs run, with a certificate of its scores."""
     found = steps.export.export(options, watch=progress)
     if found.unchanged:
         summary(f"{found.path}: made from the same inputs; nothing was done")
         return
-    summary(
-        f"{options.output}: {options.dtype} for OpenVINO; use the folder wherever a model is named"
-    )
+    summary(f"{options.output}: {options.picked_dtype} for {options.format}; README.md says how")
+    if found.certificate is not None:
+        summary(f"{found.certificate.program}: {found.certificate.figures}")
     if found.queries:
         _show(found)
 

@@ -87,7 +87,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "export": (
         "dear.cli.export:export",
-        "Write a one-logit model as an OpenVINO graph for CPUs, and show its gain and its loss.",
+        "Write a model in a form that other programs run, with a certificate of its scores.",
+    ),
+    "push": (
+        "dear.cli.push:push",
+        "Publish a model on the hub, with a card that says what it is and what it is worth.",
     ),
     "calibrate": (
         "dear.cli.calibrate:calibrate",
@@ -103,7 +107,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "models": (
         "dear.cli.models:models",
-        "List the models known by name, and where their weights are on this machine.",
+        "List the models known by name and where they are, or show what an export is worth.",
     ),
 }
 """Name of a command → (module:function, what it does), in the order of the help page."""

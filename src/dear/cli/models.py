@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,14 +11,22 @@ import typer
 from dear.checkpoints.present import public_models
 from dear.checkpoints.registry import ENCODER_KINDS, FAMILY, place_of
 from dear.cli.output import note, print_json, table
+from dear.errors import DataError
+from dear.export.certificate import CERTIFICATE_FILE, read_certificate
 from dear.prompts.pointwise import ZERO_SHOT_PROMPTS
 
 
 def models(
+    folder: Annotated[
+        Path | None,
+        typer.Argument(metavar="FOLDER", help="The certificate of this one.", show_default=False),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,
 ) -> None:
-    """List the models known by name, and where their weights are on this machine."""
-
+    """List the models known by name, or show what an export is worth."""
+    if folder is not None:
+        _certificate(folder, as_json=as_json)
+        return
     places = {name: place_of(name) for name in FAMILY}
     # an adapter is of no use without what it sits on
     bases = {m.name: place_of(m.base) if m.form == "LoRA" else None for m in FAMILY.values()}
@@ -61,6 +70,25 @@ def models(
         )
     kinds = ", ".join(f"{kind}:NAME" for kind in (*ENCODER_KINDS, *ZERO_SHOT_PROMPTS))
     note(f"a folder or a hub id is a model, too; read without training: {kinds}")
+
+
+def _certificate(folder: Path, *, as_json: bool) -> None:
+    """DataError: there is none."""
+    found = read_certificate(folder)
+    if found is None:
+        raise DataError.at(folder, None, f"no {CERTIFICATE_FILE}: `dear export` writes one")
+    if as_json:
+        print_json(asdict(found))
+        return
+    rows = {
+        "made of": found.source,
+        "form": f"{found.format}, {found.dtype}",
+        "computed by": found.program,
+        "compared on": found.texts,
+        "figures": found.figures,
+        "processor": str(found.machine.get("processor", "")),
+    }
+    table(("certificate", ""), list(rows.items()), align=("left", "left"), wrap=("",))
 
 
 def _weights(place: str | None, base: str | None, form: str) -> str:

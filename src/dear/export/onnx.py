@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -22,6 +22,7 @@ from dear.digests import Inputs
 from dear.errors import BackendError, ConfigError, MissingExtra
 from dear.export.encoders import Bits
 from dear.export.sources import Exportable, GraphSource, graph_source
+from dear.scoring.encoding import Pair
 from dear.scoring.engines.onnx import GRAPH, OnnxEngine
 from dear.scoring.exported import EXPORT_FILE, graph_digest
 
@@ -38,6 +39,7 @@ def export_onnx(
     dtype: Literal["float32", "int8"],
     *,
     word_bits: Bits | None = None,
+    calibration: Sequence[Pair] = (),
     inputs: Inputs | None = None,
 ) -> None:
     """Write `model` to `folder` as a graph that ONNX Runtime runs.
@@ -45,6 +47,7 @@ def export_onnx(
     model: in float32, on the CPU, its adapter merged.
     word_bits: its embeddings of words are kept in so many bits, and other weights, though they are
         computed with in float32, in 8; all stay what they are where None.
+    calibration: not looked at: 8 bits are set while a graph runs.
     inputs: what it is made from, to be written down.
     ConfigError for a model whose graph does not give its own scores; nothing is left then.
     """

@@ -117,6 +117,8 @@ class ExportedSplade:
         self.name, self.revision = str(name), self.graph.revision
         self.parameters = self.graph.parameters
         self.vocabulary = int(self.contract["vocabulary"])
+        self.query_prompt = str(self.contract["query_prompt"])
+        self.passage_prompt = str(self.contract["passage_prompt"])
         self.max_tokens = int(self.contract["max_tokens"])
         self.engine = self.graph.open_engine(batch_tokens, longest=self.max_tokens)
         self.computing = {"engine": self.graph.runtime, "precision": self.engine.precision}
@@ -130,8 +132,8 @@ class ExportedSplade:
         """The same, with what was read of each pair."""
         if not pairs:
             return Scored(scores=np.empty(0, dtype=np.float32))
-        queries = self._encoded(self.contract["query_prompt"], [query for query, _ in pairs])
-        passages = self._encoded(self.contract["passage_prompt"], [text for _, text in pairs])
+        queries = self._encoded(self.query_prompt, [query for query, _ in pairs])
+        passages = self._encoded(self.passage_prompt, [text for _, text in pairs])
         of_query: dict[str, list[int]] = {}
         for at, (query, _) in enumerate(pairs):
             of_query.setdefault(query, []).append(at)
@@ -164,14 +166,17 @@ class ExportedSplade:
 
     def cut_pairs(self, pairs: Sequence[Pair]) -> list[bool]:
         """Which pairs have a passage that is longer than the model reads it."""
-        found = self._encoded(self.contract["passage_prompt"], [text for _, text in pairs])
+        found = self._encoded(self.passage_prompt, [text for _, text in pairs])
         return [found[passage].cut for _, passage in pairs]
+
+    def encode(self, texts: Sequence[str]) -> list[Encoded]:
+        """One Encoded a text, prompts included."""
+        return encode_texts(self.graph.tokenizer, texts, self.max_tokens)
 
     def _encoded(self, prompt: str, texts: Sequence[str]) -> dict[str, Encoded]:
         """Each different text, without its prompt, and its tokens with it."""
         different = list(dict.fromkeys(texts))
-        prompted = [prompt + text for text in different]
-        tokens = encode_texts(self.graph.tokenizer, prompted, self.max_tokens)
+        tokens = self.encode([prompt + text for text in different])
         return dict(zip(different, tokens, strict=True))
 
 

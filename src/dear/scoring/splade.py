@@ -125,13 +125,13 @@ class Splade:
         self._grid = ANY_SHAPE
         if self.model.config.model_type in READ_PADDING or depends_on_company(
             lambda texts: self._weights(texts).cpu().numpy(),
-            self._tokens([SHORT, LONG]),
+            self.encode([SHORT, LONG]),
             exact=reader.dtype == "float32",
         ):
             self._grid = ONE_LENGTH
             tell(self.name)
         self.dual = DualScorer[Terms](
-            encode=self._tokens,
+            encode=self.encode,
             represent=self._terms,
             compare=self._compare,
             query_prompt=self.query_prompt,
@@ -171,7 +171,7 @@ class Splade:
 
     def _matrix(self, prompt: str, texts: Sequence[str], progress: Progress | None) -> Matrix:
         prompted = [prompt + text for text in texts]
-        terms = self._terms(prompted, self._tokens(prompted), progress)
+        terms = self._terms(prompted, self.encode(prompted), progress)
         return as_matrix(terms, self.vocabulary)
 
     def _terms(
@@ -198,7 +198,8 @@ class Splade:
                 progress(len(found) * total // len(texts), total)
         return [found[i] for i in range(len(texts))]
 
-    def _tokens(self, texts: Sequence[str]) -> list[Encoded]:
+    def encode(self, texts: Sequence[str]) -> list[Encoded]:
+        """One Encoded a text, prompts included."""
         return encode_texts(self.tokenizer, texts, self.max_tokens)
 
     def _weights(self, encoded: Sequence[Encoded]) -> torch.Tensor:

@@ -1,27 +1,43 @@
-"""A one-logit model as an OpenVINO graph, compared with the checkpoint it was made of."""
+"""A one-logit model in another form, with a certificate that it is still that model."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import importlib.util
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
-from dear.artifacts import check_folder, read_json
+import numpy as np
+import torch
+
+from dear.artifacts import check_empty_folder, read_json, whole_files
+from dear.bench.machine import describe
 from dear.bench.turns import Score, System, in_turns, pairs_of, quality
-from dear.checkpoints.hardware import cpu_has_bfloat16
-from dear.checkpoints.registry import check_model
+from dear.checkpoints.files import TRAINING_FILE, model_json
+from dear.checkpoints.hardware import cpu_has_bfloat16, cpu_has_tiles
+from dear.checkpoints.registry import ENCODER_KINDS, check_model, locate
 from dear.digests import Input, Inputs, lines_digest
-from dear.errors import ConfigError
-from dear.export.openvino import ExportDType, export_openvino
+from dear.errors import ConfigError, MissingExtra
+from dear.export.carried import carry_calibration
+from dear.export.certificate import (
+    CERTIFICATE_FILE,
+    THRESHOLDS,
+    Certificate,
+    read_certificate,
+)
+from dear.export.evidence import Evidence
+from dear.export.formats import FORMATS, Format
+from dear.export.programs import Ours
+from dear.export.shipped import PACKAGE, shipped_candidates
+from dear.export.usage import Usage
 from dear.notices import say
 from dear.records import Candidates, Judgements, every_nth
 from dear.scoring.encoding import Pair
-from dear.scoring.engines.openvino import load_openvino
 from dear.scoring.exported import EXPORT_FILE, is_exported
-from dear.scoring.loading import load_scoring_model
-from dear.scoring.opening import open_model
+from dear.scoring.opening import PairModel, kind_of, open_model
 from dear.scoring.revisions import revision_named
+from dear.scoring.scorer import Scorer
 from dear.steps.inputs import judged_candidates, made_of_the_same
 from dear.steps.options import ExportOptions
 from dear.steps.progress import Watch, unwatched
@@ -41,55 +57,176 @@ class ExportResult:
     """What `export` wrote.
 
     path: the file that describes the export.  unchanged: it was there, made from the same inputs.
-    queries: on which the checkpoint and the export were compared; 0 where they were not.
+    certificate: None for an export of an earlier version, which is left as it is.
+    queries: on which the speed of checkpoint and export were compared; 0 where it was not.
     failed: name → why one of them could not be measured.
     """
 
     path: Path
     unchanged: bool = False
+    certificate: Certificate | None = None
     queries: int = 0
     systems: tuple[ComparedSystem, ...] = ()
     failed: Mapping[str, str] = field(default_factory=dict)
 
 
-def export(options: ExportOptions, *, watch: Watch = unwatched) -> ExportResult:
-    """Write the export and compare it; one that is there, made from the same, is kept.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Texts:
+    """What an export is checked on. all: those that int8 may be calibrated on, too."""
 
-    ConfigError: a model that is no one-logit checkpoint, an export from other inputs.
+    name: str
+    candidates: list[Candidates]
+    judgements: Judgements | None
+    all: list[Candidates] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, options: ExportOptions) -> _Texts:
+        if options.collection is None:
+            candidates, judged = shipped_candidates(options.check_queries)
+            name = f"functions of Python's {PACKAGE}"
+            return cls(name=name, candidates=candidates, judgements=judged)
+        found, judgements = judged_candidates(options.collection, options.run, options.split)
+        return cls(
+            name=f"{options.collection}, split {options.split}, run {Path(options.run).name}",
+            candidates=every_nth(found, options.check_queries),
+            judgements=judgements,
+            all=found,
+        )
+
+
+def export(options: ExportOptions, *, watch: Watch = unwatched) -> ExportResult:
+    """Write the export and its certificate; one that is there, made from the same, is kept.
+
+    ConfigError: a model that is no one-logit checkpoint, an export from other inputs, or one whose
+    scores are not the checkpoint's; nothing is written then.
     """
-    load_openvino()  # before any weights are read
+    form = FORMATS[options.format]
+    _require(form)
     check_model(options.model)
-    if is_exported(options.model):
-        raise ConfigError(f"{options.model}: is an export; name the checkpoint that it was made of")
-    texts = None
-    if options.collection is not None:
-        texts = judged_candidates(options.collection, options.run, options.split)
-    calibration: list[Pair] = []
-    if texts is not None and options.dtype == "int8":
-        calibration = _spread(texts[0], options.pairs)
+    _require_form(options)
+    texts = _Texts.of(options)
+    calibration = []
+    if options.picked_dtype == "int8" and form.calibrated:
+        calibration = _spread(texts.all, options.pairs)
     inputs = _inputs(options, calibration)
-    path = options.output / EXPORT_FILE
-    if is_exported(options.output):
-        made_of_the_same(path, Inputs.from_dict(read_json(path).get("inputs")), inputs)
-        return ExportResult(path=path, unchanged=True)
-    check_folder(options.output)
-    model = load_scoring_model(options.model, dtype="float32", device="cpu", **_opening(options))
-    pairs = f", {len(calibration)} pairs" if calibration else ""
-    say(f"exporting {options.model} as {options.dtype}{pairs}")
-    export_openvino(
-        model,
-        options.output,
-        cast("ExportDType", options.dtype),
-        calibration=calibration,
-        inputs=inputs,
-    )
-    if options.dtype == "bfloat16" and not cpu_has_bfloat16():
+    there = _described(options.output)
+    if there is not None:
+        path, made_of = there
+        made_of_the_same(path, made_of, inputs)
+        return ExportResult(path=path, unchanged=True, certificate=read_certificate(options.output))
+    check_empty_folder(options.output)
+    model = open_model(options.model, dtype="float32", device="cpu", **_opening(options))
+    say(f"exporting {options.model} as {options.picked_dtype} ({options.format})")
+    with whole_files(options.output, last=CERTIFICATE_FILE) as building:
+        certificate = _written(options, form, model, building, texts, calibration, inputs)
+        certificate.require()
+        certificate.save(building)
+    if options.picked_dtype == "bfloat16" and not cpu_has_bfloat16():
         say("this processor has no bfloat16: here the export computes in float32, and says so")
-    if texts is None or not options.check_queries:
-        return ExportResult(path=path)
-    picked = every_nth(texts[0], options.check_queries)
-    systems, failed = _compared(options, picked, texts[1], watch)
-    return ExportResult(path=path, queries=len(picked), systems=systems, failed=failed)
+    path = options.output / CERTIFICATE_FILE
+    if options.collection is None or not is_exported(options.output):
+        return ExportResult(path=path, certificate=certificate)
+    systems, failed = _compared(options, texts, watch)
+    return ExportResult(
+        path=path,
+        certificate=certificate,
+        queries=len(texts.candidates),
+        systems=systems,
+        failed=failed,
+    )
+
+
+def _require(form: Format) -> None:
+    """MissingExtra, before any weights are read."""
+    if form.package and importlib.util.find_spec(form.package) is None:
+        raise MissingExtra.of(form.package.replace("_", "-"), form.extra)
+
+
+def _require_form(options: ExportOptions) -> None:
+    """ConfigError for a model that has no such form."""
+    name = options.model
+    if is_exported(name):
+        raise ConfigError(f"{name}: is an export; name the checkpoint that it was made of")
+    kind, place = kind_of(name)
+    if kind is None:
+        recipe = model_json(locate(name), TRAINING_FILE).get("recipe", {})
+        kind = "biencoder" if recipe.get("kind") == "biencoder" else None
+    if kind is None or (kind in ENCODER_KINDS and FORMATS[options.format].reads_apart):
+        return
+    if kind == "biencoder" and options.format == "sentence-transformers":
+        raise ConfigError(
+            f"{place}: a bi-encoder needs no export: its folder is already one of "
+            "sentence-transformers' SentenceTransformer"
+        )
+    forms = [form for form, about in FORMATS.items() if about.reads_apart]
+    ways = f"; it has the form {forms[0]}" if kind in ENCODER_KINDS else ""
+    raise ConfigError(f"{name}: a model read as {kind} has no form {options.format}{ways}")
+
+
+def _described(folder: Path) -> tuple[Path, Inputs] | None:
+    """The file that says what is there, and what it was made from; None for no export."""
+    for name in (EXPORT_FILE, CERTIFICATE_FILE):
+        if (folder / name).is_file():
+            return folder / name, Inputs.from_dict(read_json(folder / name).get("inputs"))
+    return None
+
+
+def _written(
+    options: ExportOptions,
+    form: Format,
+    model: PairModel,
+    folder: Path,
+    texts: _Texts,
+    calibration: Sequence[Pair],
+    inputs: Inputs,
+) -> Certificate:
+    """The export in `folder`, scored beside the model it is made of."""
+    pairs = pairs_of(texts.candidates)
+    checkpoint = Ours(model)
+    original, tokens = checkpoint.score(pairs), checkpoint.read(pairs)
+    # a Scorer's model is what a graph is made of
+    made_of: Any = model.model if isinstance(model, Scorer) else model
+    form.writer(
+        made_of, folder, options.picked_dtype, calibration=calibration or pairs, inputs=inputs
+    )
+    if isinstance(model, Scorer):
+        carry_calibration(made_of, folder)
+    name = options.output.name
+    readme = f"By DeAR: `dear rerank QUERY FILE --model {name}`.\n"
+    if isinstance(model, Scorer):
+        readme = str(Usage.of(folder, name))
+    (folder / "README.md").write_text(f"# {name}\n\n{readme}", encoding="utf-8")
+    program = form.opened(folder)
+    evidence = Evidence(
+        candidates=texts.candidates,
+        judgements=texts.judgements,
+        original=original,
+        export=program.score(pairs),
+        alike=np.array([a == b for a, b in zip(tokens, program.read(pairs), strict=True)]),
+    )
+    return Certificate(
+        format=options.format,
+        dtype=options.picked_dtype,
+        program=program.name,
+        texts=texts.name,
+        thresholds=THRESHOLDS[options.picked_dtype],
+        source=options.model,
+        source_revision=model.revision,
+        revision=revision_named(str(folder)),
+        machine=_machine(),
+        inputs=inputs.to_dict(),
+        **evidence.figures(),
+    )
+
+
+def _machine() -> dict[str, Any]:
+    """Versions and processor, with what it multiplies."""
+    return {
+        **describe("cpu"),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "bfloat16": cpu_has_bfloat16(),
+        "tiles": cpu_has_tiles(),
+    }
 
 
 def _opening(options: ExportOptions) -> dict[str, Any]:
@@ -101,9 +238,12 @@ def _opening(options: ExportOptions) -> dict[str, Any]:
 
 
 def _inputs(options: ExportOptions, calibration: list[Pair]) -> Inputs:
+    values = {"dtype": options.picked_dtype}
+    if options.format != "openvino":  # which was the only one, and named none
+        values["format"] = options.format
     found = {
         "model": Input(revision_named(options.model), options.model),
-        "settings": Input.of_values({"dtype": options.dtype}),
+        "settings": Input.of_values(values),
     }
     if calibration:
         found["texts"] = Input(lines_digest(text for pair in calibration for text in pair))
@@ -119,12 +259,9 @@ def _spread(candidates: list[Candidates], pairs: int) -> list[Pair]:
 
 
 def _compared(
-    options: ExportOptions,
-    candidates: list[Candidates],
-    judgements: Judgements | None,
-    watch: Watch,
+    options: ExportOptions, texts: _Texts, watch: Watch
 ) -> tuple[tuple[ComparedSystem, ...], dict[str, str]]:
-    """The checkpoint and its export in turns, on the same pairs."""
+    """The speed of the checkpoint and of its export, in turns, on the same pairs."""
 
     def system(name: str, where: str, dtype: Literal["auto", "float32"], **how: Any) -> System:
         def load() -> Score:
@@ -137,6 +274,7 @@ def _compared(
         system("checkpoint", options.model, "auto", **_opening(options)),
         system("export", str(options.output), "auto"),
     ]
+    candidates, judgements = texts.candidates, texts.judgements
     with watch("comparing", "turns") as report:
         timings, failed = in_turns(systems, pairs_of(candidates), rounds=2, progress=report)
     return tuple(

@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from dear.checkpoints.contract import read_contract
 from dear.checkpoints.registry import BUILT_IN, FIRST_STAGE, check_model
-from dear.errors import ConfigError
+from dear.errors import ConfigError, nearest
+from dear.export.formats import FORMATS
 from dear.recipes import LONG, Recipe, load_distill_recipe, load_recipe
 from dear.retrieve.table import WITH_MODEL, RetrieverSpec
 
@@ -597,28 +598,84 @@ class ExportOptions:
 
     model: ModelName
     output: Annotated[Path, Option("The export's folder.", "DIR", flags=("--output", "-o"))]
-    dtype: Annotated[str, Option("float32, bfloat16 or int8.", "TYPE")] = "bfloat16"
+    format: Annotated[str, Option(f"{', '.join(FORMATS)}.", "FORMAT")] = "openvino"
+    dtype: Annotated[
+        str | None,
+        Option(
+            "float32, bfloat16, float16 or int8, as the format has it.",
+            "TYPE",
+            shown="the format's: bfloat16, or float32 for sentence-transformers",
+        ),
+    ] = None
     collection: Annotated[
         str | None,
-        Option("Its pairs calibrate int8, and show what the export costs.", "COLLECTION"),
+        Option(
+            "Its pairs prove the export and calibrate int8; Python's own documents if not given.",
+            "COLLECTION",
+        ),
     ] = None
     run: RunName = "bm25"
     split: RunSplit = "dev"
     pairs: Annotated[int, Option("Pairs to calibrate on.", "N", least=8)] = 256
     check_queries: Annotated[
-        int, Option("Queries on which speed and nDCG@10 are compared.", "N", least=0)
+        int, Option("Queries on which checkpoint and export are compared.", "N", least=2)
     ] = 20
     contract: Contract = None
     instruction: Instruction = None
     revision: Revision = None
 
+    @property
+    def picked_dtype(self) -> str:
+        """The format's own where none is named."""
+        return self.dtype or FORMATS[self.format].dtypes[0]
+
     def __post_init__(self) -> None:
-        if self.dtype not in ("float32", "bfloat16", "int8"):
-            raise ConfigError(f"--dtype {self.dtype}: an export is float32, bfloat16 or int8")
-        if self.dtype == "int8" and self.collection is None:
+        if self.format not in FORMATS:
+            raise ConfigError(f"--format {self.format}: no such{nearest(self.format, FORMATS)}")
+        known = FORMATS[self.format].dtypes
+        if self.picked_dtype not in known:
+            said = f"{', '.join(known[:-1])} or {known[-1]}"
+            raise ConfigError(f"--dtype {self.dtype}: an export to {self.format} is {said}")
+        needs_pairs = self.dtype == "int8" and FORMATS[self.format].calibrated
+        if needs_pairs and self.collection is None:
             raise ConfigError("--dtype int8 needs --collection: its pairs set the ranges")
         if self.contract is not None:
             read_contract(self.contract)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PushOptions:
+    """What `push` publishes, and where."""
+
+    folder: Annotated[Path, Option("A model: an export or a checkpoint.", "DIR", argument=True)]
+    repo: Annotated[
+        str | None, Option("Where on the hub: OWNER/NAME.", "REPO", argument=True, shown="")
+    ] = None
+    dry_run: Annotated[
+        bool, Option("Write all of it to --output, upload nothing.", flags=("--dry-run",))
+    ] = False
+    output: Annotated[
+        Path | None,
+        Option(
+            "An empty folder for what is published, card included.",
+            "DIR",
+            flags=("--output", "-o"),
+            shown="FOLDER-published",
+        ),
+    ] = None
+    license: Annotated[
+        str | None, Option("The model's: an identifier of the hub, such as mit.", "ID")
+    ] = None
+    language: Annotated[Names, Option("Of the data, such as en; may be repeated.", "CODE")] = ()
+    results: Annotated[
+        Path | None,
+        Option("The results.json of a distillation; that beside the student if not given.", "FILE"),
+    ] = None
+    private: Annotated[bool, Option("A new repository is private.", flags=("--private",))] = False
+
+    def __post_init__(self) -> None:
+        if self.repo is None and not self.dry_run:
+            raise ConfigError("push needs OWNER/NAME, or --dry-run to look at it first")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
