@@ -122,7 +122,10 @@ def test_flags_may_stand_anywhere_but_behind_two_dashes(tmp_path: Path) -> None:
     [
         (("evalute",), "no command 'evalute'; did you mean 'evaluate'?; see: dear --help"),
         (("--loud",), "no such option: --loud; see: dear --help"),
-        (("models", "extra"), "got unexpected extra argument (extra); see: dear models --help"),
+        (
+            ("models", "folder", "extra"),
+            "got unexpected extra argument (extra); see: dear models --help",
+        ),
     ],
 )
 def test_wrong_usage_is_one_line(words: tuple[str, ...], message: str) -> None:

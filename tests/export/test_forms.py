@@ -18,6 +18,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from dear import Reranker
 from dear.checkpoints.contract import CARD, CONTRACT_FILE, DEAR, PLAIN, ScoringContract
+from dear.checkpoints.registry import locate
 from dear.errors import ConfigError, DataError
 from dear.evaluate.calibration import Calibration, calibrate
 from dear.evaluate.reliability import JudgedScores
@@ -188,6 +189,30 @@ def test_the_library_gives_the_same_scores(
     assert found.certificate.program.startswith("sentence-transformers ")
     np.testing.assert_allclose(library_scores(tmp_path / "out"), scores(source), atol=1e-4)
     np.testing.assert_allclose(scores(tmp_path / "out"), scores(source), atol=1e-5)
+
+
+def test_a_real_encoder_in_the_library(tmp_path: Path) -> None:
+    """MiniLM's own vocabulary, on the pairs that are on every machine; a head that was not
+    trained."""
+    torch.manual_seed(0)
+    base = locate("minilm-l6").path
+    model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=1)
+    source = save(tmp_path / "source", model, AutoTokenizer.from_pretrained(base))
+    DEAR.save(source)
+    found = export(
+        ExportOptions(
+            model=str(source),
+            output=tmp_path / "out",
+            format="sentence-transformers",
+            check_queries=3,
+        )
+    )
+    assert found.certificate is not None
+    assert found.certificate.alike > 20
+    assert found.certificate.largest_difference < 1e-5
+    ids = AutoTokenizer.from_pretrained(tmp_path / "out")("a river", "the bank")["input_ids"]
+    words = AutoTokenizer.from_pretrained(base)
+    assert words.decode(ids) == "[CLS] query : a river [SEP] document : the bank [SEP]"
 
 
 CHAT = ScoringContract(

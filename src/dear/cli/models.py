@@ -23,7 +23,7 @@ def models(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,
 ) -> None:
-    """List the models known by name, or show what an export is worth."""
+    """List the models known by name and where they are, or show what an export is worth."""
     if folder is not None:
         _certificate(folder, as_json=as_json)
         return

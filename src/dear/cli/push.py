@@ -10,7 +10,7 @@ from dear.steps.options import PushOptions
 
 @expanded
 def push(options: PushOptions) -> None:
-    """Publish a model's folder on the hub with a card that says what it is and what it is worth."""
+    """Publish a model on the hub, with a card that says what it is and what it is worth."""
     found = steps.push.push(options)
     if found.left_out:
         note(f"left out: {', '.join(found.left_out)}")
