@@ -207,7 +207,12 @@ def main() -> None:
         if not kept.exists():
             write_json(kept, measure(options.data, name, vectors))
         found["collections"][name] = read_json(kept)
-    found["means"] = means(found["collections"])
+    whole = found["collections"]
+    found["means"] = means(whole)
+    rows = {len(collection["retrievers"]) for collection in whole.values()}
+    # those on which everything was measured
+    complete = {n: c for n, c in whole.items() if len(c["retrievers"]) == max(rows)}
+    found["means_of_complete"] = {"collections": len(complete), **means(complete)}
     if options.million:
         kept = options.work / f"random-{options.million}.json"
         if not kept.exists():

@@ -43,6 +43,15 @@ _PACKAGES = ("dear-rerank", "torch", "transformers", "peft", "trl", "accelerate"
 NOT_UTF8 = "not UTF-8; if it is Latin-1: iconv -f latin1 -t utf-8 FILE > OTHER"
 
 
+class NotUtf8(DataError):
+    """A file whose text is in another encoding."""
+
+    @property
+    def place(self) -> str:
+        """File and line."""
+        return str(self).partition(": not UTF-8")[0]
+
+
 def limit_of(name: Literal["line", "expansion"]) -> int:
     """What files may ask for, in bytes ("line") or times ("expansion"): as the environment
     (DEAR_LINE_MIB, DEAR_EXPANSION) or the options of the command line have it.
@@ -72,12 +81,12 @@ def read_whole(path: Path | str) -> bytes:
 
 
 def read_text(path: Path | str) -> str:
-    """A whole UTF-8 file, a byte order mark dropped. DataError: as `read_whole`, or not UTF-8."""
+    """A whole UTF-8 file, a byte order mark dropped. DataError: as `read_whole`; NotUtf8."""
     try:
         return read_whole(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
-        raise DataError.at(path, line, NOT_UTF8) from error
+        raise NotUtf8.at(path, line, NOT_UTF8) from error
 
 
 def read_toml(path: Path | str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -49,6 +50,33 @@ CORPUS_FAULTS: list[tuple[str, Callable[[Path], object], str]] = [
         r"corpus\.jsonl:2: passage id 'otter-eat' appears twice",
     ),
 ]
+
+
+def test_documents_in_an_unknown_encoding_are_left_out_where_that_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DEAR_SKIP_UNDECODABLE", raising=False)  # and so again when it is set
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "corpus" / "good.txt").write_text("Otters eat fish.")
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / "corpus" / name).write_bytes(b"Otters\xff")
+    asked = ("retrieve", tmp_path, "--query", "what do otters eat")
+    said = refused(*asked)
+    assert re.search(r"2 files are not UTF-8.*--skip-undecodable.*a\.txt:1, .*b\.txt:1", said)
+    done = dear("--skip-undecodable", *asked)
+    assert done.status == 0
+    assert "fish" in done.out
+    assert "2 files are left out" in done.err
+
+
+def test_a_collection_that_is_none_is_refused_before_torch_is_loaded() -> None:
+    program = (
+        "import sys; from dear.cli.main import main; "
+        "sys.exit(main(['distill', 'pydoc']) + 100 * ('torch' in sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "no collection and no folder 'pydoc'; did you mean 'pydocs'?" in done.stderr
 
 
 @pytest.mark.parametrize(

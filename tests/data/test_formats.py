@@ -580,8 +580,48 @@ def test_document_folder(tmp_path: Path) -> None:
         ]
     )
     written(tmp_path, b"fine\n\xff", "bad.txt")
-    with pytest.raises(DataError, match=r"bad\.txt:2: not UTF-8"):
+    with pytest.raises(DataError, match=r"bad\.txt:2: not UTF-8.*--skip-undecodable"):
         f.read_document_folder(tmp_path)
+
+
+def test_documents_in_an_encoding_that_they_name(tmp_path: Path) -> None:
+    text = "Crème brûlée"
+    for name, encoding in (("16.txt", "utf-16"), ("32.md", "utf-32"), ("sig.txt", "utf-8-sig")):
+        written(tmp_path, text.encode(encoding), name)
+    written(tmp_path, f"Menu\n.. -*- coding: latin-1 -*-\n{text}".encode("latin-1"), "named.txt")
+    page = f'<?xml version="1.0" encoding="iso-8859-1"?>\n<p>{text}'
+    written(tmp_path, page.encode("latin-1"), "xml.html")
+    written(tmp_path, page.encode("utf-16"), "16.html")
+    written(tmp_path, f"# coding: latin-1\n{text}".encode(), "utf8.txt")
+    found = f.read_document_folder(tmp_path)
+    assert len(found) == 7
+    assert all(text in passage.text for passage in found.values())
+    assert found["16.txt"].text == found["32.md"].text == found["sig.txt"].text == text
+
+
+def test_documents_in_no_encoding_are_named_at_once_or_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    written(tmp_path, b"a\n\xff", "a.txt")
+    written(tmp_path, b"# coding: no-such-thing\nb\xff", "b.md")
+    with pytest.raises(DataError) as none:
+        f.read_document_folder(tmp_path)
+    assert "2 files are not UTF-8" in str(none.value)
+    assert "skip" not in str(none.value)  # nothing would be left
+    written(tmp_path, "fine", "c.txt")
+    with pytest.raises(DataError, match=r"--skip-undecodable .*a\.txt:2, .*b\.md:2$"):
+        f.read_document_folder(tmp_path)
+    monkeypatch.setenv("DEAR_SKIP_UNDECODABLE", "1")
+    with caplog.at_level("WARNING", logger="dear.notices"):
+        assert list(f.read_document_folder(tmp_path)) == ["c.txt"]
+    (said,) = caplog.messages
+    assert "2 files are left out" in said
+    for n in range(30):
+        written(tmp_path, b"\xff", f"d{n}.txt")
+    with caplog.at_level("WARNING", logger="dear.notices"):
+        f.read_document_folder(tmp_path)
+    assert "32 files are left out" in caplog.messages[-1]
+    assert caplog.messages[-1].endswith(" and 12 more")
 
 
 def test_tables(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from dear.cli.loading import steps
 from dear.cli.options import expanded
 from dear.cli.output import Align, count, duration, note, quiet, table
 from dear.cli.progress import progress
+from dear.data.collections import check_collection
 from dear.steps.options import DistillOptions
 from dear.steps.recommendation import FEW_STEPS
 
@@ -27,6 +28,7 @@ def distill(options: DistillOptions) -> None:
     A first table shows what needs no training, the last one what the training was worth, and what
     the teacher's labels alone. Goes on where it was stopped.
     """
+    check_collection(options.collection)  # before torch is loaded
     found = steps.distill.distill_with(options, watch=progress, note=note, first=_show_untrained)
     _show(found)
 

@@ -219,12 +219,22 @@ def _shared_options(
             help=f"Times its size that a .gz file may unpack to.  [default: {EXPANSION}]",
         ),
     ] = None,
+    skip_undecodable: Annotated[
+        bool,
+        typer.Option(
+            "--skip-undecodable",
+            help="Leave out files of a folder of documents that are not UTF-8 and do not say what.",
+        ),
+    ] = False,
 ) -> None:
     """The flags are read by `main` before the command is parsed, and stand here for the help page;
     the limits hold for processes that the command starts, too."""
-    for variable, value in (("DEAR_LINE_MIB", line_mib), ("DEAR_EXPANSION", expansion)):
-        if value is not None:
-            os.environ[variable] = str(value)
+    values = {
+        "DEAR_LINE_MIB": line_mib,
+        "DEAR_EXPANSION": expansion,
+        "DEAR_SKIP_UNDECODABLE": int(skip_undecodable) or None,
+    }
+    os.environ.update({name: str(value) for name, value in values.items() if value is not None})
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
-from functools import cache
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache, partial
 from pathlib import Path
 
 from dear import data
@@ -62,43 +62,50 @@ def open_collection(spec: str | Path) -> Collection:
     on this machine and that nothing can download. MissingExtra: the library that could is not
     installed. What a download meets is a DataError, when it is read.
     """
+    return _opener(spec)()
+
+
+def check_collection(spec: str | Path) -> None:
+    """What `open_collection` raises for a name, before anything is read or downloaded."""
+    _opener(spec)
+
+
+def _opener(spec: str | Path) -> Callable[[], Collection]:
     text = str(spec)
     folder = Path(spec).expanduser()
-    if text.startswith("irds:"):
-        return _open_irds(text.removeprefix("irds:"))
-    if text.startswith("hf:"):
-        return open_hub(text.removeprefix("hf:"))
-    if text.startswith("rows:"):
-        return open_row_collection(text.removeprefix("rows:"))
+    for prefix, opener in _PREFIXES.items():
+        if text.startswith(prefix):
+            return partial(opener, text.removeprefix(prefix))
     entry = find_entry(text)
     if folder.is_dir() and (corpus_reader(folder) or entry is None):
-        return Collection.from_folder(folder, entry=find_entry(folder.resolve().name))
+        entry = find_entry(folder.resolve().name)
+        return partial(Collection.from_folder, folder, entry=entry)
     if entry is not None:
-        return _open_entry(entry)
+        return _entry_opener(entry)
     if folder.exists():
         raise ConfigError(f"{text} is a file; a collection is a folder with a corpus in it")
     if text in FAMILIES:
         parts = FAMILIES[text]
         raise ConfigError(f"{text!r} is {len(parts)} collections; name one: {', '.join(parts)}")
     if isinstance(spec, str) and "/" in text and not text.startswith((".", "/", "~")):
-        return _open_slashed(text)
+        return partial(_open_slashed, text)
     raise ConfigError(f"no collection and no folder {text!r}{_nearest(text)}")
 
 
-def _open_entry(entry: CollectionEntry) -> Collection:
+def _entry_opener(entry: CollectionEntry) -> Callable[[], Collection]:
     if entry.opener == "pydocs":
-        return open_pydocs()
+        return open_pydocs
     folder = folder_of(entry)
     if folder is not None:
-        return Collection.from_folder(folder, entry.name, entry=entry)
+        return partial(Collection.from_folder, folder, entry.name, entry=entry)
     looked = ", ".join(str(folder / entry.name) for folder in data_folders())
     absent = f"collection {entry.name!r} is not on this machine: looked for {looked}"
     if entry.irds and is_installed("ir_datasets"):
-        logger.warning("%s; ir_datasets has it, or downloads it", absent)
-        return open_irds_splits(entry)
+        how = "ir_datasets has it, or downloads it"
+        return partial(_told, f"{absent}; {how}", partial(open_irds_splits, entry))
     if entry.hub and is_installed("datasets"):
-        logger.warning("%s; it is read from the Hugging Face hub (%s)", absent, entry.hub)
-        return open_hub(entry.hub, entry=entry)
+        how = f"it is read from the Hugging Face hub ({entry.hub})"
+        return partial(_told, f"{absent}; {how}", partial(open_hub, entry.hub, entry=entry))
     how = "; ".join(
         (*([entry.access] if entry.access else []), "set DEAR_DATA to the folder that holds it")
     )
@@ -106,6 +113,11 @@ def _open_entry(entry: CollectionEntry) -> Collection:
         extra, package = ("irds", "ir-datasets") if entry.irds else ("hub", "datasets")
         raise MissingExtra(f"{absent}; or to download it, {MissingExtra.of(package, extra)}; {how}")
     raise ConfigError(f"{absent}; {how}")
+
+
+def _told(warning: str, opener: Callable[[], Collection]) -> Collection:
+    logger.warning("%s", warning)
+    return opener()
 
 
 def _open_slashed(text: str) -> Collection:
@@ -200,6 +212,13 @@ def open_row_collection(spec: str, tables: Path | None = None) -> Collection:
         qrels={"train": lambda: read()[1]},
         made_runs={RUN: run},
     )
+
+
+_PREFIXES: dict[str, Callable[[str], Collection]] = {
+    "irds:": _open_irds,
+    "hf:": open_hub,
+    "rows:": open_row_collection,
+}
 
 
 def _read(rows: RowSource) -> tuple[dict[str, Query], Grades, dict[str, Ranking]]:

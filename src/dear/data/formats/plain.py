@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import csv
 import json
+import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from dear.artifacts import broken, read_text, read_whole
+from dear.artifacts import NOT_UTF8, NotUtf8, broken, read_text, read_whole
 from dear.characters import from_file_name, percent_encoded
 from dear.data.formats.beir import passage_of
 from dear.data.formats.lines import (
@@ -204,7 +206,8 @@ def read_corpus_txt(path: Source) -> dict[str, Passage]:
     }
 
 
-_ENDINGS = (".txt", ".md", ".markdown", ".html", ".htm")
+_PAGES = (".html", ".htm")
+_ENDINGS = (".txt", ".md", ".markdown", *_PAGES)
 
 
 def read_document_folder(folder: Path | str) -> dict[str, Passage]:
@@ -216,18 +219,49 @@ def read_document_folder(folder: Path | str) -> dict[str, Passage]:
     a Markdown heading, or short and followed by a blank line; else the file's name. Hidden files
     and folders are left out, other files are counted in a notice, empty files are passages without
     text.
-    DataError: no such file at all, not UTF-8 (file and line).
+    A file that is not UTF-8 is read where a byte order mark, a page's charset or its first two
+    lines (`coding: latin-1`) say what it is; with DEAR_SKIP_UNDECODABLE others are left out, and
+    counted in a notice.
+    DataError: no such file at all, or not UTF-8 (all such files, with their lines).
     """
     root = Path(folder)
     files = document_files(root)
     if not files:
         raise DataError.at(root, None, f"holds no file of {', '.join(_ENDINGS)}")
     _tell_of_others(root)
-    passages = [_document(path, root) for path in files]
+    passages: dict[str, Passage] = {}
     seen: set[str] = set()
-    for path, passage in zip(files, passages, strict=True):
+    lost: list[NotUtf8] = []
+    for path in files:
+        try:
+            passage = _document(path, root)
+        except NotUtf8 as error:
+            lost.append(error)
+            continue
         once(seen, passage.id, str(path), None, "passage id")
-    return {passage.id: passage for passage in passages}
+        passages[passage.id] = passage
+    if lost:
+        _tell_of_undecodable(root, lost, left=len(passages))
+    return passages
+
+
+def _tell_of_undecodable(root: Path, lost: Sequence[NotUtf8], *, left: int) -> None:
+    """A notice where they are to be left out. DataError otherwise, or where nothing is left."""
+    places = ", ".join(error.place for error in lost[:_LOST_SHOWN])
+    more = f" and {len(lost) - _LOST_SHOWN:,} more" if len(lost) > _LOST_SHOWN else ""
+    if left and os.environ.get(SKIP_UNDECODABLE):
+        number = "one file is" if len(lost) == 1 else f"{len(lost):,} files are"
+        warn(f"{root}: {number} left out, not in UTF-8: {places}{more}")
+        return
+    skip = "; to leave out such files: dear --skip-undecodable COMMAND" if left else ""
+    if len(lost) == 1:
+        raise NotUtf8(f"{lost[0]}{skip}") from lost[0]
+    raise DataError.at(root, None, f"{len(lost):,} files are {NOT_UTF8}{skip}: {places}{more}")
+
+
+SKIP_UNDECODABLE = "DEAR_SKIP_UNDECODABLE"
+"""The variable that leaves out files of a folder in an unknown encoding."""
+_LOST_SHOWN = 20
 
 
 def document_files(root: Path) -> list[Path]:
@@ -271,10 +305,10 @@ _KINDS_SHOWN = 5
 def _document(path: Path, root: Path) -> Passage:
     relative = path.relative_to(root).as_posix()
     ending = path.suffix.lower()
-    if ending in (".html", ".htm"):
-        title, text = html_text(_page(path))
+    if ending in _PAGES:
+        title, text = html_text(_text_of(path))
     else:
-        title, text = "", read_text(path).strip().replace("\r\n", "\n")
+        title, text = "", _text_of(path).strip().replace("\r\n", "\n")
         if ending in (".md", ".markdown"):
             title, text = markdown_text(text)
         if not title:
@@ -282,19 +316,38 @@ def _document(path: Path, root: Path) -> Passage:
     return Passage(id=percent_encoded(relative), title=title or path.stem, text=text)
 
 
+_MARKS = (
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+"""Byte order marks, the longer ones first, since one begins as another does."""
 _CHARSET = re.compile(rb"<meta[^>]{1,200}charset=[\"']?([\w-]{1,40})", re.IGNORECASE)
-
-
-def _page(path: Path) -> str:
-    """An HTML file: in the encoding that it names, or UTF-8."""
-    named = _CHARSET.search(read_whole(path)[:_HEAD_BYTES])
-    if named is not None:
-        with contextlib.suppress(LookupError, UnicodeError, ValueError):
-            return read_whole(path).decode(named[1].decode("ascii"))
-    return read_text(path)
-
-
+_CODING = re.compile(rb"\A(?:[^\n]*\n)?[^\n]*?coding[:=] ?[\"']?([\w.-]{1,40})")
+"""In the first two lines, as editors and XML have it."""
 _HEAD_BYTES = 4096
+
+
+def _text_of(path: Path) -> str:
+    """A document's text. NotUtf8: not that, and neither a mark nor words in it name another
+    encoding that it is in."""
+    data = read_whole(path)
+    for encoding in _encodings(data, is_page=path.suffix.lower() in _PAGES):
+        with contextlib.suppress(LookupError, UnicodeError, ValueError):
+            return data.decode(encoding)
+    return read_text(path)  # whose error names the line
+
+
+def _encodings(data: bytes, *, is_page: bool) -> Iterator[str]:
+    """What a file may be in, as it says itself, the likeliest first."""
+    head = data[:_HEAD_BYTES]
+    yield from [encoding for mark, encoding in _MARKS if data.startswith(mark)][:1]
+    if is_page and (charset := _CHARSET.search(head)):
+        yield charset[1].decode("ascii")
+    yield "utf-8-sig"
+    if coding := _CODING.search(head):
+        yield coding[1].decode("ascii")
 
 
 def _title(text: str) -> tuple[str, str]:
