@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
 import shutil
@@ -328,13 +329,20 @@ def test_the_loop_of_the_documents(animals: str, reranker: str, tmp_path: Path) 
     page = (Path(__file__).parents[2] / "docs" / "scale.md").read_text(encoding="utf-8")
     loop = page.partition("<!-- loop -->")[2].partition("```bash\n")[2].partition("```")[0]
     assert "for i in" in loop
-    command = f"{sys.executable} -m dear"
-    script = "dear() { " + command + ' "$@"; }\n' + loop
+    program, script = tmp_path / "bin" / "dear", loop
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m dear "$@"\n')
+    program.chmod(0o755)
     for words, path in (("msmarco-dl19", animals), ("biencoder:minilm-l6", reranker)):
         assert words in script
         script = script.replace(words, str(path))
     done = subprocess.run(
-        ["bash", "-euc", script], cwd=tmp_path, capture_output=True, text=True, check=False
+        ["bash", "-euc", script],
+        cwd=tmp_path,
+        env=os.environ | {"PATH": f"{program.parent}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert "nothing is wrong" in done.stdout
