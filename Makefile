@@ -19,9 +19,12 @@ ELSEWHERE := not gpu and not network and not browser and not server and not ci
 # what a user walks through, and what stands on the interfaces of other libraries
 OLDEST := .venv-oldest
 OLDEST_TESTS := tests/cli/test_cli_path.py tests/cli/test_cli_export.py tests/cli/test_cli_main.py \
-  tests/data tests/retrieve tests/losses tests/rank/test_cascade.py tests/evaluate/test_compare.py \
-  tests/scoring/test_biencoder.py tests/scoring/test_zero_shot.py tests/train/test_pointwise.py \
-  tests/train/test_listwise_training.py tests/plan/test_plan_shapes.py tests/serve/test_dialects.py
+  tests/data/test_labels.py tests/data/test_label_index.py tests/data/test_example_table.py \
+  tests/data/test_passage_table.py tests/data/test_training_rows.py tests/data/test_markup.py \
+  tests/data/test_catalogue.py tests/retrieve/test_encoders.py tests/rank/test_cascade.py \
+  tests/evaluate/test_compare.py tests/scoring/test_biencoder.py tests/scoring/test_zero_shot.py \
+  tests/train/test_pointwise.py tests/train/test_listwise_training.py \
+  tests/plan/test_plan_shapes.py tests/serve/test_dialects.py
 
 # make proof: a folder of collections, one for what is made on the way, and the parts wanted
 DATA ?= ../shared/data

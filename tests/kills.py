@@ -7,6 +7,7 @@ import multiprocessing.connection
 import os
 import signal
 import socket
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -24,6 +25,19 @@ def in_a_process(work: Callable[..., None], *arguments: Any) -> int:
     process.join(timeout=HANGS_S)
     assert process.exitcode is not None, "it hangs"
     return process.exitcode
+
+
+def killed_when(ready: Callable[[], bool], work: Callable[..., Any], *arguments: Any) -> None:
+    """Run `work` in a process of its own and end it with SIGKILL as soon as `ready()`."""
+    process = _started(work, arguments)
+    until = time.monotonic() + HANGS_S
+    while not ready():
+        assert process.exitcode is None, "it ended before it was killed"
+        assert time.monotonic() < until, "it hangs"
+        time.sleep(0.002)
+    process.kill()
+    process.join(timeout=10)
+    assert process.exitcode == -signal.SIGKILL
 
 
 def in_processes(count: int, work: Callable[..., None], *arguments: Any) -> list[int]:

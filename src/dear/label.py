@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +18,7 @@ from dear.artifacts import slug
 from dear.checkpoints.registry import FIRST_STAGE
 from dear.data.inputs import UNKNOWN, Keys, pair_digests, run_input, text_keys
 from dear.data.labels import PairId, Stamp, open_store, write_ensemble
+from dear.data.shards import Share
 from dear.digests import lines_digest
 from dear.errors import ConfigError, ContractMismatch, DataError
 from dear.evaluate.cost import Meter, stage
@@ -57,9 +60,13 @@ class FirstStage:
     A relevant passage that the run lacks gets the run's lowest score for that query.
     """
 
-    def __init__(self, runs: Sequence[Run], name: str = FIRST_STAGE) -> None:
+    def __init__(
+        self, runs: Sequence[Run], name: str = FIRST_STAGE, *, digest: str | None = None
+    ) -> None:
+        """digest: of the whole runs, where these are parts of them."""
         self.name = name
-        self.revision = f"run-{lines_digest(run_input(run).digest for run in runs)}"
+        digest = digest or lines_digest(run_input(run).digest for run in runs)
+        self.revision = f"run-{digest}"
         self.contract: dict[str, Any] = {"kind": "first-stage"}
         self.fingerprint = "first-stage"
         self._scores: dict[str, dict[str, float]] = {}
@@ -87,6 +94,7 @@ def label_with(
     *,
     judged: Judgements | None = None,
     shard_pairs: int = SHARD_PAIRS,
+    share: Share | None = None,
     progress: Progress | None = None,
 ) -> Labelled:
     """Score every different pair of `runs` that has no label in `folder`, or one of other texts.
@@ -96,6 +104,8 @@ def label_with(
     shard_pairs: pairs that are written at once, and that a killed job loses at most. It goes on
         when it is run again, and with the same `shard_pairs` the labels are those of an
         undisturbed run, bit for bit, on the same machine.
+    share: label this part of the job alone, leaf by leaf, in place of `shard_pairs`; `runs` may
+        lack the other queries.
     Raises ContractMismatch if the folder holds other labels, DataError for ids without text and
     for scores that are not finite (nothing of that shard is written).
 
@@ -103,11 +113,12 @@ def label_with(
     """
     if shard_pairs < 1:
         raise ConfigError(f"shard_pairs is {shard_pairs}; a shard holds 1 pair or more")
-    wanted = wanted_pairs(runs, judged)
+    wanted = wanted_pairs(runs, judged, share)
     require_texts(collection, wanted)
     texts = _text_digests(collection, wanted)
     stamp = stamp_of(collection.name, teacher)
-    with open_store(folder, stamp) as store:
+    share = None if share is None else replace(share, pairs=len(wanted))
+    with open_store(folder, stamp, share) as store:
         there, before, known = store.find(wanted)
         if isinstance(teacher, FirstStage):
             _require_same_run(teacher, [wanted[i] for i in np.flatnonzero(there)], before, folder)
@@ -120,13 +131,14 @@ def label_with(
             progress(kept, len(wanted))
         tokens = getattr(teacher, "tokens_scored", None)
         with Meter() as meter:
-            if todo:
+            if todo and share is None:
                 _prepare(collection, teacher, wanted, todo)
-            for first in range(0, len(todo), shard_pairs):
-                shard = todo[first : first + shard_pairs]
-                report = _counted(progress, kept + first, len(wanted))
-                scores = _score(collection, teacher, shard, report)
-                store.append(shard, scores, texts[places[first : first + shard_pairs]])
+            for leaf, part in _parts(todo, shard_pairs, share):
+                report = _counted(progress, kept + part.start, len(wanted))
+                scores = _score(collection, teacher, todo[part], report)
+                store.append(todo[part], scores, texts[places[part]], leaf=leaf)
+        if share is not None:
+            store.finish()
         if todo:
             new = None if tokens is None else getattr(teacher, "tokens_scored", tokens) - tokens
             pointwise = stage("pairs", len(todo), meter.spent.seconds, tokens=new)
@@ -172,8 +184,13 @@ def label_with_all(
     return [done[name] for name in names]
 
 
-def wanted_pairs(runs: Sequence[Run], judged: Judgements | None) -> list[PairId]:
-    """Every different pair, in the order of the runs; relevant passages before candidates."""
+def wanted_pairs(
+    runs: Sequence[Run], judged: Judgements | None, share: Share | None = None
+) -> list[PairId]:
+    """Every different pair, in the order of the runs; relevant passages before candidates.
+
+    share: those of its leaves, leaf by leaf, in the order of query keys and passage ids.
+    """
     wanted: dict[PairId, None] = {}
     for run in runs:
         for query_id, ranking in run.items():
@@ -181,9 +198,27 @@ def wanted_pairs(runs: Sequence[Run], judged: Judgements | None) -> list[PairId]
                 wanted[query_id, passage_id] = None
             for passage_id in ranking.passage_ids:
                 wanted[query_id, passage_id] = None
+    if share is not None:  # which may be an empty one
+        leaves = share.by_leaf(sorted(wanted, key=itemgetter(1)), itemgetter(0))
+        return [pair for pairs in leaves.values() for pair in pairs]
     if not wanted:
         raise DataError("the run ranks nothing")
     return list(wanted)
+
+
+def _parts(
+    todo: Sequence[PairId], shard_pairs: int, share: Share | None
+) -> Iterator[tuple[int | None, slice]]:
+    """What is scored and written at once, and the leaf that it is."""
+    if share is None:
+        for first in range(0, len(todo), shard_pairs):
+            yield None, slice(first, min(first + shard_pairs, len(todo)))
+        return
+    first = 0
+    for leaf, pairs in itertools.groupby(share.leaves_of([q for q, _ in todo]).tolist()):
+        behind = first + len(list(pairs))
+        yield leaf, slice(first, behind)
+        first = behind
 
 
 def _relevant(judged: Judgements | None, query_id: str) -> Iterator[str]:
@@ -219,7 +254,8 @@ def _text_digests(collection: Collection, pairs: Sequence[PairId]) -> Keys:
     )
 
 
-def _texts(collection: Collection, pairs: Iterable[PairId]) -> list[tuple[str, str]]:
+def texts_of(collection: Collection, pairs: Iterable[PairId]) -> list[tuple[str, str]]:
+    """(query, passage) of each."""
     queries, corpus = collection.queries(), collection.corpus
     return [(queries[q].text, corpus[p].full_text) for q, p in pairs]
 
@@ -252,7 +288,7 @@ def _prepare(
     """Bi-encoders embed every text once, in an order that does not depend on what is done."""
     prepare = getattr(teacher, "prepare", None)
     if prepare is not None:
-        prepare(_texts(collection, wanted))
+        prepare(texts_of(collection, wanted))
 
 
 def _score(
@@ -265,7 +301,7 @@ def _score(
         scores = teacher.of(shard)
         report(len(shard), len(shard))
         return scores
-    return teacher.score(_texts(collection, shard), report)
+    return teacher.score(texts_of(collection, shard), report)
 
 
 def stamp_of(collection: str, teacher: PairModel | FirstStage) -> Stamp:

@@ -3,12 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +11,7 @@ from chat_server import BatchServer, ChatServer, after, failure, right_answer
 from small_collection import make_collection, rank_words, write_toml
 
 from dear.cli.main import main
+from kills import killed_when
 
 WINDOWS = 2 * 5
 """Two windows of four for each query's six passages."""
@@ -117,18 +112,6 @@ def test_a_failed_run_says_how_to_go_on(
         assert len(server.requests) == WINDOWS - 6
 
 
-def killed_when(ready: Callable[[], bool], words: list[str]) -> None:
-    """Runs the command in a process of its own and ends it with SIGKILL."""
-    process = subprocess.Popen([sys.executable, "-m", "dear.cli", *words], env=dict(os.environ))
-    until = time.monotonic() + 300
-    while not ready():
-        assert process.poll() is None, "it ended before it was killed"
-        assert time.monotonic() < until, "it hangs"
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait(10) == -signal.SIGKILL
-
-
 def test_a_killed_run_goes_on_and_pays_for_nothing_twice(
     collection: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -145,7 +128,7 @@ def test_a_killed_run_goes_on_and_pays_for_nothing_twice(
     with ChatServer() as server:
         ranked(rank_words(collection, f"{server.url}#m", undisturbed), capsys)
     with ChatServer(slowly) as server:
-        killed_when(four_kept, rank_words(collection, f"{server.url}#m", output))
+        killed_when(four_kept, main, rank_words(collection, f"{server.url}#m", output))
         answered = dict(server.answered)
     assert not output.exists()
     with ChatServer() as server:
@@ -166,7 +149,7 @@ def test_a_run_that_was_killed_while_it_waited_for_a_batch_waits_for_the_same(
             tmp_path / "s.toml", base_url=server.url, model="m", batch=True, batch_poll_s=0.01
         )
         words = rank_words(collection, f"backend:{path}", output)
-        killed_when(lambda: ledger.exists() and b"batch-0" in ledger.read_bytes(), words)
+        killed_when(lambda: ledger.exists() and b"batch-0" in ledger.read_bytes(), main, words)
         server.ready = True
         ranked(words, capsys)
         # two rounds: the second window of a query follows from its first

@@ -7,6 +7,7 @@ import hashlib
 import os
 import subprocess
 import sys
+import sysconfig
 import textwrap
 from collections import Counter
 from pathlib import Path
@@ -129,10 +130,17 @@ def test_the_library_has_no_tests_and_no_foreign_packages(parts: PydocsParts) ->
     assert not folders & {"test", "tests", "idle_test", "turtledemo", "site-packages"}
 
 
-def test_open_pydocs_is_what_build_pydocs_says(parts: PydocsParts) -> None:
-    collection = open_pydocs()
+def test_open_pydocs_is_what_build_pydocs_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_tree(tmp_path, {f"m{i}.py": one_function(f"f{i}", f"{DOC} {i}") for i in range(40)})
+    monkeypatch.setattr(sysconfig, "get_paths", lambda: {"stdlib": str(tmp_path)})
+    collection, parts = open_pydocs(), build_pydocs()
     assert collection.name == "pydocs"
     assert collection.corpus == parts.corpus
+    for split in SPLITS:
+        assert collection.judgements(split) == parts.judgements[split]
+        assert collection.queries(split) == {q: parts.queries[q] for q in parts.judgements[split]}
 
 
 # the same each time

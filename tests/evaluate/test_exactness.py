@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from dear.data.formats import read_run
 from dear.evaluate.metrics import MEASURES, evaluate, parse_measures
 from dear.evaluate.paired import bootstrap_interval, paired_randomisation, paired_t
-from dear.records import Ranking
+from dear.records import Ranking, every_nth
 
 Qrels = dict[str, dict[str, int]]
 Scores = dict[str, dict[str, float]]
@@ -130,11 +130,17 @@ def test_every_value_of_every_run_is_that_of_pytrec_eval(
     assert any(path.name.startswith("bm25.") for path, _ in runs)
     for path, qrels in runs:
         run, raw = read_run(path), scores_of(path)
+        asked = every_nth(list(qrels), MOST_QUERIES)
+        qrels = {q: qrels[q] for q in asked}
+        run, raw = ({q: r[q] for q in asked if q in r} for r in (run, raw))
         assert_equal(run, raw, qrels, 1)
         # with queries that the run lacks, and the other level of graded judgements
         some = list(run)[::4]
         assert_equal({q: run[q] for q in some}, {q: raw[q] for q in some}, qrels, 2)
 
+
+MOST_QUERIES = 300
+"""Of a collection, evenly spread: pytrec_eval takes a minute for those of a large one."""
 
 PASSAGES = [*(f"d{i}" for i in range(30)), "ä", "文", "A"]
 
@@ -154,7 +160,7 @@ def problems(draw: st.DrawFn) -> tuple[Scores, Qrels]:
     return raw, {query_id: draw(grades) for query_id in judged}
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=80)
 @given(problem=problems(), level=st.integers(1, 4))
 def test_random_runs_have_the_values_of_pytrec_eval(
     problem: tuple[Scores, Qrels], level: int

@@ -330,9 +330,11 @@ def test_pydocs_leaves_room_above_bm25_and_splitting_identifiers_helps() -> None
     from ir_measures import R, nDCG
 
     parts = build_pydocs()
+    splits = SPLITS[1:]  # two of three queries are of train
+    queries = {q: parts.queries[q] for split in splits for q in parts.judgements[split]}
 
     def measure(options: Bm25Options) -> dict[str, dict[object, float]]:
-        run = retrieve(parts.corpus, parts.queries, options=options)
+        run = retrieve(parts.corpus, queries, options=options)
         scores = {q: dict(zip(r.passage_ids, r.scores, strict=True)) for q, r in run.items()}
         return {
             split: ir_measures.calc_aggregate(
@@ -340,12 +342,12 @@ def test_pydocs_leaves_room_above_bm25_and_splitting_identifiers_helps() -> None
                 {q: dict(grades) for q, grades in parts.judgements[split].items()},
                 {q: scores[q] for q in parts.judgements[split] if q in scores},
             )
-            for split in SPLITS
+            for split in splits
         }
 
     whole, in_parts = measure(DEFAULTS), measure(options_for("pydocs"))
-    for split in SPLITS:
-        assert 0.33 < in_parts[split][nDCG @ 10] < 0.46  # 0.366, 0.427, 0.394 with Python 3.11
+    for split in splits:
+        assert 0.33 < in_parts[split][nDCG @ 10] < 0.46  # 0.427, 0.394 with Python 3.11
         assert 0.72 < in_parts[split][R @ 100] < 0.86
         assert in_parts[split][nDCG @ 10] > whole[split][nDCG @ 10] + 0.05
 
@@ -356,9 +358,8 @@ PUBLISHED_NDCG_AT_10 = {
     "cranfield": 0.3433,
     "cacm": 0.4874,
     "vaswani": 0.4449,
-    "medquad": 0.6138,
-    "insuranceqa": 0.2899,
 }
+"""Of the smaller ones: medquad and insuranceqa take half a minute."""
 
 
 @pytest.mark.slow

@@ -99,7 +99,7 @@ def test_shapes_come_again_where_kernels_are_compiled_for_each(
     tiny: Callable[[str], Path], kind: str
 ) -> None:
     dice = np.random.default_rng(0)
-    queries = [[" ".join(["word"] * n) for n in dice.integers(1, 60, 12)] for _ in range(90)]
+    queries = [[" ".join(["word"] * n) for n in dice.integers(1, 60, 12)] for _ in range(60)]
     shapes: dict[str, set[tuple[int, int]]] = {"bfloat16": set(), "float32": set()}
     for dtype, seen in shapes.items():
         model = load_scoring_model(tiny(kind), dtype=dtype, device="cpu")  # type: ignore[arg-type]

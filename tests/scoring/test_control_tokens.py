@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -44,9 +45,15 @@ def test_pairs_hold_the_tokenizers_own_and_no_other(tokenizer: Any, contract: An
             ]
 
 
+@pytest.fixture(scope="module")
+def smollm() -> Any:
+    """To be copied: it takes seconds to read."""
+    return load_tokenizer(locate("smollm2-135m"))
+
+
 @pytest.fixture(scope="module", params=["chat", "plain"])
-def lists(request: pytest.FixtureRequest) -> ListEncoder:
-    tokenizer = load_tokenizer(locate("smollm2-135m"))
+def lists(request: pytest.FixtureRequest, smollm: Any) -> ListEncoder:
+    tokenizer = deepcopy(smollm)
     if request.param == "plain":
         tokenizer.chat_template = None
     return ListEncoder(tokenizer)
@@ -95,8 +102,8 @@ def test_other_text_is_left_alone(lists: ListEncoder, text: str) -> None:
     assert lists.plain(text) == text
 
 
-def test_tags_that_the_template_writes_count_too() -> None:
-    tokenizer = load_tokenizer(locate("smollm2-135m"))
+def test_tags_that_the_template_writes_count_too(smollm: Any) -> None:
+    tokenizer = deepcopy(smollm)
     tokenizer.add_tokens(["<think>", "</think>", "<td>"])
     assert ListEncoder(tokenizer).plain("</think>") == "</think>"
     tokenizer.chat_template = "{{ messages[0].content }}<think></think>"

@@ -227,8 +227,9 @@ def test_what_is_no_gguf_is_left_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_smollm2_reads_through_upr_and_fast_the_second_time(cache: Path) -> None:
-    """The real weights, from their package: 15 to 20 s, then about one."""
+def test_smollm2_reads_through_upr_and_fast_the_second_time() -> None:
+    """The real weights, from their package: 15 to 20 s, then about one. In the cache that other
+    tests read, too, so that one of them pays."""
     pair = ("how to open a file", "def open(file): Open file and return a stream.")
     other = (pair[0], "The river has two banks.")
     first = open_model("upr:smollm2-135m", dtype="float32")

@@ -56,6 +56,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "dear.cli.label:label",
         "Write a teacher's soft labels: a run to a folder. Goes on where it was stopped.",
     ),
+    "labels": (
+        "dear.cli.labels:labels",
+        "Look into label stores, check them, join those of shards, take out dead rows.",
+    ),
     "reason": (
         "dear.cli.reason:reason",
         "Write the reasoning set: lists with thought and order. Goes on where it was stopped.",

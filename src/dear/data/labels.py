@@ -7,6 +7,9 @@ for: a pair whose texts have changed is scored again, into a later shard, and th
 pair counts. Shards are only ever added, each written whole or not at all, so a killed writer loses
 the shard it was at and nothing else; a shard's number is never used again. A folder of stores with
 an `ensemble.json` reads as one teacher.
+
+A store may be a share of a job (dear.data.shards): its manifest says which, its files have the
+numbers of leaves, and once the job is done the manifest has their digest.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ import json
 import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +40,7 @@ from dear.data.label_index import (
     load,
     query_keys,
 )
+from dear.data.shards import Share
 from dear.data.table import id_keys
 from dear.data.z_scores import z_scores
 from dear.digests import Input, Inputs, file_digests, lines_digest, signature
@@ -213,11 +217,19 @@ class LabelStore:
         for), each (n,)."""
         return self._index.find(*_pair_keys(pairs))
 
-    def append(self, pairs: Sequence[PairId], scores: Scores, texts: Keys | None = None) -> None:
+    def append(
+        self,
+        pairs: Sequence[PairId],
+        scores: Scores,
+        texts: Keys | None = None,
+        *,
+        leaf: int | None = None,
+    ) -> None:
         """One shard, whole or not at all.
 
         texts: digests of the pairs' texts (dear.data.inputs.pair_digests), UNKNOWN where None. A
         pair that has a label of other texts gets this one in its place.
+        leaf: of the store's share, all of whose pairs these are.
         DataError for a pair that has a label of the same texts and for a score that is not finite;
         nothing is written then.
         """
@@ -242,13 +254,22 @@ class LabelStore:
             raise DataError.at(self.folder, None, "a pair would be labelled twice") from None
         if len(rows) != len(pairs):
             raise DataError.at(self.folder, None, "a pair would be labelled twice")
-        shard = self.folder / f"shard-{self._number:06d}.parquet"
-        _write_shard(shard, pairs, scores, texts, self.stamp)
+        number = self._number if leaf is None else leaf
+        shard = self.folder / f"shard-{number:06d}.parquet"
+        write_shard(shard, pairs, scores, texts, self.stamp)
         self._index.add(rows, new)
-        self._number += 1
-        _update(self.folder, {"next_shard": self._number})
+        if leaf is None:
+            self._number += 1
+            # with pairs of another job it is no share any more
+            _update(self.folder, {"next_shard": self._number, "share": None})
         if self._index.behind >= _FLUSHED_ROWS:
             self._index.save(self.folder, _signatures(self.folder))
+
+    def finish(self) -> None:
+        """Notes that all pairs of the store's share are labelled, and what its files are."""
+        note = read_json(self.folder / MANIFEST)["share"]
+        digest = lines_digest(file_digests(shard_files(self.folder)))
+        _update(self.folder, {"share": {**note, "digest": digest}})
 
     def record(self, job: Mapping[str, Any]) -> None:
         """Notes what a job that came to its end took, behind those before it."""
@@ -257,8 +278,10 @@ class LabelStore:
 
 
 @contextlib.contextmanager
-def open_store(folder: Path, stamp: Stamp) -> Iterator[LabelStore]:
+def open_store(folder: Path, stamp: Stamp, share: Share | None = None) -> Iterator[LabelStore]:
     """The store in `folder`, made if need be, for this process alone.
+
+    share: of a job that is cut into shards; a store has one job's, and always the same one.
 
     One that an earlier version wrote is brought to this version's form; its shards stay as they
     are, and so does that their texts are not known.
@@ -274,11 +297,15 @@ def open_store(folder: Path, stamp: Stamp) -> Iterator[LabelStore]:
         for cut_short in folder.glob(".*.tmp"):  # of a writer that was killed
             cut_short.unlink()
         if not (folder / MANIFEST).exists():
-            if _shards(folder):
+            if shard_files(folder):
                 raise DataError.at(folder, None, f"shards but no {MANIFEST}; choose another folder")
-            write_json(folder / MANIFEST, {"format": FORMAT, **stamp.to_dict(), "next_shard": 0})
-        there = _Manifest.read(folder)
+            fresh = {"format": FORMAT, **stamp.to_dict(), "next_shard": 0}
+            if share is not None:  # numbers below are those of leaves
+                fresh |= {"next_shard": share.leaves, "share": share.to_dict()}
+            write_json(folder / MANIFEST, fresh)
+        there = Manifest.read(folder)
         stamp.require(there.stamp, folder)
+        there.require_share(share, folder)
         there = there.brought_up(folder, stamp)
         index = _index(folder, there)
         yield LabelStore(folder, there.stamp, there.next_shard, index)
@@ -287,16 +314,21 @@ def open_store(folder: Path, stamp: Stamp) -> Iterator[LabelStore]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Manifest:
-    """stamp: of the store; former: those that shards of earlier versions carry."""
+class Manifest:
+    """stamp: of the store; former: those that shards of earlier versions carry.
+
+    share: what the store has of a job that was cut.  digest: of its files, once it was done.
+    """
 
     format: str
     stamp: Stamp
     former: tuple[Stamp, ...]
     next_shard: int
+    share: Share | None = None
+    digest: str | None = None
 
     @classmethod
-    def read(cls, folder: Path) -> _Manifest:
+    def read(cls, folder: Path) -> Manifest:
         path = folder / MANIFEST
         if not path.is_file():
             raise DataError.at(folder, None, f"holds no labels (no {MANIFEST})")
@@ -308,14 +340,17 @@ class _Manifest:
         try:
             former = tuple(Stamp.of(one) for one in values.pop("former", ()))
             number = int(values.pop("next_shard", 0))
+            note = values.pop("share", None)
+            share = None if note is None else Share.of_dict(note)
+            digest = None if note is None else note.get("digest")
             stamp = Stamp.of(values)
-        except (TypeError, ValueError, OverflowError) as error:
+        except (TypeError, ValueError, KeyError, OverflowError) as error:
             raise DataError.at(path, None, f"is not a label manifest: {error}") from None
         # a writer may have been killed between a shard and this
-        numbers = [int(p.stem.rpartition("-")[2]) + 1 for p in _shards(folder)]
-        return cls(kind, stamp, former, max([number, *numbers]))
+        numbers = [shard_number(p) + 1 for p in shard_files(folder)]
+        return cls(kind, stamp, former, max([number, *numbers]), share, digest)
 
-    def brought_up(self, folder: Path, stamp: Stamp) -> _Manifest:
+    def brought_up(self, folder: Path, stamp: Stamp) -> Manifest:
         """As `stamp` has it now, in this version's form; written if it was not so."""
         former, unverified = self.former, self.stamp.inputs.changes(stamp.inputs).unverified
         if unverified:
@@ -327,13 +362,29 @@ class _Manifest:
             )
         else:
             stamp = self.stamp  # the same but for the contract's name
-        found = _Manifest(FORMAT, stamp, former, self.next_shard)
+        found = replace(self, format=FORMAT, stamp=stamp, former=former)
         if found != self or read_json(folder / MANIFEST).get("next_shard") != self.next_shard:
             change = {"format": FORMAT, **stamp.to_dict(), "next_shard": self.next_shard}
             if former:
                 change["former"] = [one.to_dict() for one in former]
             _update(folder, change)
         return found
+
+    def require_share(self, share: Share | None, folder: Path) -> None:
+        """ContractMismatch where the store has another share, or another job's."""
+        there = self.share
+        if there is None and share is None:
+            return
+        if there is None or (share is None and there.of > 1):
+            has = "labels that were not cut" if there is None else str(there)
+            raise ContractMismatch(f"{folder} holds {has}; choose another folder")
+        if share is not None:
+            if found := there.inputs.changes(share.inputs):
+                raise ContractMismatch(f"{folder} holds labels of another job ({found})")
+            if there.numbers != share.numbers:
+                raise ContractMismatch(
+                    f"{folder} holds {there}, not {share}; choose another folder"
+                )
 
     def require(self, theirs: Stamp, shard: Path) -> None:
         """ContractMismatch for a shard of another store."""
@@ -352,11 +403,11 @@ def read_labels(folder: Path | str) -> Labels:
     folder = Path(folder)
     if (folder / ENSEMBLE).is_file():
         return _read_ensemble(folder)
-    manifest = _Manifest.read(folder)
+    manifest = Manifest.read(folder)
     scores: dict[str, dict[str, float]] = {}
     texts: dict[str, dict[str, int]] = {}
-    for path in _shards(folder):
-        query_ids, passage_ids, values, digests = _read_shard(path, manifest)
+    for path in shard_files(folder):
+        query_ids, passage_ids, values, digests = read_shard(path, manifest)
         rows = zip(query_ids, passage_ids, values.tolist(), digests.tolist(), strict=True)
         for query_id, passage_id, score, text in rows:
             row, known = scores.setdefault(query_id, {}), texts.setdefault(query_id, {})
@@ -372,15 +423,15 @@ def open_labels(
     """A store's labels times `scale`: in memory where they are few or an ensemble."""
     if (folder / ENSEMBLE).is_file():
         return read_labels(folder).scaled(scale)
-    manifest = _Manifest.read(folder)
-    if sum(path.stat().st_size for path in _shards(folder)) < small:
+    manifest = Manifest.read(folder)
+    if sum(path.stat().st_size for path in shard_files(folder)) < small:
         return read_labels(folder).scaled(scale)
     return LabelsOnDisk(_index(folder, manifest), manifest.stamp, scale)
 
 
 def read_stamp(folder: Path) -> Stamp:
     """Whose labels a store holds. DataError: no store."""
-    return _Manifest.read(folder).stamp
+    return Manifest.read(folder).stamp
 
 
 def labels_input(folder: Path) -> Input:
@@ -392,7 +443,7 @@ def _labels_digest(folder: Path) -> str:
     if (folder / ENSEMBLE).is_file():
         members = _members(folder)
         return lines_digest(f"{w!r} {_labels_digest(folder / n)}" for n, w in members.items())
-    stamp, shards = _Manifest.read(folder).stamp, _shards(folder)
+    stamp, shards = Manifest.read(folder).stamp, shard_files(folder)
     whose = f"{stamp.collection}\n{stamp.teacher}\n{stamp.revision}\n{stamp.fingerprint}"
     return lines_digest([whose, *file_digests(shards)])
 
@@ -453,21 +504,27 @@ def _members(folder: Path) -> dict[str, float]:
 
 
 def _update(folder: Path, change: Mapping[str, Any]) -> None:
+    """None takes an entry out."""
     path = folder / MANIFEST
-    write_json(path, {**read_json(path), **change})
+    values = {**read_json(path), **change}
+    write_json(path, {key: value for key, value in values.items() if value is not None})
 
 
-def _shards(folder: Path) -> list[Path]:
+def shard_number(path: Path) -> int:
+    return int(path.stem.rpartition("-")[2])
+
+
+def shard_files(folder: Path) -> list[Path]:
     """In the order of their numbers."""
     found = [(int(m[1]), p) for p in folder.iterdir() if (m := _SHARD.fullmatch(p.name))]
     return [path for _, path in sorted(found)]
 
 
 def _signatures(folder: Path) -> dict[str, str]:
-    return {path.name: signature([path]) for path in _shards(folder)}
+    return {path.name: signature([path]) for path in shard_files(folder)}
 
 
-def _index(folder: Path, manifest: _Manifest) -> LabelIndex:
+def _index(folder: Path, manifest: Manifest) -> LabelIndex:
     """The index of a store as it is now; kept in the cache where it took long to make."""
     shards = _signatures(folder)
     index, lacking = load(folder, shards)
@@ -482,8 +539,8 @@ def _index(folder: Path, manifest: _Manifest) -> LabelIndex:
     return index
 
 
-def _add(index: LabelIndex, paths: Sequence[Path], manifest: _Manifest) -> None:
-    shards = [_read_shard(path, manifest) for path in paths]
+def _add(index: LabelIndex, paths: Sequence[Path], manifest: Manifest) -> None:
+    shards = [read_shard(path, manifest) for path in paths]
     query_ids = [i for shard in shards for i in shard[0]]
     passage_ids = [i for shard in shards for i in shard[1]]
     keys = query_keys(query_ids), id_keys(passage_ids)
@@ -527,7 +584,7 @@ def _types() -> dict[str, Any]:
     return dict(zip(COLUMNS, (pa.string(), pa.string(), pa.float32(), pa.uint64()), strict=True))
 
 
-def _write_shard(
+def write_shard(
     target: Path, pairs: Sequence[PairId], scores: Scores, texts: Keys, stamp: Stamp
 ) -> None:
     import pyarrow as pa
@@ -548,7 +605,18 @@ def _write_shard(
         )
 
 
-def _read_shard(path: Path, manifest: _Manifest) -> tuple[list[str], list[str], Scores, Keys]:
+def rewrite_shard(path: Path, pairs: Sequence[PairId], scores: Scores, texts: Keys) -> None:
+    """A shard with these rows alone, under the stamp that it has; none where there are no rows."""
+    import pyarrow.parquet as pq
+
+    if not pairs:
+        path.unlink()
+        return
+    stamp = Stamp.of(json.loads(pq.read_schema(path).metadata[b"dear"]))
+    write_shard(path, pairs, scores, texts, stamp)
+
+
+def read_shard(path: Path, manifest: Manifest) -> tuple[list[str], list[str], Scores, Keys]:
     """COLUMNS of a shard that belongs to this store."""
     import pyarrow as pa
     import pyarrow.compute as pc

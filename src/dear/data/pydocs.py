@@ -16,8 +16,9 @@ import os
 import sysconfig
 import tokenize
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache, partial
 from itertools import dropwhile
 from pathlib import Path
 from typing import TypeAlias
@@ -70,10 +71,19 @@ class DocumentedFunction:
 
 
 def open_pydocs() -> Collection:
-    """The pydocs collection, all splits. DataError where the library comes without source."""
+    """The pydocs collection, all splits; read when something of it is asked for. DataError, then,
+    where the library comes without source."""
+    parts = cache(build_pydocs)
+    return Collection(
+        NAME,
+        corpus=lambda: parts().corpus,
+        queries=lambda: parts().queries,
+        qrels={split: partial(_judgements, parts, split) for split in SPLITS},
+    )
 
-    parts = build_pydocs()
-    return Collection.from_parts(NAME, parts.corpus, parts.queries, parts.judgements)
+
+def _judgements(parts: Callable[[], PydocsParts], split: str) -> dict[str, dict[str, int]]:
+    return {query: dict(grades) for query, grades in parts().judgements[split].items()}
 
 
 def build_pydocs(stdlib: Path | str | None = None) -> PydocsParts:

@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dear.data.collections import Collection, open_collection
-from dear.data.formats import read_run
-from dear.digests import Inputs
+from dear.data.formats import count_lines, read_run
+from dear.data.inputs import judgements_input, run_input, texts_input
+from dear.data.shards import Shard, Share
+from dear.digests import Input, Inputs, lines_digest
 from dear.errors import ConfigError, DataError
-from dear.records import Candidates, Judgements, Query, Run, gather
+from dear.records import Candidates, Judgements, Query, Run, count_pairs, gather
 from dear.steps.options import TOP_K
 
 _ENDINGS = (".gz", ".trec", ".run", ".txt")
@@ -30,15 +32,49 @@ def find_run(collection: Collection, run: str, split: str) -> Path:
     )
 
 
-def read_runs(collection: Collection, runs: list[str], split: str) -> list[Run]:
-    """The runs that these names or files are."""
+def read_runs(
+    collection: Collection, runs: Sequence[str], split: str, share: Share | None = None
+) -> list[Run]:
+    """The runs that these names or files are; the queries of `share` alone where there is one."""
+    keep = None if share is None else share.owner()
+    found: list[Run] = []
+    for run in runs:
+        if _is_made(collection, run):
+            whole = collection.run(run, split)
+            found.append({q: r for q, r in whole.items() if keep is None or keep(q)})
+        else:
+            found.append(read_run(find_run(collection, run, split), ties="written", keep=keep))
+    return found
 
-    return [
-        collection.run(run, split)
-        if not Path(run).exists() and collection.makes_run(run)
-        else read_run(find_run(collection, run, split), ties="written")
-        for run in runs
-    ]
+
+def share_of(
+    collection: Collection,
+    runs: Sequence[str],
+    split: str,
+    shard: str | None,
+    judged: Judgements | None = None,
+) -> Share | None:
+    """What shard `I/N` has of the work on these runs; None where nothing is cut."""
+    if shard is None:
+        return None
+    digests, lines = [], 0
+    for run in runs:
+        if _is_made(collection, run):
+            made = collection.run(run, split)
+            digests.append(run_input(made).digest)
+            lines += count_pairs(made)
+        else:
+            path = find_run(collection, run, split)
+            digests.append(run_input(path).digest)
+            lines += count_lines(path)
+    inputs = {"run": Input(lines_digest(digests)), "texts": texts_input(collection)}
+    if judged is not None:
+        inputs["judgements"] = judgements_input(judged, collection.name)
+    return Share.plan(Shard.parse(shard), lines, Inputs(inputs))
+
+
+def _is_made(collection: Collection, run: str) -> bool:
+    return not Path(run).exists() and collection.makes_run(run)
 
 
 def judged_candidates(

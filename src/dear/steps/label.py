@@ -1,15 +1,23 @@
-"""Soft labels: runs and teachers to a folder."""
+"""Soft labels: runs and teachers to a folder; what that would take."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from dear.artifacts import check_folder
-from dear.checkpoints.registry import FIRST_STAGE
-from dear.data.collections import open_collection
+from dear.checkpoints.contract_resolution import resolve
+from dear.checkpoints.registry import FIRST_STAGE, locate
+from dear.checkpoints.threads import tokenize
+from dear.checkpoints.tokenizer import load_tokenizer
+from dear.data.collections import Collection, open_collection
 from dear.data.held_out import tell_of_tests
-from dear.data.labels import ENSEMBLE, MANIFEST
+from dear.data.labels import ENSEMBLE, MANIFEST, PairId, open_labels
+from dear.data.shards import Share
 from dear.errors import ConfigError
 from dear.label import (
     FirstStage,
@@ -17,12 +25,40 @@ from dear.label import (
     label_with,
     label_with_all,
     require_texts,
+    texts_of,
     wanted_pairs,
 )
-from dear.scoring.opening import PairModel, open_model
-from dear.steps.inputs import read_runs
-from dear.steps.options import LabelOptions
+from dear.records import Judgements, Run, every_nth
+from dear.scoring.encoding import Pair, PairEncoder
+from dear.scoring.opening import PairModel, kind_of, open_model
+from dear.steps.inputs import read_runs, share_of
+from dear.steps.options import LabelOptions, ModelOptions
 from dear.steps.progress import OnProgress, Watch, unwatched
+
+PROBE_PAIRS, PROBE_S = 512, 10.0
+"""Pairs that are looked at to tell what a job takes, and about how long they are scored."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Job:
+    """What is to be labelled, with its texts."""
+
+    collection: Collection
+    runs: list[Run]
+    judged: Judgements | None
+    share: Share | None
+    wanted: list[PairId]
+
+    @classmethod
+    def read(cls, options: LabelOptions) -> _Job:
+        """DataError: ids without texts, before a teacher is opened."""
+        collection = open_collection(options.collection)
+        judged = None if options.judged is None else collection.judgements(options.judged)
+        share = share_of(collection, options.runs, options.split, options.shard, judged)
+        runs = read_runs(collection, options.runs, options.split, share)
+        wanted = wanted_pairs(runs, judged, share)
+        require_texts(collection, wanted)
+        return cls(collection=collection, runs=runs, judged=judged, share=share, wanted=wanted)
 
 
 def label(options: LabelOptions, *, watch: Watch = unwatched) -> list[Labelled]:
@@ -33,18 +69,15 @@ def label(options: LabelOptions, *, watch: Watch = unwatched) -> list[Labelled]:
     """
     several = len(options.models) > 1
     _require_form(options.output, several=several)
-    collection = open_collection(options.collection)
-    runs = read_runs(collection, list(options.runs), options.split)
-    judged = None if options.judged is None else collection.judgements(options.judged)
     check_folder(options.output)
-    # before a teacher is opened
-    require_texts(collection, wanted_pairs(runs, judged))
-    asked = dict.fromkeys(q for run in runs for q in run)
-    tell_of_tests(collection, asked, "label a run of other queries (`dear retrieve --split`)")
+    job = _Job.read(options)
+    asked = dict.fromkeys(q for run in job.runs for q in run)
+    tell_of_tests(job.collection, asked, "label a run of other queries (`dear retrieve --split`)")
 
     def open_teacher(name: str) -> PairModel | FirstStage:
         if name == FIRST_STAGE:
-            return FirstStage(runs)
+            digest = None if job.share is None else job.share.inputs["run"].digest
+            return FirstStage(job.runs, digest=digest)
         return open_model(name, **options.model_options.to_dict())
 
     with watch(options.models[0], "pairs") as report:
@@ -52,18 +85,111 @@ def label(options: LabelOptions, *, watch: Watch = unwatched) -> list[Labelled]:
         progress = _TeacherProgress(report, teachers)
         if several:
             return label_with_all(
-                collection,
-                runs,
+                job.collection,
+                job.runs,
                 teachers,
                 options.output,
                 weights=options.weights,
-                judged=judged,
+                judged=job.judged,
                 progress=progress,
             )
-        teacher = teachers[options.models[0]]
         return [
-            label_with(collection, runs, teacher, options.output, judged=judged, progress=progress)
+            label_with(
+                job.collection,
+                job.runs,
+                teachers[options.models[0]],
+                options.output,
+                judged=job.judged,
+                share=job.share,
+                progress=progress,
+            )
         ]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LabelEstimate:
+    """What a labelling job would take in one process.
+
+    pairs: to be scored.  kept: those that have a label.  tokens_per_pair: the mean of a sample.
+    measured: whether the rate is this machine's, of that sample.  price: of an hour.
+    """
+
+    share: Share | None
+    pairs: int
+    kept: int
+    tokens_per_pair: float
+    pairs_per_second: float
+    measured: bool
+    price: float | None
+
+    @property
+    def seconds(self) -> float:
+        return self.pairs / self.pairs_per_second
+
+    @property
+    def tokens(self) -> int:
+        return round(self.pairs * self.tokens_per_pair)
+
+    @property
+    def cost(self) -> float | None:
+        return None if self.price is None else self.price * self.seconds / 3600
+
+
+def estimate(options: LabelOptions) -> LabelEstimate:
+    """What `label` would have to do, without doing it. With `pairs_per_second` no weights are read.
+
+    ConfigError: a teacher that costs nothing, nothing left to label.
+    """
+    (name,) = options.models
+    if name == FIRST_STAGE:
+        raise ConfigError(f"--dry-run: {FIRST_STAGE} scores nothing")
+    job = _Job.read(options)
+    todo = _unlabelled(options.output, job.wanted)
+    if not todo:
+        raise ConfigError("--dry-run: nothing is left to label")
+    sample = texts_of(job.collection, every_nth(todo, PROBE_PAIRS))
+    rate = options.pairs_per_second
+    return LabelEstimate(
+        share=job.share,
+        pairs=len(todo),
+        kept=len(job.wanted) - len(todo),
+        tokens_per_pair=float(np.mean(_tokens(name, options.model_options, sample))),
+        pairs_per_second=rate or _rate(open_model(name, **options.model_options.to_dict()), sample),
+        measured=options.pairs_per_second is None,
+        price=options.price_per_hour,
+    )
+
+
+def _unlabelled(folder: Path, wanted: Sequence[PairId]) -> Sequence[PairId]:
+    if not (folder / MANIFEST).is_file():
+        return wanted
+    labels = open_labels(folder)
+    return [(q, p) for q, p in wanted if np.isnan(labels.of(q, [p])[0])]
+
+
+def _tokens(name: str, options: ModelOptions, pairs: Sequence[Pair]) -> list[int]:
+    """Of each pair, as the model reads it; of models without a contract, before they cut it."""
+    kind, place = kind_of(name)
+    source = locate(place, revision=options.revision)
+    tokenizer = load_tokenizer(source)
+    if kind is None:
+        encoder = PairEncoder(tokenizer, resolve(source, options.contract).contract)
+        return [len(one) for one in encoder.encode(pairs)]
+    read = tokenize(tokenizer, [f"{query} {passage}" for query, passage in pairs], verbose=False)
+    return [len(ids) for ids in read["input_ids"]]
+
+
+def _rate(teacher: PairModel, sample: Sequence[Pair]) -> float:
+    """Pairs a second, of more and more of the sample until it took long."""
+    teacher.score(sample[:8])  # the first call is the slowest
+    scored, seconds, count = 0, 0.0, 16
+    while seconds < PROBE_S and scored < len(sample):
+        part = sample[scored : scored + count]
+        started = time.perf_counter()
+        teacher.score(part)
+        seconds += time.perf_counter() - started
+        scored, count = scored + len(part), 2 * count
+    return scored / seconds
 
 
 class _Teachers(Mapping[str, PairModel | FirstStage]):

@@ -83,6 +83,10 @@ Instruction: TypeAlias = Annotated[
 Revision: TypeAlias = Annotated[
     str | None, Option("Of a hub id: a branch, a tag or a commit.", "REV")
 ]
+ShardOption: TypeAlias = Annotated[
+    str | None,
+    Option("Work on shard I of N of the queries alone (from 0): 0/4, 1/4 … in N processes.", "I/N"),
+]
 Device: TypeAlias = Annotated[
     str,
     Option(
@@ -443,6 +447,7 @@ class RankOptions:
         bool,
         Option("Keep no answers: what is lost is paid again.", flags=("--no-ledger",)),
     ] = False
+    shard: ShardOption = None
     model_options: ModelOptions = ModelOptions()
 
     def __post_init__(self) -> None:
@@ -800,15 +805,74 @@ class LabelOptions:
         None
     )
     split: Annotated[str, Option("Of runs that are given by name.", "SPLIT")] = "train"
+    shard: ShardOption = None
+    dry_run: Annotated[
+        bool,
+        Option("Say how much work it is, and what it takes; label nothing.", flags=("--dry-run",)),
+    ] = False
+    pairs_per_second: Annotated[
+        float | None,
+        Option("For --dry-run: of one process.", "X", least=0.001, shown="measured on a sample"),
+    ] = None
+    price_per_hour: Annotated[
+        float | None, Option("For --dry-run: of one process's machine.", "X", least=0)
+    ] = None
     model_options: ModelOptions = ModelOptions()
 
     def __post_init__(self) -> None:
         for name in self.models:
             check_model(name)
+        if (self.shard is not None or self.dry_run) and len(self.models) > 1:
+            raise ConfigError("--shard and --dry-run take one --model at a time")
+        asked = (self.pairs_per_second, self.price_per_hour)
+        if not self.dry_run and any(value is not None for value in asked):
+            raise ConfigError("--pairs-per-second and --price-per-hour are for --dry-run")
         if self.weights and len(self.weights) != len(self.models):
             raise ConfigError(
                 f"{_counted(len(self.models), 'teacher')}, {_counted(len(self.weights), 'weight')}"
             )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LabelStoresOptions:
+    """Which label stores, and what is done with them. ConfigError for options that are of another
+    action."""
+
+    action: Annotated[
+        str,
+        Option(
+            "info, verify, merge (of the shards of one job), or compact.", "ACTION", argument=True
+        ),
+    ]
+    stores: Annotated[tuple[Path, ...], Option("A folder of `dear label`.", "STORE", argument=True)]
+    output: Annotated[Path | None, Option("The merged store.", "DIR", flags=("--output", "-o"))] = (
+        None
+    )
+    partial: Annotated[
+        bool, Option("Shards may be missing or unfinished.", flags=("--partial",))
+    ] = False
+    collection: Annotated[
+        str | None,
+        Option("verify: each pair of its --run has one label, and no other has.", "COLLECTION"),
+    ] = None
+    runs: CollectionRuns = ()
+    judged: Annotated[str | None, Option("And this split's relevant passages.", "SPLIT")] = None
+    split: Annotated[str, Option("Of runs that are given by name.", "SPLIT")] = "train"
+
+    def __post_init__(self) -> None:
+        actions = ("info", "verify", "merge", "compact")
+        if self.action not in actions:
+            raise ConfigError(f"no action {self.action!r}{nearest(self.action, actions)}")
+        if not self.stores:
+            raise ConfigError("name one label store or more")
+        if (self.output is not None) != (self.action == "merge"):
+            raise ConfigError("merge writes to an --output; no other action does")
+        if (self.collection is not None) != bool(self.runs):
+            raise ConfigError("--collection and --run go together")
+        if self.collection is not None and self.action != "verify":
+            raise ConfigError("--collection and --run are for verify")
+        if self.action == "compact" and len(self.stores) > 1:
+            raise ConfigError("compact takes one store at a time")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

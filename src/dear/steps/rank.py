@@ -17,18 +17,20 @@ from dear.data.collections import Collection, open_collection
 from dear.data.formats import read_run, write_run
 from dear.data.inputs import pairs_input, run_input, texts_input
 from dear.data.origins import write_origin
+from dear.data.shards import Share
 from dear.digests import Input, Inputs
+from dear.errors import DataError
 from dear.evaluate.cost import Meter, Spent, stage
 from dear.rank.opening import Parts, RankerSpec, assemble, open_parts
 from dear.rank.pointwise import PointwiseRanker
-from dear.rank.ranker import Totals
+from dear.rank.ranker import Ranker, Totals
 from dear.records import Candidates, Ranking, limit_run
 from dear.scoring.opening import PairModel
 from dear.scoring.revisions import scoring_inputs
 from dear.steps.answers import Answers
 from dear.steps.cuts import tell_of_cuts
 from dear.steps.fusing import FuseWeight, choose_weight, dev_queries
-from dear.steps.inputs import find_run, gathered
+from dear.steps.inputs import find_run, gathered, share_of
 from dear.steps.options import RankOptions
 from dear.steps.progress import Watch, rank_watched, unwatched
 
@@ -59,7 +61,9 @@ def rank(options: RankOptions, *, watch: Watch = unwatched) -> Ranked:
     check_output(options.output)
     collection = open_collection(options.collection)
     path = find_run(collection, options.run, options.split)
-    first = limit_run(read_run(path, ties="written"), top_k=options.top_k)
+    share = share_of(collection, [options.run], options.split, options.shard)
+    keep = None if share is None else share.owner()
+    first = limit_run(read_run(path, ties="written", keep=keep), top_k=options.top_k)
     candidates = gathered(collection, first)
     choose = options.fuse_weight == "auto"
     dev = dev_queries(collection, options, first, watch) if choose else None
@@ -68,7 +72,8 @@ def rank(options: RankOptions, *, watch: Watch = unwatched) -> Ranked:
     if dev is not None and parts.points is not None:
         fused = choose_weight(PointwiseRanker(parts.points), dev, options, watch)
         spec = replace(spec, fuse=fused.weight)
-    found, tokens = _ranked(spec, parts, candidates, fused, watch)
+    groups = _grouped(candidates, share)
+    found, tokens = _ranked(spec, parts, groups, fused, watch)
     write_run(options.output, found.run, slug(options.model or f"listwise-{spec.strategy}"))
     inputs = parts.inputs(spec) | {
         "texts": pairs_input(candidates, collection.name),
@@ -76,7 +81,8 @@ def rank(options: RankOptions, *, watch: Watch = unwatched) -> Ranked:
     }
     write_origin(
         options.output,
-        _values(options, spec, parts, collection, found, tokens),
+        _values(options, spec, parts, collection, found, tokens)
+        | ({} if share is None else {"share": share.to_dict()}),
         first_stage=path,
         inputs=Inputs(inputs),
     )
@@ -150,10 +156,19 @@ class _Work:
         return inputs
 
 
+def _grouped(candidates: list[Candidates], share: Share | None) -> list[list[Candidates]]:
+    """What is ranked together: all, or the leaves of a share. DataError: an empty share."""
+    if share is None:
+        return [candidates]
+    if not candidates:
+        raise DataError(f"{share} has no query of the run; take fewer shards")
+    return list(share.by_leaf(candidates, lambda one: one.query.id).values())
+
+
 def _ranked(
     spec: RankerSpec,
     parts: _Work,
-    candidates: list[Candidates],
+    groups: list[list[Candidates]],
     fused: FuseWeight | None,
     watch: Watch,
 ) -> tuple[Ranked, dict[str, int]]:
@@ -162,13 +177,27 @@ def _ranked(
     with Meter() as meter, answers.opened() if answers else nullcontext() as backend:
         ranker = assemble(spec, replace(parts.opened, lists=backend))
         unit = "pairs" if backend is None else "steps"
-        run = rank_watched(ranker, candidates, watch, "ranking", unit)
+        if len(groups) == 1:
+            run = rank_watched(ranker, groups[0], watch, "ranking", unit)
+        else:
+            run = _by_group(ranker, groups, watch)
     totals = Totals.of(run.values())
     if answers is not None:
         answers.count(totals)
     tokens = {key: n - before[key] for key, n in parts.tokens().items()}
     found = Ranked(run=run, totals=totals, spent=meter.spent, fused=fused, answers=answers)
     return found, tokens
+
+
+def _by_group(ranker: Ranker, groups: list[list[Candidates]], watch: Watch) -> dict[str, Ranking]:
+    """Each group by itself, so that no batch has pairs of two."""
+    run: dict[str, Ranking] = {}
+    with watch("ranking", "queries") as report:
+        for group in groups:
+            for ranking in ranker.rank_candidates(group):
+                run[ranking.query_id] = ranking
+                report(len(run), sum(map(len, groups)))
+    return run
 
 
 def _values(

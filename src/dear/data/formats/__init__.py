@@ -58,6 +58,7 @@ from dear.data.formats.training import (
     write_flag,
 )
 from dear.data.formats.trec import (
+    count_lines,
     read_qrels,
     read_run,
     read_tevatron_result,
@@ -76,6 +77,7 @@ __all__ = [
     "TrainingIds",
     "TrainingRow",
     "beir_files",
+    "count_lines",
     "iter_corpus",
     "read_chat",
     "read_corpus",

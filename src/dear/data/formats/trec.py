@@ -6,7 +6,7 @@ import math
 import re
 import struct
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from operator import gt
 from pathlib import Path
@@ -20,6 +20,7 @@ from dear.data.formats.lines import (
     source_name,
     write_lines,
 )
+from dear.digests import remembered
 from dear.errors import DataError, excerpt
 from dear.records import Judgements, Ranking, Run
 
@@ -30,17 +31,26 @@ _GRADE = re.compile(r"[+-]?[0-9]{1,18}")
 _SPACE = re.compile(r"[ \t\r\f\v]+")
 
 
-def read_run(path: Source, *, ties: Ties = "id") -> dict[str, Ranking]:
+def read_run(
+    path: Source, *, ties: Ties = "id", keep: Callable[[str], bool] | None = None
+) -> dict[str, Ranking]:
     """`qid Q0 docid rank score tag` lines → query id → ranking.
 
     The score decides, not the rank column. ties: "id" is trec_eval's order, what evaluation needs:
     scores are read as float32, equal ones go by docid descending. "written" keeps scores as they
     are and equal ones in the order of the file, what reranking needs: a recorded listwise run
     comes out again only from the order that it started from.
+    keep: whether a query is read at all; of others only the columns are counted.
     Queries stand in the order of their first line. DataError: not six columns, a score that is
     no finite number, a passage twice for one query.
     """
-    return _rankings(path, ties, columns=6, passage=2, score=4)
+    return _rankings(path, ties, columns=6, passage=2, score=4, keep=keep)
+
+
+def count_lines(path: Path) -> int:
+    """Lines of a run that are not blank; remembered by the file."""
+    count = remembered("lines", [path], lambda: str(sum(1 for _ in numbered_lines(path))))
+    return int(count)
 
 
 def read_tevatron_result(path: Source) -> dict[str, Ranking]:
@@ -49,7 +59,13 @@ def read_tevatron_result(path: Source) -> dict[str, Ranking]:
 
 
 def _rankings(
-    path: Source, ties: Ties, *, columns: int, passage: int, score: int
+    path: Source,
+    ties: Ties,
+    *,
+    columns: int,
+    passage: int,
+    score: int,
+    keep: Callable[[str], bool] | None = None,
 ) -> dict[str, Ranking]:
     scored: dict[str, dict[str, float]] = {}
     for place, (number, line) in enumerate(numbered_lines(path)):
@@ -59,6 +75,8 @@ def _rankings(
         if len(fields) != columns:
             problem = f"expected {columns} fields, got {len(fields)}: {excerpt(line)}"
             raise DataError.at(source_name(path), number, problem)
+        if keep is not None and not keep(fields[0]):
+            continue
         if fields[0] not in scored:
             check_id(fields[0], path, number, "query id")
         of_query = scored.setdefault(fields[0], {})

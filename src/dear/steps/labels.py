@@ -1,0 +1,75 @@
+"""Label stores: looked into, checked against a run, joined, compacted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from dear.data.collections import open_collection
+from dear.data.label_index import query_keys
+from dear.data.label_stores import Store, compact, differences, look_into, merge, missing
+from dear.data.shards import Share
+from dear.data.table import id_keys
+from dear.label import wanted_pairs
+from dear.steps.inputs import read_runs
+from dear.steps.options import LabelStoresOptions
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LabelStores:
+    """What was found, and done.
+
+    stores: as they were before.  problems: what is wrong in them and between them, a line each.
+    merged: what the new store has.  dead, saved: rows that were taken out, bytes.
+    """
+
+    stores: tuple[Store, ...] = ()
+    problems: tuple[str, ...] = ()
+    merged: Share | None = None
+    dead: int = 0
+    saved: int = 0
+
+
+def label_stores(options: LabelStoresOptions) -> LabelStores:
+    """Do what `options.action` says. Errors are those of `dear.data.label_stores`."""
+    if options.action == "compact":
+        dead, saved = compact(options.stores[0])
+        return LabelStores(dead=dead, saved=saved)
+    stores = tuple(map(look_into, options.stores))
+    if options.action == "merge":
+        assert options.output is not None
+        merged = merge(stores, options.output, partial=options.partial)
+        return LabelStores(stores=stores, merged=merged)
+    problems = [problem for store in stores for problem in store.problems]
+    if len(stores) > 1 or stores[0].share is not None:
+        problems += differences(stores) if len(stores) > 1 else []
+        problems += [] if options.partial else missing(stores)
+    if options.collection is not None:
+        problems += _gaps(options, stores)
+    return LabelStores(stores=stores, problems=tuple(problems))
+
+
+def _gaps(options: LabelStoresOptions, stores: Sequence[Store]) -> list[str]:
+    """Where the stores do not have each pair of the runs exactly once."""
+    assert options.collection is not None
+    collection = open_collection(options.collection)
+    judged = None if options.judged is None else collection.judgements(options.judged)
+    wanted = wanted_pairs(read_runs(collection, options.runs, options.split), judged)
+    keys = query_keys([q for q, _ in wanted]), id_keys(p for _, p in wanted)
+    times = np.zeros(len(wanted), dtype=np.int64)
+    for store in stores:
+        times += store.index.find(*keys)[0]
+    there, found = sum(len(store.index) for store in stores), int(times.sum())
+    problems = []
+    for what, places in (("no label", times == 0), ("two labels", times > 1)):
+        if places.any():
+            query_id, passage_id = wanted[int(np.flatnonzero(places)[0])]
+            problems.append(
+                f"{int(places.sum()):,} of {len(wanted):,} pairs of the runs have {what}, such as "
+                f"query {query_id!r}, passage {passage_id!r}"
+            )
+    if there > found:
+        problems.append(f"{there - found:,} labels are of pairs that the runs do not have")
+    return problems
