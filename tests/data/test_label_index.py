@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dear.data import label_index, labels
+from dear.data.id_keys import id_keys
 from dear.data.inputs import UNKNOWN
 from dear.data.label_index import (
     EMPTY,
@@ -22,7 +23,6 @@ from dear.data.label_index import (
     query_keys,
 )
 from dear.data.labels import LabelsOnDisk, Stamp, open_labels, open_store, read_labels
-from dear.data.table import id_keys
 
 STAMP = Stamp(collection="c", teacher="t", revision="r", fingerprint="f")
 

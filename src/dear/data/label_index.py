@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dear.artifacts import cache_folder, read_json, write_json
+from dear.data.id_keys import id_keys
 from dear.data.inputs import UNKNOWN, Keys
-from dear.data.table import id_keys
 from dear.digests import text_digest
 from dear.errors import DataError
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from dear.artifacts import atomic_path, check_folder, read_json, write_json
+from dear.data.id_keys import id_keys
 from dear.data.label_index import LabelIndex, Rows, query_keys
 from dear.data.labels import (
     MANIFEST,
@@ -23,7 +24,6 @@ from dear.data.labels import (
     shard_number,
 )
 from dear.data.shards import Share
-from dear.data.table import id_keys
 from dear.digests import lines_digest
 from dear.errors import ConfigError, ContractMismatch, DataError
 

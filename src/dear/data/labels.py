@@ -30,6 +30,7 @@ from dear import locks
 from dear.artifacts import atomic_path, inside, read_json, write_json
 from dear.characters import HARMFUL_IN_ID
 from dear.data.formats.lines import check_id, check_parquet
+from dear.data.id_keys import id_keys
 from dear.data.inputs import UNKNOWN, Keys
 from dear.data.label_index import (
     KEPT_ROWS,
@@ -41,7 +42,6 @@ from dear.data.label_index import (
     query_keys,
 )
 from dear.data.shards import Share
-from dear.data.table import id_keys
 from dear.data.z_scores import z_scores
 from dear.digests import Input, Inputs, file_digests, lines_digest, signature
 from dear.errors import ConfigError, ContractMismatch, DataError, excerpt

@@ -16,8 +16,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from dear.artifacts import atomic_path, cache_folder
+from dear.data.id_keys import id_keys
 from dear.data.inputs import Keys
-from dear.data.table import Table, damaged, id_keys, write_once, write_table
+from dear.data.table import Table, damaged, write_once, write_table
 from dear.digests import text_digest
 from dear.errors import DataError
 from dear.records import Passage

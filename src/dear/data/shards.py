@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from dear.data.table import id_keys
+from dear.data.id_keys import id_keys
 from dear.digests import Inputs
 from dear.errors import ConfigError
 

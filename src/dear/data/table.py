@@ -6,18 +6,15 @@ one is no table.
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from dear import locks
 from dear.artifacts import atomic_path, read_json, write_json
-from dear.data.inputs import Keys
 from dear.errors import DataError
 
 
@@ -94,12 +91,6 @@ def write_once(path: Path, write: Callable[[], None]) -> None:
             cut_short.unlink(missing_ok=True)
         if not is_table(path):  # another process may have been first
             write()
-
-
-def id_keys(ids: Iterable[str]) -> Keys:
-    """uint64 (n,): 64 bits of a hash of each id."""
-    digests = (hashlib.blake2b(i.encode(), digest_size=8).digest() for i in ids)
-    return np.frombuffer(b"".join(digests), dtype="<u8").astype(np.uint64, copy=False)
 
 
 def _note_path(path: Path) -> Path:

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from dear.data.collections import open_collection
+from dear.data.id_keys import id_keys
 from dear.data.label_index import query_keys
 from dear.data.label_stores import Store, compact, differences, look_into, merge, missing
 from dear.data.shards import Share
-from dear.data.table import id_keys
 from dear.label import wanted_pairs
 from dear.steps.inputs import read_runs
 from dear.steps.options import LabelStoresOptions
