@@ -33,7 +33,7 @@ ONLY ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test format-check lint types layers pytest test-services test-oldest proof format \
+.PHONY: help box demo test format-check lint types layers pytest test-services test-oldest proof format \
   install install-demo clean
 
 help:
@@ -42,6 +42,7 @@ help:
 	@echo 'make test     ruff, mypy, import-linter and pytest; .ci/run runs it and a little more'
 	@echo 'make proof    every benchmark whose results are in benchmarks/results: hours; it goes on'
 	@echo '              where it was stopped; ONLY=demo,plan chooses, LIST=1 only says what would run'
+	@echo 'make box      the ranker in the package, from the weights of two others'
 	@echo 'make format   let ruff format the code and mend what it can'
 	@echo 'make install  the development environment in $(VENV)'
 	@echo 'make clean    remove the environment and the caches; runs/ stays'
@@ -78,6 +79,9 @@ test-oldest: $(OLDEST)/installed
 proof: install
 	$(BIN)/python benchmarks/proof.py --data '$(DATA)' --work '$(WORK)' --only '$(ONLY)' \
 	  $(if $(LIST),--list)
+
+box: install
+	$(BIN)/python benchmarks/box.py make
 
 format: install
 	$(BIN)/ruff format .

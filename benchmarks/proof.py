@@ -68,6 +68,7 @@ PARTS = {
         "--only noveleval,cranfield,cacm,scifact,vaswani,medquad,insuranceqa,dl19,dl21",
         result=result("mixtures"),
     ),
+    "box": Part(script="box", words="measure --data {data}", result=result("box")),
     "serving": Part(
         script="serving",
         words="--data {data} --work {work}/serving",
