@@ -79,6 +79,13 @@ PARTS = {
         words="measure --data {data} --work {work}/folders",
         result=result("folders"),
     ),
+    "ablation": Part(
+        script="ablation",
+        words="--work {work}/folders",
+        result=result("ablation"),
+        needs=("folders",),
+        reads_data=False,
+    ),
     "plan": Part(script="plan", words="check", result=result("plan"), reads_data=False),
     "scale": Part(script="plan", words="scale", result=result("plan"), reads_data=False),
     "evaluate": Part(
