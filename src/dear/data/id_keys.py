@@ -7,6 +7,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from dear.data.inputs import Keys
+
 
 def id_keys(ids: Iterable[str]) -> Keys:
     """uint64 (n,): 64 bits of a hash of each id."""
