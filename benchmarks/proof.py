@@ -68,6 +68,9 @@ PARTS = {
         "--only noveleval,cranfield,cacm,scifact,vaswani,medquad,insuranceqa,dl19,dl21",
         result=result("mixtures"),
     ),
+    "install": Part(
+        script="install", words="--work {work}/install", result=result("install"), reads_data=False
+    ),
     "box": Part(script="box", words="measure --data {data}", result=result("box")),
     "serving": Part(
         script="serving",
