@@ -24,7 +24,7 @@ OLDEST_TESTS := tests/cli/test_cli_path.py tests/cli/test_cli_export.py tests/cl
   tests/data/test_catalogue.py tests/retrieve/test_encoders.py tests/rank/test_cascade.py \
   tests/evaluate/test_compare.py tests/scoring/test_biencoder.py tests/scoring/test_zero_shot.py \
   tests/train/test_pointwise.py tests/train/test_listwise_training.py \
-  tests/plan/test_plan_shapes.py tests/serve/test_dialects.py
+  tests/plan/test_plan_shapes.py tests/serve/test_dialects.py tests/rank/test_mixture.py
 
 # make proof: a folder of collections, one for what is made on the way, and the parts wanted
 DATA ?= ../shared/data
