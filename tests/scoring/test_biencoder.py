@@ -194,7 +194,9 @@ def test_prepared_texts_are_embedded_once(
     calls: list[int] = []
     embed = minilm._embed
     monkeypatch.setattr(
-        minilm, "_embed", lambda texts, *rest: calls.append(len(texts)) or embed(texts, *rest)
+        minilm.dual,
+        "_represent",
+        lambda texts, *rest: calls.append(len(texts)) or embed(texts, *rest),
     )
     monkeypatch.setattr(minilm.dual, "prepared", {})
     minilm.prepare(SOME)

@@ -11,20 +11,33 @@ from typing import Any
 
 from tokenizers import AddedToken, Encoding, Tokenizer
 
-from dear.artifacts import read_json
+from dear.artifacts import read_json, write_json
 from dear.checkpoints.tokenizer_limits import require_bounded_tokenizer
 from dear.errors import ConfigError, DataError
 
 TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
 
+_TYPED = ("AlbertTokenizer", "BertTokenizer", "DebertaV2Tokenizer", "ElectraTokenizer")
+"""Classes of transformers that give token types, where a folder of an earlier version does not say
+which inputs there are."""
+
+
+def save_tokenizer(tokenizer: Any, folder: Path) -> None:
+    """A tokenizer of transformers, with all that PlainTokenizer needs to know of it."""
+    tokenizer.save_pretrained(str(folder))
+    path = folder / CONFIG_FILE
+    write_json(path, read_json(path) | {"model_input_names": list(tokenizer.model_input_names)})
+
 
 class TokenBatch(dict[str, list[Any]]):
-    """`input_ids`, `token_type_ids` and `offset_mapping`: a list for each text or pair, or, of one
-    that was given alone, that list."""
+    """`input_ids`, `offset_mapping` and, for models that have them, `token_type_ids`: a list for
+    each text or pair, or, of one that was given alone, that list."""
 
-    def __init__(self, encodings: Sequence[Encoding], *, alone: bool) -> None:
-        names = {"input_ids": "ids", "token_type_ids": "type_ids", "offset_mapping": "offsets"}
+    def __init__(self, encodings: Sequence[Encoding], *, alone: bool, typed: bool) -> None:
+        names = {"input_ids": "ids", "offset_mapping": "offsets"}
+        if typed:
+            names["token_type_ids"] = "type_ids"
         rows = {key: [getattr(one, name) for one in encodings] for key, name in names.items()}
         super().__init__({key: found[0] if alone else found for key, found in rows.items()})
         self.encodings = encodings
@@ -46,6 +59,9 @@ class PlainTokenizer:
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         config = read_json(folder / CONFIG_FILE) if (folder / CONFIG_FILE).is_file() else {}
+        inputs = config.get("model_input_names")
+        kind = str(config.get("tokenizer_class", "")).removesuffix("Fast")
+        self._typed = kind in _TYPED if inputs is None else "token_type_ids" in inputs
         self.truncation_side = str(config.get("truncation_side", "right"))
         pad = self._id(config.get("pad_token"))
         self.eos_token_id = self._id(config.get("eos_token"))
@@ -106,4 +122,4 @@ class PlainTokenizer:
         tokenizer.encode_special_tokens = split_special_tokens
         rows: list[Any] = first if second is None else list(zip(first, second, strict=True))
         encodings = tokenizer.encode_batch(rows, add_special_tokens=add_special_tokens)
-        return TokenBatch(encodings, alone=alone)
+        return TokenBatch(encodings, alone=alone, typed=self._typed)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal
 
 from dear.artifacts import whole_files, write_json
 from dear.checkpoints.hardware import cpu_has_bfloat16
+from dear.checkpoints.plain_tokenizer import save_tokenizer
 from dear.digests import Inputs
 from dear.errors import ConfigError
 from dear.export.graph import quantised, scoring_graph
@@ -58,7 +59,7 @@ def export_openvino(
     folder.mkdir(parents=True, exist_ok=True)
     with whole_files(folder, last=EXPORT_FILE) as building:
         ov.save_model(graph, str(building / GRAPH), compress_to_fp16=False)
-        model.tokenizer.save_pretrained(str(building))
+        save_tokenizer(model.tokenizer, building)
         model.model.config.save_pretrained(str(building))
         replace(model.contract, dtype=dtype).save(building)
         # last: a folder without it is no export

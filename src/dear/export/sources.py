@@ -15,6 +15,7 @@ from torch import nn
 
 from dear.checkpoints.contract import DType, ScoringContract
 from dear.checkpoints.layers import count_parameters
+from dear.checkpoints.plain_tokenizer import save_tokenizer
 from dear.checkpoints.threads import exclusive
 from dear.checkpoints.wrappers import bare_model
 from dear.export.encoders import (
@@ -84,7 +85,7 @@ class GraphSource:
 
     def write_beside(self, folder: Path, dtype: DType) -> None:
         """Tokenizer, configuration and contract."""
-        self.model.tokenizer.save_pretrained(str(folder))
+        save_tokenizer(self.model.tokenizer, folder)
         bare_model(self.model.model).config.save_pretrained(str(folder))
         contract = self.model.contract
         if isinstance(contract, ScoringContract):
