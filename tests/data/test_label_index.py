@@ -120,13 +120,13 @@ def agree(folder: Path) -> LabelsOnDisk:
 
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     found: list[str] = []
-    inner = labels._read_shard
+    inner = labels.read_shard
 
     def spy(path: Path, manifest: object) -> object:
         found.append(path.name)
         return inner(path, manifest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(labels, "_read_shard", spy)
+    monkeypatch.setattr(labels, "read_shard", spy)
     return found
 
 
