@@ -31,7 +31,6 @@ from pathlib import Path
 from typing import Any
 
 from dear.artifacts import write_json
-from dear.bench.machine import describe
 
 ROOT = Path(__file__).parents[1]
 QUERY = "how do bees tell others where food is"
@@ -172,6 +171,9 @@ def main() -> None:
         }
         for name, of in found.items()
     }
+    # not before: a child's largest memory counts from what its parent had when it forked
+    from dear.bench.machine import describe
+
     entry = {"machine": describe(), "installed": sizes, "rounds": options.rounds, **processes}
     write_json(options.output, entry)
     print(json.dumps(processes, indent=2))

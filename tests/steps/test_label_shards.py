@@ -15,7 +15,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from command_line import contents, read, write_reranker
+from command_line import contents, dear, good, read, refused, write_reranker
 
 import dear.data.labels as store_module
 from dear.data.formats import read_run, write_run
@@ -347,3 +347,30 @@ def test_the_loop_of_the_documents(animals: str, reranker: str, tmp_path: Path) 
     assert done.returncode == 0, done.stderr[-3000:]
     assert "nothing is wrong" in done.stdout
     assert len(read_labels(tmp_path / "labels")) == 8 * 24
+
+
+def test_the_commands_say_what_there_is(mine: Path, animals: str, reranker: str) -> None:
+    said = good("labels", "info", *three(mine))
+    assert "shard 1 of 3" in said
+    assert said.count("finished") == 3
+    assert "0 dead rows taken out" in good("labels", "compact", mine / "whole")
+    assert "shard 1 is missing" in good("labels", "info", mine / "0", mine / "2")
+    assert "2 problems in 1 store" in refused_after_a_table("labels", "verify", mine / "0")
+    assert "no action 'merg'; did you mean 'merge'" in refused("labels", "merg", mine / "0")
+    assert "merge writes to an --output" in refused("labels", "merge", mine / "0")
+    told = good(
+        *("label", animals, "--run", "bm25", "--split", "test", "--model", reranker, "--dry-run"),
+        *("-o", mine / "new", "--shard", "0/3", "--pairs-per-second", 10, "--price-per-hour", 2),
+    )
+    assert "shard 0 of 3: " in told
+    assert "at 10/s (as given)" in told
+    assert "at 2.00 an hour" in told
+    words = ("label", animals, "--run", "bm25", "--model", reranker, "-o", mine / "new")
+    assert "are for --dry-run" in refused(*words, "--price-per-hour", 2)
+    assert "expected I/N" in refused(*words, "--shard", "3/3")
+
+
+def refused_after_a_table(*words: object) -> str:
+    done = dear(*words)
+    assert done.status == 2
+    return done.err
