@@ -16,7 +16,7 @@ from dear.checkpoints.registry import FAMILY
 from dear.checkpoints.sentence_transformers import MODULES
 from dear.data.catalogue import find_entry
 from dear.export.certificate import Certificate
-from dear.export.usage import Usage
+from dear.export.usage import UsageText
 from dear.scoring.exported import EXPORT_FILE, is_exported
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -37,7 +37,7 @@ class Facts:
 
     name: str
     folder: Path
-    usage: Usage | str
+    usage: UsageText | str
     certificate: Certificate | None = None
     source: str = ""
     recipe: Mapping[str, Any] = field(default_factory=dict)
@@ -126,7 +126,7 @@ def _sections(facts: Facts) -> Iterator[str]:
     yield f"## Use\n\n{str(facts.usage).strip()}"
     if facts.results is not None:
         yield f"## Evaluation\n\n{_evaluation(facts.results, facts.system)}"
-    if isinstance(facts.usage, Usage):
+    if isinstance(facts.usage, UsageText):
         yield f"## How it reads a pair\n\n{_contract(facts.usage)}"
     if facts.recipe:
         recipe = json.dumps(without_paths(facts.recipe), indent=2, ensure_ascii=False)
@@ -167,7 +167,7 @@ def _evaluation(results: Mapping[str, Any], system: str) -> str:
     return f"{head}{chr(10).join(rows)}\n\np: paired randomisation test, Holm-corrected."
 
 
-def _contract(usage: Usage) -> str:
+def _contract(usage: UsageText) -> str:
     contract = usage.contract
     lines = [f"- {summary_of(contract)}"]
     if any(usage.placed):
@@ -198,7 +198,7 @@ def _licences(names: Sequence[str]) -> str:
 
 def _limits(facts: Facts) -> str:
     lines = []
-    if isinstance(facts.usage, Usage):
+    if isinstance(facts.usage, UsageText):
         lines.append(f"- Pairs longer than {facts.usage.longest} tokens are cut.")
         lines.append(
             "- Scores compare passages of one query. They are no probabilities unless a map "

@@ -21,7 +21,7 @@ _FORMAT = "dear-certificate/1"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Threshold:
+class Tolerance:
     """What an export may lose.
 
     difference: the most that a score may be off, in units of 1 + |score|.
@@ -34,11 +34,11 @@ class Threshold:
     ndcg: float
 
 
-THRESHOLDS: dict[str, Threshold] = {
-    "float32": Threshold(difference=1e-3, tau=0.99, ndcg=0.005),
-    "float16": Threshold(difference=0.02, tau=0.97, ndcg=0.02),
-    "bfloat16": Threshold(difference=0.15, tau=0.8, ndcg=0.05),
-    "int8": Threshold(difference=0.3, tau=0.7, ndcg=0.08),
+THRESHOLDS: dict[str, Tolerance] = {
+    "float32": Tolerance(difference=1e-3, tau=0.99, ndcg=0.005),
+    "float16": Tolerance(difference=0.02, tau=0.97, ndcg=0.02),
+    "bfloat16": Tolerance(difference=0.15, tau=0.8, ndcg=0.05),
+    "int8": Tolerance(difference=0.3, tau=0.7, ndcg=0.08),
 }
 """By dtype, each well beyond what was measured (docs/LOG.md): a broken export is far outside."""
 
@@ -77,7 +77,7 @@ class Certificate:
     tau_all: float
     ndcg: float | None
     export_ndcg: float | None
-    thresholds: Threshold
+    thresholds: Tolerance
     source: str
     source_revision: str
     revision: str

@@ -15,7 +15,7 @@ from dear.records import Candidates, Judgements
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Evidence:
+class PairedScores:
     """Scores of the same pairs, float32 (n,), those of each query behind each other.
 
     alike: bool (n,), which pairs both programs read as the same tokens.

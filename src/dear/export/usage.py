@@ -25,7 +25,7 @@ classifiers are code of their own, of which transformers has none."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Usage:
+class UsageText:
     """name: what users type for the folder.  config: its config.json.  longest: tokens of a pair.
     words: tokens of the contract's words before query and passage.
     placed: words that the tokenizer itself puts there.
@@ -40,7 +40,7 @@ class Usage:
     placed: tuple[str, str]
 
     @classmethod
-    def of(cls, folder: Path, name: str) -> Usage:
+    def of(cls, folder: Path, name: str) -> UsageText:
         """ConfigError: a folder without a scoring contract."""
         contract = ScoringContract.load(folder)
         if contract is None:

@@ -26,11 +26,11 @@ from dear.export.certificate import (
     Certificate,
     read_certificate,
 )
-from dear.export.evidence import Evidence
+from dear.export.evidence import PairedScores
 from dear.export.formats import FORMATS, Format
 from dear.export.programs import Ours
 from dear.export.shipped import PACKAGE, shipped_candidates
-from dear.export.usage import Usage
+from dear.export.usage import UsageText
 from dear.notices import say
 from dear.records import Candidates, Judgements, every_nth
 from dear.scoring.encoding import Pair
@@ -194,10 +194,10 @@ def _written(
     name = options.output.name
     readme = f"By DeAR: `dear rerank QUERY FILE --model {name}`.\n"
     if isinstance(model, Scorer):
-        readme = str(Usage.of(folder, name))
+        readme = str(UsageText.of(folder, name))
     (folder / "README.md").write_text(f"# {name}\n\n{readme}", encoding="utf-8")
     program = form.opened(folder)
-    evidence = Evidence(
+    evidence = PairedScores(
         candidates=texts.candidates,
         judgements=texts.judgements,
         original=original,

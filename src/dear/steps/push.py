@@ -18,7 +18,7 @@ from dear.evaluate.calibration import CALIBRATION_FILE
 from dear.export.card import Facts, model_card, shown
 from dear.export.certificate import CERTIFICATE_FILE, read_certificate
 from dear.export.score_template import SCORE_TEMPLATE
-from dear.export.usage import Usage
+from dear.export.usage import UsageText
 from dear.notices import say
 from dear.scoring.engines.openvino import GRAPH, WEIGHTS
 from dear.scoring.exported import EXPORT_FILE
@@ -137,9 +137,9 @@ def _facts(options: PushOptions) -> Facts:
     source = certificate.source if certificate is not None else str(folder)
     recipe = _recipe(Path(source))
     if recipe.get("kind") == "biencoder":
-        usage: Usage | str = _embedding(name)
+        usage: UsageText | str = _embedding(name)
     else:
-        usage = Usage.of(folder, name)
+        usage = UsageText.of(folder, name)
     results = options.results or _beside(Path(source))
     return Facts(
         name=name,
