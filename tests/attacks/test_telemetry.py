@@ -124,7 +124,7 @@ def test_an_export_reports_to_nobody(ranker: Path, collection: Path, tmp_path: P
     pairs = ("--collection", collection, "--check-queries", 2, "--pairs", 8)
     commands: list[tuple[object, ...]] = [
         ("export", ranker, "-o", "int8", "--dtype", "int8", *pairs),
-        ("export", ranker, "-o", "float32", "--dtype", "float32", "--check-queries", 0),
+        ("export", ranker, "-o", "float32", "--dtype", "float32", "--check-queries", 2),
         ("rank", collection, "--run", "bm25", "--model", "int8", "-o", "run.trec"),
     ]
     ended, sockets = watched(tmp_path, *commands)
