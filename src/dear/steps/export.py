@@ -104,17 +104,18 @@ def export(options: ExportOptions, *, watch: Watch = unwatched) -> ExportResult:
     _require(form)
     check_model(options.model)
     _require_form(options)
+    there = _described(options.output)
+    if there is None:
+        check_empty_folder(options.output)  # before texts and weights are read
     texts = _Texts.of(options)
     calibration = []
     if options.picked_dtype == "int8" and form.calibrated:
         calibration = _spread(texts.all, options.pairs)
     inputs = _inputs(options, calibration)
-    there = _described(options.output)
     if there is not None:
         path, made_of = there
         made_of_the_same(path, made_of, inputs)
         return ExportResult(path=path, unchanged=True, certificate=read_certificate(options.output))
-    check_empty_folder(options.output)
     model = open_model(options.model, dtype="float32", device="cpu", **_opening(options))
     say(f"exporting {options.model} as {options.picked_dtype} ({options.format})")
     with whole_files(options.output, last=CERTIFICATE_FILE) as building:
