@@ -125,7 +125,9 @@ class Bench:
                 queries, depth = self.options.pairs[kind]
                 candidates = self.candidates(name, queries, depth)
                 say(f"{kind} on {name}: {queries} queries x {depth}")
-                more = [onnx_int8(self, kind, name)] if kind == "encoder" else []
+                more = []
+                if kind == "encoder":
+                    more = [onnx_int8(self.checkpoint(kind, name), self.options.work / kind)]
                 report = bench(
                     models,
                     candidates,
@@ -387,19 +389,18 @@ def ours(name: str, model: str) -> System:
     return System(name=name, load=lambda: open_model(model).score)
 
 
-def onnx_int8(bench: Bench, kind: str, name: str) -> System:
-    """ONNX Runtime with dynamic int8 of the same weights, in the same token-budget batches."""
+def onnx_int8(source: str, path: Path) -> System:
+    """ONNX Runtime with dynamic int8 of the same weights, in the same token-budget batches.
+
+    path: without an ending, where its graphs are kept.
+    """
 
     def load() -> Score:
         import onnxruntime
         from onnxruntime.quantization import QuantType, quantize_dynamic
 
-        source = bench.checkpoint(kind, name)
         model = load_scoring_model(source, dtype="float32", device="cpu")
-        plain, packed = (
-            bench.options.work / f"{kind}.onnx",
-            bench.options.work / f"{kind}.int8.onnx",
-        )
+        plain, packed = (path.with_name(f"{path.name}{end}") for end in (".onnx", ".int8.onnx"))
         if not packed.exists():
             ids, mask, types = collate(
                 PairEncoder(model.tokenizer, model.contract).encode([("a b", "c d"), ("a", "b")]),

@@ -15,7 +15,7 @@ import stat
 import tempfile
 import time
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -331,10 +331,11 @@ def cache_folder(name: str) -> Path:
     return (Path(home) if home else Path.home() / ".cache") / "dear" / name
 
 
-def versions() -> dict[str, str]:
-    """Versions of Python and of the libraries that numbers depend on."""
+def versions(packages: Sequence[str] = _PACKAGES) -> dict[str, str]:
+    """Versions of Python and of the packages that are installed; by default those that numbers
+    depend on."""
     found = {"python": platform.python_version()}
-    for package in _PACKAGES:
+    for package in packages:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[package] = importlib.metadata.version(package)
     return found

@@ -66,7 +66,8 @@ def _lower(headers: Any) -> dict[str, str]:
 @contextlib.contextmanager
 def running(server: Server | None = None, **options: Any) -> Iterator[Served]:
     """options: of ServeOptions; server: one that is open already."""
-    asked = ServeOptions(port=0, **options)
+    # an export for each model would be made otherwise
+    asked = ServeOptions(port=0, **{"runtime": "torch", **options})
     open_already = server or open_server(asked)
     listening = listen(asked)
     config = uvicorn.Config(

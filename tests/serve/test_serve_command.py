@@ -22,6 +22,9 @@ from command_line import CORPUS, write_reranker
 
 pytestmark = pytest.mark.server
 
+RUNTIME = {"DEAR_RUNTIME": "torch"}
+"""No export is made for each model."""
+
 BODY = {"query": "how does the whale eat", "documents": [p.text for p in CORPUS.values()]}
 
 
@@ -36,7 +39,7 @@ class Process:
     def __init__(self, words: list[object], environ: dict[str, str]) -> None:
         self.child = subprocess.Popen(
             [sys.executable, "-m", "dear", "serve", *map(str, words)],
-            env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", **environ},
+            env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", **RUNTIME, **environ},
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         self.lines: list[str] = []

@@ -80,15 +80,7 @@ def _certificate(folder: Path, *, as_json: bool) -> None:
     if as_json:
         print_json(asdict(found))
         return
-    rows = {
-        "made of": found.source,
-        "form": f"{found.format}, {found.dtype}",
-        "computed by": found.program,
-        "compared on": found.texts,
-        "figures": found.figures,
-        "processor": str(found.machine.get("processor", "")),
-    }
-    table(("certificate", ""), list(rows.items()), align=("left", "left"), wrap=("",))
+    table(("certificate", ""), list(found.rows.items()), align=("left", "left"), wrap=("",))
 
 
 def _weights(place: str | None, base: str | None, form: str) -> str:

@@ -97,6 +97,18 @@ class Certificate:
         return f"{', '.join(parts)} on {where}"
 
     @property
+    def rows(self) -> dict[str, str]:
+        """For people: a heading, what stands under it."""
+        return {
+            "made of": self.source,
+            "form": f"{self.format}, {self.dtype}",
+            "computed by": self.program,
+            "compared on": self.texts,
+            "figures": self.figures,
+            "processor": str(self.machine.get("processor", "")),
+        }
+
+    @property
     def broken(self) -> list[str]:
         """What is beyond its threshold, in words."""
         held, found = self.thresholds, []

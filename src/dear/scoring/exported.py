@@ -125,6 +125,11 @@ def exported_kind(name: str | Path) -> str:
     return str(read_json(Path(name) / EXPORT_FILE).get("kind", "pairs"))
 
 
+def exported_runtime(name: str | Path) -> str:
+    """What runs the graph of an export; a key of RUNTIMES."""
+    return _runtime_of(Path(name), read_json(Path(name) / EXPORT_FILE))
+
+
 def load_exported(
     name: str | Path,
     *,

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from dear.checkpoints.registry import BUILT_IN
 from dear.errors import ConfigError, nearest
-from dear.steps.options import ModelOptions, Option
+from dear.steps.options import ModelOptions, Option, Runtime
 
 Names = tuple[str, ...]
 
@@ -89,6 +89,7 @@ class ServeOptions:
     revision: Annotated[str | None, Option("Of a hub id.", "REVISION")] = None
     dtype: Annotated[str, Option("auto, float32, bfloat16 or float16.", "TYPE", shown="")] = "auto"
     device: Annotated[str, Option("auto, cpu, cuda, cuda:1 or mps.", "NAME", shown="")] = "auto"
+    runtime: Runtime = "auto"
 
     def __post_init__(self) -> None:
         if self.default_dialect not in DIALECT_NAMES:

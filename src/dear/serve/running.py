@@ -20,6 +20,7 @@ from dear.serve.load import Load
 from dear.serve.options import ServeOptions
 from dear.serve.served import Served
 from dear.serve.server import RequestLimits, Server
+from dear.steps.runtimes import prepared
 
 BACKLOG = 2048
 
@@ -54,11 +55,13 @@ def open_server(options: ServeOptions) -> Server:
         chunk = SplitSize(size=options.chunk_words, overlap=options.chunk_overlap)
     models = {}
     for at, (name, spec) in enumerate(options.pairs()):
-        reranker = Reranker(
-            spec,
-            calibration=None if at else options.calibration,
-            **options.model_options.to_dict(),
+        calibration = None if at else options.calibration
+        # a map that lies elsewhere was fitted on the checkpoint's own scores
+        own = options.runtime == "auto" and calibration is not None
+        found = prepared(
+            spec, runtime="torch" if own else options.runtime, options=options.model_options
         )
+        reranker = Reranker(found.model, calibration=calibration, **found.options.to_dict())
         load = Load(most=options.max_concurrent_requests, max_wait_s=options.max_wait)
         models[name] = Served(
             name,

@@ -15,9 +15,11 @@ from dear.checkpoints.threads import tokenize
 from dear.data.documents import document_of
 from dear.data.splitting import MARK, SplitSize, split_document, word_starts
 from dear.errors import ConfigError
+from dear.export.certificate import read_certificate
 from dear.rank.passages import BestPassage
 from dear.rank.reranker import Reranker
 from dear.records import Candidates, Passage, Query, Ranking
+from dear.scoring.exported import exported_runtime, is_exported
 from dear.serve.asking import Document, RankAnswer, RankRequest, Refused, Result
 from dear.serve.load import Load
 from dear.serve.scales import Scale, scale_of
@@ -94,6 +96,7 @@ class Served:
             if self.chunk is None
             else {"words": self.chunk.size, "overlap": self.chunk.overlap},
         }
+        found |= _export_of(str(getattr(model, "name", "")))
         return {key: value for key, value in found.items() if value is not None}
 
     def warm_up(self) -> None:
@@ -259,6 +262,15 @@ def _longest(model: Any) -> int:
     if longest is None and isinstance(contract, dict):
         longest = contract.get("max_tokens")
     return int(longest) if longest and math.isfinite(longest) else 512
+
+
+def _export_of(name: str) -> dict[str, Any]:
+    """What runs an export, and its certificate; nothing for another model."""
+    if not is_exported(name):
+        return {}
+    certificate = read_certificate(name)
+    told = {} if certificate is None else {"certificate": certificate.rows}
+    return {"runtime": exported_runtime(name), **told}
 
 
 def _no_map(name: str) -> str:

@@ -34,6 +34,7 @@ from dear.scoring.opening import PairModel, kind_of, open_model
 from dear.steps.inputs import read_runs, share_of
 from dear.steps.options import LabelOptions, ModelOptions
 from dear.steps.progress import OnProgress, Watch, unwatched
+from dear.steps.runtimes import prepared
 
 PROBE_PAIRS, PROBE_S = 512, 10.0
 """Pairs that are looked at to tell what a job takes, and about how long they are scored."""
@@ -78,7 +79,8 @@ def label(options: LabelOptions, *, watch: Watch = unwatched) -> list[Labelled]:
         if name == FIRST_STAGE:
             digest = None if job.share is None else job.share.inputs["run"].digest
             return FirstStage(job.runs, digest=digest)
-        return open_model(name, **options.model_options.to_dict())
+        found = prepared(name, runtime=options.runtime, options=options.model_options, int8=False)
+        return open_model(found.model, **found.options.to_dict())
 
     with watch(options.models[0], "pairs") as report:
         teachers = _Teachers(options.models, open_teacher)

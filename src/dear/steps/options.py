@@ -87,6 +87,15 @@ ShardOption: TypeAlias = Annotated[
     str | None,
     Option("Work on shard I of N of the queries alone (from 0): 0/4, 1/4 … in N processes.", "I/N"),
 ]
+Runtime: TypeAlias = Annotated[
+    str,
+    Option(
+        "torch, or openvino or onnx: a checkpoint's export, made once and kept; auto: the fastest "
+        "of them here where it pays (docs/scoring.md).",
+        "NAME",
+        shown="",
+    ),
+]
 Device: TypeAlias = Annotated[
     str,
     Option(
@@ -448,6 +457,7 @@ class RankOptions:
         Option("Keep no answers: what is lost is paid again.", flags=("--no-ledger",)),
     ] = False
     shard: ShardOption = None
+    runtime: Runtime = "auto"
     model_options: ModelOptions = ModelOptions()
 
     def __post_init__(self) -> None:
@@ -582,6 +592,7 @@ class RerankOptions:
             flags=("--explain",),
         ),
     ] = False
+    runtime: Runtime = "auto"
     model_options: ModelOptions = ModelOptions()
 
     def __post_init__(self) -> None:
@@ -817,6 +828,7 @@ class LabelOptions:
     price_per_hour: Annotated[
         float | None, Option("For --dry-run: of one process's machine.", "X", least=0)
     ] = None
+    runtime: Runtime = "torch"
     model_options: ModelOptions = ModelOptions()
 
     def __post_init__(self) -> None:

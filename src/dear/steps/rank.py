@@ -31,8 +31,9 @@ from dear.steps.answers import Answers
 from dear.steps.cuts import tell_of_cuts
 from dear.steps.fusing import FuseWeight, choose_weight, dev_queries
 from dear.steps.inputs import find_run, gathered, share_of
-from dear.steps.options import RankOptions
+from dear.steps.options import ModelOptions, RankOptions
 from dear.steps.progress import Watch, rank_watched, unwatched
+from dear.steps.runtimes import prepared
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,7 +68,8 @@ def rank(options: RankOptions, *, watch: Watch = unwatched) -> Ranked:
     candidates = gathered(collection, first)
     choose = options.fuse_weight == "auto"
     dev = dev_queries(collection, options, first, watch) if choose else None
-    parts = _Work.open(spec, options, collection)
+    spec, model_options = _prepared(spec, options, sum(map(len, first.values())))
+    parts = _Work.open(spec, options, model_options, collection)
     tell_of_cuts(collection, parts.points, candidates)
     if dev is not None and parts.points is not None:
         fused = choose_weight(PointwiseRanker(parts.points), dev, options, watch)
@@ -109,6 +111,23 @@ def _spec(options: RankOptions) -> tuple[RankerSpec, FuseWeight | None]:
     return spec, None if given is None else FuseWeight(weight=given, split=options.fuse_split)
 
 
+def _prepared(
+    spec: RankerSpec, options: RankOptions, pairs: int
+) -> tuple[RankerSpec, ModelOptions]:
+    """The model in the form that is to score. A shard's are not chosen by its own processor or
+    size: others may be elsewhere."""
+    if spec.model is None:
+        return spec, options.model_options
+    automatic = options.runtime == "auto"
+    found = prepared(
+        spec.model,
+        runtime="torch" if automatic and options.shard is not None else options.runtime,
+        options=options.model_options,
+        pairs=pairs,
+    )
+    return replace(spec, model=found.model), found.options
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Work:
     """What a ranker is made of, opened, and where a backend's answers are kept."""
@@ -117,8 +136,14 @@ class _Work:
     answers: Answers | None
 
     @classmethod
-    def open(cls, spec: RankerSpec, options: RankOptions, collection: Collection) -> _Work:
-        opened = open_parts(spec, options.model_options.to_dict())
+    def open(
+        cls,
+        spec: RankerSpec,
+        options: RankOptions,
+        model_options: ModelOptions,
+        collection: Collection,
+    ) -> _Work:
+        opened = open_parts(spec, model_options.to_dict())
         if spec.aggregate is not None:
             opened = replace(opened, documents=collection.documents)
         answers = None
@@ -233,6 +258,8 @@ def _values(
     local = (
         parts.points is not None or bool(parts.opened.mixed) or spec.is_local
     )  # else nothing was computed here
+    if spec.model not in (None, options.model):
+        values["source"] = options.model  # the checkpoint that an export was made of
     device = _device_name(options.model_options.device) if local else None
     return {
         **values,

@@ -12,6 +12,7 @@ from dear.notices import say
 from dear.rank.reranker import Reranker
 from dear.scoring.scorer import Scorer
 from dear.steps.options import RerankOptions
+from dear.steps.runtimes import prepared
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,9 +33,15 @@ def rerank(options: RerankOptions) -> RerankedFile:
     """Rank a file's passages for one query. ConfigError: an explanation of a model without one."""
     check_model(options.model)
     passages = read_passages(options.file)
-    reranker = Reranker(
-        options.model, calibration=options.calibration, **options.model_options.to_dict()
+    # a map that lies elsewhere was fitted on the checkpoint's own scores
+    own = options.runtime == "auto" and (options.calibration is not None or options.explain)
+    found = prepared(
+        options.model,
+        runtime="torch" if own else options.runtime,
+        options=options.model_options,
+        pairs=len(passages),
     )
+    reranker = Reranker(found.model, calibration=options.calibration, **found.options.to_dict())
     calibration = reranker.calibration if options.with_probability else None
     if calibration is not None:
         say(
