@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -188,6 +189,15 @@ def test_a_small_request_waits_for_one_batch_of_a_large_one(
         noted.before = begun.set
         first = threads.submit(queue.score, large, stop=never)
         assert begun.wait(30)
+
+        def in_line() -> None:
+            """The next turns wait for it, however late its thread starts."""
+            ends = time.monotonic() + 30
+            while len(queue._waiting) < 2 and not any(2 in turn for turn in noted.turns):
+                assert time.monotonic() < ends
+                time.sleep(0.001)
+
+        noted.before = in_line
         before = len(noted.turns)
         second = threads.submit(queue.score, small)
         second.result(30)

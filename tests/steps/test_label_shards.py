@@ -190,7 +190,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "a file that is gone": (Path.unlink, "pairs have a label"),
     "a duplicate": (
         lambda p: shutil.copy(p, p.with_name("shard-000099.parquet")),
-        "have another label of the same texts",
+        "belongs to another file",
     ),
     "another file's rows": (swapped, "belongs to another file"),
 }

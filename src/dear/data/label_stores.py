@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from dear.artifacts import atomic_path, check_folder, read_json, write_json
 from dear.data.id_keys import id_keys
+from dear.data.inputs import Keys
 from dear.data.label_index import LabelIndex, Rows, query_keys
 from dear.data.labels import (
     MANIFEST,
@@ -34,7 +35,7 @@ class Store:
 
     share: what it has of a job that was cut.  finished: whether that job came to its end.
     dead: rows in whose place a later one counts.  problems: what is wrong, a line each.
-    digests: file → its SHA-256.  index: its labels by id.
+    digests: file → its SHA-256.
     """
 
     folder: Path
@@ -47,7 +48,11 @@ class Store:
     bytes: int
     digests: dict[str, str]
     problems: tuple[str, ...]
-    index: LabelIndex = field(repr=False, compare=False)
+
+    @property
+    def labels(self) -> int:
+        """Rows that count."""
+        return self.rows - self.dead
 
 
 def look_into(folder: Path) -> Store:
@@ -57,7 +62,7 @@ def look_into(folder: Path) -> Store:
     """
     manifest = Manifest.read(folder)
     share, problems, digests = manifest.share, list[str](), dict[str, str]()
-    index, queries, rows = LabelIndex(), np.empty(0, dtype=np.uint64), 0
+    index, queries, rows, live = LabelIndex(), list[Keys](), 0, 0
     for path in shard_files(folder):
         digests[path.name] = _sha256(path)
         try:
@@ -68,13 +73,16 @@ def look_into(folder: Path) -> Store:
         keys = query_keys(ids), id_keys(passage_ids)
         if share is not None:
             problems += _strangers(path, ids, share)
+            index = LabelIndex()  # no other file has a query of this one
         labels = Rows.of(*keys, scores, texts)
         found, _, known = index.find(*labels.part()[:2])
         twice = len(ids) - len(labels) + int((found & (known == labels.texts)).sum())
         if twice:
             problems.append(f"{path}: {twice:,} pairs have another label of the same texts")
-        index.add(labels, int((~found).sum()))
-        queries, rows = np.union1d(queries, keys[0]), rows + len(ids)
+        new = int((~found).sum())
+        index.add(labels, new)
+        queries.append(np.unique(keys[0]))
+        rows, live = rows + len(ids), live + new
     if share is not None and rows != share.pairs:
         problems.append(f"{folder}: {rows:,} of {share.pairs:,} pairs have a label")
     if manifest.digest not in (None, lines_digest(digests.values())) and not problems:
@@ -85,12 +93,11 @@ def look_into(folder: Path) -> Store:
         share=share,
         finished=manifest.digest is not None,
         rows=rows,
-        dead=rows - len(index),
-        queries=len(queries),
+        dead=rows - live,
+        queries=len(np.unique(np.concatenate(queries))) if queries else 0,
         bytes=sum((folder / name).stat().st_size for name in digests),
         digests=digests,
         problems=tuple(problems),
-        index=index,
     )
 
 

@@ -429,6 +429,11 @@ def open_labels(
     return LabelsOnDisk(_index(folder, manifest), manifest.stamp, scale)
 
 
+def open_index(folder: Path) -> LabelIndex:
+    """Where the labels of a store are. Errors are those of `read_labels`, of a store alone."""
+    return _index(folder, Manifest.read(folder))
+
+
 def read_stamp(folder: Path) -> Stamp:
     """Whose labels a store holds. DataError: no store."""
     return Manifest.read(folder).stamp

@@ -38,7 +38,7 @@ THRESHOLDS: dict[str, Tolerance] = {
     "float32": Tolerance(difference=1e-3, tau=0.99, ndcg=0.005),
     "float16": Tolerance(difference=0.02, tau=0.97, ndcg=0.02),
     "bfloat16": Tolerance(difference=0.15, tau=0.8, ndcg=0.05),
-    "int8": Tolerance(difference=0.3, tau=0.7, ndcg=0.08),
+    "int8": Tolerance(difference=1.0, tau=0.7, ndcg=0.08),
 }
 """By dtype, each well beyond what was measured (docs/LOG.md): a broken export is far outside."""
 

@@ -125,7 +125,7 @@ def export(options: ExportOptions, *, watch: Watch = unwatched) -> ExportResult:
     if options.picked_dtype == "bfloat16" and not cpu_has_bfloat16():
         say("this processor has no bfloat16: here the export computes in float32, and says so")
     path = options.output / CERTIFICATE_FILE
-    if options.collection is None or not is_exported(options.output):
+    if options.collection is None or not options.compare or not is_exported(options.output):
         return ExportResult(path=path, certificate=certificate)
     systems, failed = _compared(options, texts, watch)
     return ExportResult(

@@ -636,6 +636,13 @@ class ExportOptions:
     check_queries: Annotated[
         int, Option("Queries on which checkpoint and export are compared.", "N", least=2)
     ] = 20
+    compare: Annotated[
+        bool,
+        Option(
+            "Time the checkpoint and its export beside each other, with --collection.",
+            flags=("--compare/--no-compare",),
+        ),
+    ] = True
     contract: Contract = None
     instruction: Instruction = None
     revision: Revision = None
