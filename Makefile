@@ -14,7 +14,7 @@ PYTEST_ARGS ?=
 # tests that lie side by side share what they have built: each worker begins with a half of its own
 PYTEST := -m pytest -n $(WORKERS) --dist worksteal
 # what `make test` leaves out, and who runs it: CONTRIBUTING.md
-ELSEWHERE := not gpu and not network and not browser and not server and not ci
+ELSEWHERE := not gpu and not network and not browser and not server and not ci and not by_hand
 
 # what a user walks through, and what stands on the interfaces of other libraries
 OLDEST := .venv-oldest
@@ -33,7 +33,7 @@ ONLY ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help box demo test format-check lint types layers pytest test-services test-oldest proof format \
+.PHONY: help box demo test format-check lint types layers pytest test-services test-by-hand test-oldest proof format \
   install install-demo clean
 
 help:
@@ -71,6 +71,10 @@ pytest: install
 # a browser (Debian: chromium, chromium-driver), model servers, attacks, benchmark scripts
 test-services: install
 	$(TEST_ENV) $(BIN)/python $(PYTEST) -m 'browser or server or ci' $(PYTEST_ARGS)
+
+# what is too long for CI: before a release, and when what they attack has changed
+test-by-hand: install
+	$(TEST_ENV) $(BIN)/python $(PYTEST) -m 'by_hand' $(PYTEST_ARGS)
 
 # the lowest versions that pyproject.toml allows of everything but torch
 test-oldest: $(OLDEST)/installed

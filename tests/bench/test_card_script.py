@@ -23,7 +23,7 @@ from dear.evaluate.metrics import evaluate
 from dear.rank.reranker import Reranker
 from dear.records import Ranking, gather
 
-pytestmark = pytest.mark.ci
+pytestmark = pytest.mark.by_hand
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "card.py"
 ABSENT = "dear-3b-reranker-ce-v1"

@@ -27,7 +27,7 @@ def test_all_parts_together_take_less_than_eight_minutes() -> None:
     assert sum(parts_of(SCRIPT).values()) < 480
 
 
-@pytest.mark.ci
+@pytest.mark.by_hand
 @pytest.mark.slow
 def test_it_runs_to_its_end_and_everything_is_right(tmp_path: Path) -> None:
     def run(*more: str) -> str:

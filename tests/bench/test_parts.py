@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.ci
+pytestmark = pytest.mark.by_hand
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
