@@ -72,6 +72,17 @@ PARTS = {
         script="install", words="--work {work}/install", result=result("install"), reads_data=False
     ),
     "box": Part(script="box", words="measure --data {data}", result=result("box")),
+    "runtimes": Part(
+        script="runtimes",
+        words="--data {data} --work {work}/runtimes",
+        result=result("runtimes"),
+    ),
+    "label_rows": Part(
+        script="label_rows",
+        words="--work {work}/label_rows",
+        result=result("label_rows"),
+        reads_data=False,
+    ),
     "serving": Part(
         script="serving",
         words="--data {data} --work {work}/serving",

@@ -25,11 +25,22 @@ _FEATURES: dict[ProcessorKind, frozenset[str]] = {
 }
 """Kind → the flags that Linux gives such a processor; the first that fits counts."""
 
-_FORBIDDEN = {"AVX2": frozenset({"amx_tile", "avx512f", "avx_vnni"})}
-_FORBIDDEN["AVX512_CORE"] = frozenset({"amx_tile", "avx512_vnni"})
-_FORBIDDEN["AVX512_CORE_VNNI"] = frozenset({"amx_tile"})
-_FORBIDDEN["AVX512_CORE_BF16"] = frozenset({"amx_tile"})
+_BFLOAT16 = frozenset({"amx_bf16", "avx512_bf16"})
+_FORBIDDEN = {"AVX2": frozenset({"amx_tile", "avx512f", "avx_vnni"}) | _BFLOAT16}
+_FORBIDDEN["AVX512_CORE"] = frozenset({"amx_tile", "avx512_vnni"}) | _BFLOAT16
+_FORBIDDEN["AVX512_CORE_VNNI"] = frozenset({"amx_tile"}) | _BFLOAT16
+_FORBIDDEN["AVX512_CORE_BF16"] = frozenset({"amx_tile", "amx_bf16"})
 """ONEDNN_MAX_CPU_ISA → what oneDNN, which PyTorch and OpenVINO multiply with, leaves out then."""
+
+
+def _allowed() -> frozenset[str]:
+    """Those that may be used."""
+    return _flags() - _FORBIDDEN.get(os.environ.get("ONEDNN_MAX_CPU_ISA", ""), frozenset())
+
+
+def multiplies_bfloat16() -> bool:
+    """Whether there are instructions for it."""
+    return bool(_BFLOAT16 & _allowed())
 
 
 @cache
@@ -44,7 +55,7 @@ def _flags() -> frozenset[str]:
 
 def processor_kind() -> ProcessorKind:
     """What `--runtime auto` chooses by."""
-    flags = _flags() - _FORBIDDEN.get(os.environ.get("ONEDNN_MAX_CPU_ISA", ""), frozenset())
+    flags = _allowed()
     return next((kind for kind, needed in _FEATURES.items() if needed <= flags), "other")
 
 
