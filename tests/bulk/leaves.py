@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from dear.bulk.models import open_scorer
 from dear.errors import BackendError
 from kills import die
 
@@ -54,3 +55,15 @@ def dies_while_opening() -> tuple[Any, Callable[[Any], Any]]:
 
 def opens_differently() -> tuple[Any, Callable[[Any], Any]]:
     return {"pid": os.getpid()}, lambda leaf: leaf
+
+
+def open_but_for_one(spec: str, options: dict[str, Any]) -> tuple[Any, Callable[[Any], Any]]:
+    """A model that refuses what is about otters."""
+    about, score = open_scorer(spec, options)
+
+    def careful(pairs: Any) -> Any:
+        if any("otter" in query for query, _ in pairs):
+            raise BackendError("bad text")
+        return score(pairs)
+
+    return about, careful
