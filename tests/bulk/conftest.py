@@ -49,6 +49,14 @@ def cluster() -> Iterator[Any]:
         machines.shutdown()
 
 
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """As the workers have."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
 @pytest.fixture
 def log(tmp_path: Path) -> Callable[[], list[str]]:
     """The lines that workers wrote to `log` in the test's folder."""
