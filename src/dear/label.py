@@ -20,13 +20,14 @@ from dear.data.inputs import UNKNOWN, Keys, pair_digests, run_input, text_keys
 from dear.data.labels import PairId, Stamp, open_store, write_ensemble
 from dear.data.shards import Share
 from dear.digests import lines_digest
-from dear.errors import ConfigError, ContractMismatch, DataError
+from dear.errors import BackendError, ConfigError, ContractMismatch, DataError, DearError, excerpt
 from dear.evaluate.cost import Meter, stage
 from dear.records import Judgements, Run
 from dear.scoring.revisions import former
 
 if TYPE_CHECKING:
     from dear.data.collections import Collection
+    from dear.scoring.encoding import Pair
     from dear.scoring.opening import PairModel
 
 logger = logging.getLogger(__name__)
@@ -133,9 +134,9 @@ def label_with(
         with Meter() as meter:
             if todo and share is None:
                 _prepare(collection, teacher, wanted, todo)
-            for leaf, part in _parts(todo, shard_pairs, share):
-                report = _counted(progress, kept + part.start, len(wanted))
-                scores = _score(collection, teacher, todo[part], report)
+            parts = _parts(todo, shard_pairs, share)
+            scored = _scored(collection, teacher, todo, parts, progress, kept)
+            for leaf, part, scores in scored:
                 store.append(todo[part], scores, texts[places[part]], leaf=leaf)
         if share is not None:
             store.finish()
@@ -289,6 +290,54 @@ def _prepare(
     prepare = getattr(teacher, "prepare", None)
     if prepare is not None:
         prepare(texts_of(collection, wanted))
+
+
+def _scored(
+    collection: Collection,
+    teacher: PairModel | FirstStage,
+    todo: Sequence[PairId],
+    parts: Iterable[tuple[int | None, slice]],
+    progress: Progress | None,
+    kept: int,
+) -> Iterator[tuple[int | None, slice, NDArray[np.float32]]]:
+    """Each part with its scores; those of a teacher that is far in the order in which they come."""
+    total = kept + len(todo)
+    score_leaves = getattr(teacher, "score_leaves", None)
+    if score_leaves is None:
+        for leaf, part in parts:
+            report = _counted(progress, kept + part.start, total)
+            yield leaf, part, _score(collection, teacher, todo[part], report)
+        return
+    at_work: dict[int | None, slice] = {}
+
+    def leaves() -> Iterator[tuple[int | None, list[Pair]]]:
+        for leaf, part in parts:
+            at_work[leaf] = part
+            yield leaf, texts_of(collection, todo[part])
+
+    done, failed = kept, list[tuple[slice, DearError]]()
+    for leaf, scores in score_leaves(leaves()):
+        part = at_work.pop(leaf)
+        if isinstance(scores, DearError):
+            failed.append((part, scores))
+            continue
+        yield leaf, part, scores
+        done += len(scores)
+        if progress is not None:
+            progress(done, total)
+    if failed:
+        raise _given_up(todo, failed)
+
+
+def _given_up(todo: Sequence[PairId], failed: Sequence[tuple[slice, DearError]]) -> BackendError:
+    part, why = failed[0]
+    queries = list(dict.fromkeys(query_id for query_id, _ in todo[part]))
+    more = f" and {len(failed) - 1} more" if len(failed) > 1 else ""
+    return BackendError(
+        f"no labels for the {part.stop - part.start:,} pairs of queries "
+        f"{excerpt(', '.join(queries))}{more}: {why}; all others are written, and the same command "
+        "goes on"
+    )
 
 
 def _score(

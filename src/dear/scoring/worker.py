@@ -57,8 +57,8 @@ def work(pipe: Connection, argument: str) -> None:
         except Exception as error:
             pipe.send_bytes(_error(error, options["device"]))
             return
-        about = {"model": _about(model), "notices": notices}
-        pipe.send_bytes(READY + json.dumps(about).encode())
+        found = {"model": about(model), "notices": notices}
+        pipe.send_bytes(READY + json.dumps(found).encode())
         while True:
             pairs = [(query, passage) for query, passage in json.loads(pipe.recv_bytes()[1:])]
             try:
@@ -106,7 +106,8 @@ def _load(options: dict[str, Any]) -> PairModel:
     )
 
 
-def _about(model: PairModel) -> dict[str, Any]:
+def about(model: PairModel) -> dict[str, Any]:
+    """What results are stamped with, as plain values."""
     contract = model.contract
     plain = isinstance(contract, dict)
     return {

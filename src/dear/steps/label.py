@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from dear.artifacts import check_folder
+from dear.bulk.crew import Crew
+from dear.bulk.models import FarModel, open_scorer
 from dear.checkpoints.contract_resolution import resolve
 from dear.checkpoints.registry import FIRST_STAGE, locate
 from dear.checkpoints.threads import tokenize
@@ -55,7 +59,8 @@ class _Job:
         """DataError: ids without texts, before a teacher is opened."""
         collection = open_collection(options.collection)
         judged = None if options.judged is None else collection.judgements(options.judged)
-        share = share_of(collection, options.runs, options.split, options.shard, judged)
+        shard = options.place.shard(options.shard)
+        share = share_of(collection, options.runs, options.split, shard, judged)
         runs = read_runs(collection, options.runs, options.split, share)
         wanted = wanted_pairs(runs, judged, share)
         require_texts(collection, wanted)
@@ -80,9 +85,14 @@ def label(options: LabelOptions, *, watch: Watch = unwatched) -> list[Labelled]:
             digest = None if job.share is None else job.share.inputs["run"].digest
             return FirstStage(job.runs, digest=digest)
         found = prepared(name, runtime=options.runtime, options=options.model_options, int8=False)
-        return open_model(found.model, **found.options.to_dict())
+        how = found.options.to_dict()
+        if not options.place.far:
+            return open_model(found.model, **how)
+        opener = partial(open_scorer, found.model, how)
+        crew = far.enter_context(Crew(opener, **options.place.to_dict()))
+        return FarModel(crew.about, crew)
 
-    with watch(options.models[0], "pairs") as report:
+    with ExitStack() as far, watch(options.models[0], "pairs") as report:
         teachers = _Teachers(options.models, open_teacher)
         progress = _TeacherProgress(report, teachers)
         if several:

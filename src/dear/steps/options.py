@@ -163,6 +163,56 @@ class EncoderOptions:
         return {name: value for name, value in asdict(self).items() if name != "vectors"}
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlaceOptions:
+    """Where a job over leaves is worked on. ConfigError for options of Ray without it."""
+
+    on: Annotated[
+        str, Option("local: this process; ray: workers of a Ray cluster, leaf by leaf.", "PLACE")
+    ] = "local"
+    workers: Annotated[
+        int | None, Option("With ray.", "N", least=1, shown="what the cluster has room for")
+    ] = None
+    gpus_per_worker: Annotated[
+        float | None, Option("With ray.", "X", least=0, shown="1 where there are any")
+    ] = None
+    cpus_per_worker: Annotated[
+        int | None,
+        Option("With ray, and its threads.", "N", least=1, shown="OMP_NUM_THREADS, or a machine's"),
+    ] = None
+    ray_address: Annotated[
+        str | None,
+        Option("Of the cluster.", "HOST:PORT", shown="RAY_ADDRESS, else one started here"),
+    ] = None
+
+    def __post_init__(self) -> None:
+        if self.on not in ("local", "ray"):
+            raise ConfigError(f"--on {self.on}{nearest(self.on, ('local', 'ray'))}")
+        given = [name for name, value in self.to_dict().items() if value is not None]
+        if given and not self.far:
+            name = {"address": "ray-address", "workers": "workers"}.get(
+                given[0], f"{given[0]}-per-worker"
+            )
+            raise ConfigError(f"--{name} is for --on ray")
+
+    @property
+    def far(self) -> bool:
+        return self.on == "ray"
+
+    def shard(self, asked: str | None) -> str | None:
+        """What is worked on: elsewhere a job is always cut into leaves."""
+        return "0/1" if asked is None and self.far else asked
+
+    def to_dict(self) -> dict[str, Any]:
+        """Arguments of `dear.bulk.crew.Crew`."""
+        return {
+            "workers": self.workers,
+            "gpus": self.gpus_per_worker,
+            "cpus": self.cpus_per_worker,
+            "address": self.ray_address,
+        }
+
+
 _BM25 = ("k1", "b", "stemmer", "stopwords", "split_identifiers", "single_letters")
 
 
@@ -458,10 +508,13 @@ class RankOptions:
     ] = False
     shard: ShardOption = None
     runtime: Runtime = "auto"
+    place: PlaceOptions = PlaceOptions()
     model_options: ModelOptions = ModelOptions()
 
     def __post_init__(self) -> None:
         weight = self.fuse_weight
+        if self.place.far and (self.listwise is not None or weight == "auto"):
+            raise ConfigError("--on ray is for a --model alone, and for --fuse with a number")
         if self.ledger is not None and (self.no_ledger or self.listwise is None):
             raise ConfigError("--ledger keeps the answers of --listwise, and not with --no-ledger")
         if weight == "auto" and (self.model is None or self.listwise is not None):
@@ -836,13 +889,17 @@ class LabelOptions:
         float | None, Option("For --dry-run: of one process's machine.", "X", least=0)
     ] = None
     runtime: Runtime = "torch"
+    place: PlaceOptions = PlaceOptions()
     model_options: ModelOptions = ModelOptions()
 
     def __post_init__(self) -> None:
         for name in self.models:
             check_model(name)
-        if (self.shard is not None or self.dry_run) and len(self.models) > 1:
-            raise ConfigError("--shard and --dry-run take one --model at a time")
+        cut = self.place.shard(self.shard) is not None
+        if (cut or self.dry_run) and len(self.models) > 1:
+            raise ConfigError("--shard, --on ray and --dry-run take one --model at a time")
+        if self.place.far and FIRST_STAGE in self.models:
+            raise ConfigError(f"--on ray: {FIRST_STAGE} scores nothing")
         asked = (self.pairs_per_second, self.price_per_hour)
         if not self.dry_run and any(value is not None for value in asked):
             raise ConfigError("--pairs-per-second and --price-per-hour are for --dry-run")

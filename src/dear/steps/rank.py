@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
-from contextlib import nullcontext
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from dear import checkpoints
 from dear.artifacts import check_output, slug
 from dear.backends import Backend
+from dear.bulk.crew import Crew
+from dear.bulk.models import FarModel, about
 from dear.checkpoints.processor import processor_name
 from dear.checkpoints.registry import BUILT_IN, check_model
 from dear.data.collections import Collection, open_collection
@@ -19,7 +23,7 @@ from dear.data.inputs import pairs_input, run_input, texts_input
 from dear.data.origins import write_origin
 from dear.data.shards import Share
 from dear.digests import Input, Inputs
-from dear.errors import DataError
+from dear.errors import DataError, DearError
 from dear.evaluate.cost import Meter, Spent, stage
 from dear.rank.opening import Parts, RankerSpec, assemble, open_parts
 from dear.rank.pointwise import PointwiseRanker
@@ -34,6 +38,12 @@ from dear.steps.inputs import find_run, gathered, share_of
 from dear.steps.options import ModelOptions, RankOptions
 from dear.steps.progress import Watch, rank_watched, unwatched
 from dear.steps.runtimes import prepared
+
+if TYPE_CHECKING:
+    from dear.data.documents import Documents
+
+_FarRankings: TypeAlias = tuple[list[Ranking], int]
+"""With the tokens that they took."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,20 +72,22 @@ def rank(options: RankOptions, *, watch: Watch = unwatched) -> Ranked:
     check_output(options.output)
     collection = open_collection(options.collection)
     path = find_run(collection, options.run, options.split)
-    share = share_of(collection, [options.run], options.split, options.shard)
+    shard = options.place.shard(options.shard)
+    share = share_of(collection, [options.run], options.split, shard)
     keep = None if share is None else share.owner()
     first = limit_run(read_run(path, ties="written", keep=keep), top_k=options.top_k)
     candidates = gathered(collection, first)
     choose = options.fuse_weight == "auto"
     dev = dev_queries(collection, options, first, watch) if choose else None
     spec, model_options = _prepared(spec, options, sum(map(len, first.values())))
-    parts = _Work.open(spec, options, model_options, collection)
-    tell_of_cuts(collection, parts.points, candidates)
-    if dev is not None and parts.points is not None:
-        fused = choose_weight(PointwiseRanker(parts.points), dev, options, watch)
-        spec = replace(spec, fuse=fused.weight)
     groups = _grouped(candidates, share)
-    found, tokens = _ranked(spec, parts, groups, fused, watch)
+    with ExitStack() as far:
+        parts = _Work.open(spec, options, model_options, collection, far)
+        tell_of_cuts(collection, parts.points, candidates)
+        if dev is not None and parts.points is not None:
+            fused = choose_weight(PointwiseRanker(parts.points), dev, options, watch)
+            spec = replace(spec, fuse=fused.weight)
+        found, tokens = _ranked(spec, parts, groups, fused, watch)
     write_run(options.output, found.run, slug(options.model or f"listwise-{spec.strategy}"))
     inputs = parts.inputs(spec) | {
         "texts": pairs_input(candidates, collection.name),
@@ -114,14 +126,15 @@ def _spec(options: RankOptions) -> tuple[RankerSpec, FuseWeight | None]:
 def _prepared(
     spec: RankerSpec, options: RankOptions, pairs: int
 ) -> tuple[RankerSpec, ModelOptions]:
-    """The model in the form that is to score. A shard's are not chosen by its own processor or
-    size: others may be elsewhere."""
+    """The model in the form that is to score. A shard's is not chosen by its own processor or size,
+    nor that of a cluster: other machines share the job."""
     if spec.model is None:
         return spec, options.model_options
     automatic = options.runtime == "auto"
+    elsewhere = options.shard is not None or options.place.far
     found = prepared(
         spec.model,
-        runtime="torch" if automatic and options.shard is not None else options.runtime,
+        runtime="torch" if automatic and elsewhere else options.runtime,
         options=options.model_options,
         pairs=pairs,
     )
@@ -130,10 +143,14 @@ def _prepared(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Work:
-    """What a ranker is made of, opened, and where a backend's answers are kept."""
+    """What a ranker is made of, opened, and where a backend's answers are kept.
+
+    crew: that has the ranker, where it is not in this process; `opened` are then names and stamps.
+    """
 
     opened: Parts
     answers: Answers | None
+    crew: Crew | None = None
 
     @classmethod
     def open(
@@ -142,8 +159,15 @@ class _Work:
         options: RankOptions,
         model_options: ModelOptions,
         collection: Collection,
+        far: ExitStack,
     ) -> _Work:
-        opened = open_parts(spec, model_options.to_dict())
+        how = model_options.to_dict()
+        if options.place.far:
+            documents = None if spec.aggregate is None else collection.documents
+            opener = partial(_open_far, spec, how, documents)
+            crew = far.enter_context(Crew(opener, **options.place.to_dict()))
+            return cls(opened=_far_parts(crew), answers=None, crew=crew)
+        opened = open_parts(spec, how)
         if spec.aggregate is not None:
             opened = replace(opened, documents=collection.documents)
         answers = None
@@ -202,7 +226,9 @@ def _ranked(
     with Meter() as meter, answers.opened() if answers else nullcontext() as backend:
         ranker = assemble(spec, replace(parts.opened, lists=backend))
         unit = "pairs" if backend is None else "steps"
-        if len(groups) == 1:
+        if parts.crew is not None:
+            run = _by_crew(parts.crew, parts.opened, groups, watch)
+        elif len(groups) == 1:
             run = rank_watched(ranker, groups[0], watch, "ranking", unit)
         else:
             run = _by_group(ranker, groups, watch)
@@ -223,6 +249,63 @@ def _by_group(ranker: Ranker, groups: list[list[Candidates]], watch: Watch) -> d
                 run[ranking.query_id] = ranking
                 report(len(run), sum(map(len, groups)))
     return run
+
+
+def _open_far(
+    spec: RankerSpec, options: Mapping[str, Any], documents: Documents | None
+) -> tuple[dict[str, Any], Callable[[list[Candidates]], _FarRankings]]:
+    """An opener (dear.bulk.crew): a leaf's candidates → its rankings."""
+    parts = replace(open_parts(spec, options), documents=documents)
+    ranker = assemble(spec, parts)
+
+    def tokens() -> int:
+        return getattr(parts.points, "tokens_scored", 0)
+
+    def ranked(group: list[Candidates]) -> _FarRankings:
+        before = tokens()
+        # ids and scores: the texts are where they came from
+        found = [replace(r, passages=(), read=()) for r in ranker.rank_candidates(group)]
+        return found, tokens() - before
+
+    points = None if parts.points is None else about(parts.points)
+    return {"points": points, "mixed": [(about(one), w) for one, w in parts.mixed]}, ranked
+
+
+def _far_parts(crew: Crew) -> Parts:
+    points, mixed = crew.about["points"], crew.about["mixed"]
+    return Parts(
+        points=None if points is None else FarModel(points, crew),
+        mixed=tuple((FarModel(one, crew), weight) for one, weight in mixed),
+    )
+
+
+def _by_crew(
+    crew: Crew, parts: Parts, groups: list[list[Candidates]], watch: Watch
+) -> dict[str, Ranking]:
+    """As `_by_group`, each group on whichever worker has room. BackendError: one that was given
+    up."""
+    found: dict[int, list[Ranking]] = {}
+    done, total, started = 0, sum(map(len, groups)), time.perf_counter()
+    with watch("ranking", "queries") as report:
+        for number, answer in crew.answers(enumerate(groups)):
+            if isinstance(answer, DearError):
+                raise answer
+            found[number], tokens = answer
+            if isinstance(parts.points, FarModel):
+                parts.points.count(tokens)
+            done += len(found[number])
+            report(done, total)
+    run = {one.query_id: one for number in sorted(found) for one in found[number]}
+    # workers' seconds pass side by side
+    theirs = sum(one.cost.pointwise_s for one in run.values() if one.cost is not None)
+    pace = (time.perf_counter() - started) / max(theirs, 1e-9)
+    return {query_id: _at_pace(one, pace) for query_id, one in run.items()}
+
+
+def _at_pace(ranking: Ranking, pace: float) -> Ranking:
+    assert ranking.cost is not None
+    cost = replace(ranking.cost, pointwise_s=ranking.cost.pointwise_s * pace)
+    return replace(ranking, cost=cost)
 
 
 def _values(

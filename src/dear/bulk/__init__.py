@@ -1,0 +1,1 @@
+"""Jobs over leaves that processes of a Ray cluster work on."""

@@ -1,0 +1,87 @@
+"""Models that actors hold, as the driver knows them: by name and stamp, without weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dear import scoring
+from dear.bulk.crew import Crew
+from dear.checkpoints.contract import ScoringContract
+from dear.errors import DearError
+from dear.scoring.worker import about as stamped
+
+if TYPE_CHECKING:
+    from dear.scoring.batching import Progress
+    from dear.scoring.encoding import Pair
+    from dear.scoring.opening import PairModel
+
+Scores = tuple[NDArray[np.float32], int]
+
+
+def open_scorer(
+    spec: str, options: Mapping[str, Any]
+) -> tuple[dict[str, Any], Callable[[Sequence[Pair]], Scores]]:
+    """An opener (dear.bulk.crew): pairs → (float32 (n,), tokens that were scored)."""
+    model = scoring.opening.open_model(spec, **options)
+
+    def score(pairs: Sequence[Pair]) -> Scores:
+        before = getattr(model, "tokens_scored", 0)
+        return model.score(pairs), getattr(model, "tokens_scored", 0) - before
+
+    return about(model), score
+
+
+def about(model: PairModel) -> dict[str, Any]:
+    """What `FarModel` is made of."""
+    return {
+        **stamped(model),
+        "engine_name": getattr(model, "engine_name", None),
+        "tokens_scored": 0 if hasattr(model, "tokens_scored") else None,
+    }
+
+
+class FarModel:
+    """A PairModel that is open elsewhere: what `about` says of it.
+
+    It scores where the crew has `open_scorer`'s; other crews' is a name and a stamp.
+    """
+
+    def __init__(self, about: Mapping[str, Any], crew: Crew) -> None:
+        self._crew = crew
+        self.name: str = about["name"]
+        self.revision: str = about["revision"]
+        self.fingerprint: str = about["fingerprint"]
+        self.parameters: int = about["parameters"]
+        self.computing: dict[str, str] = about["computing"]
+        self.engine_name: str | None = about["engine_name"]
+        self.tokens_scored: int | None = about["tokens_scored"]
+        plain = about["contract"]
+        self.contract: Any = plain if about["plain_contract"] else ScoringContract.from_dict(plain)
+
+    def score(self, pairs: Sequence[Pair], progress: Progress | None = None) -> NDArray[np.float32]:
+        """float32 (n,), as one leaf."""
+        ((_, scores),) = self.score_leaves([(0, pairs)])
+        if isinstance(scores, DearError):
+            raise scores
+        return scores
+
+    def score_leaves(
+        self, leaves: Iterable[tuple[int, Sequence[Pair]]]
+    ) -> Iterator[tuple[int, NDArray[np.float32] | DearError]]:
+        """(leaf, its scores) in any order, or why it has none."""
+        for leaf, answer in self._crew.answers(leaves):
+            if isinstance(answer, DearError):
+                yield leaf, answer
+                continue
+            scores, tokens = answer
+            self.count(tokens)
+            yield leaf, scores
+
+    def count(self, tokens: int) -> None:
+        """Where the model counts them."""
+        if self.tokens_scored is not None:
+            self.tokens_scored += tokens

@@ -1,0 +1,69 @@
+"""What workers do in the tests of the transport."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from dear.bulk.models import open_scorer
+from dear.errors import BackendError
+from kills import die
+
+
+def open_worker(folder: Path) -> tuple[Any, Callable[[tuple[str, int]], Any]]:
+    """A leaf says what becomes of it."""
+    node = os.environ.get("RAY_NODE_ID", "") or _node()
+
+    def work(leaf: tuple[str, int]) -> tuple[int, str]:
+        what, number = leaf
+        with (folder / "log").open("a") as file:
+            file.write(f"{number} {node}\n")
+        first = not (folder / f"seen-{number}").exists()
+        (folder / f"seen-{number}").touch()
+        if what == "kills" or (what == "kills once" and first):
+            die()
+        if what == "hangs once" and first:
+            time.sleep(600)
+        if what == "is slow":
+            time.sleep(0.2)
+        if what == "raises" or (what == "raises once" and first):
+            raise ValueError(f"leaf {number}\nis bad")
+        if what == "refuses":
+            raise BackendError("no score")
+        return number * number, node
+
+    return {"name": "squares"}, work
+
+
+def _node() -> str:
+    import ray
+
+    return str(ray.get_runtime_context().get_node_id())
+
+
+def open_nothing() -> tuple[Any, Callable[[Any], Any]]:
+    raise BackendError("these weights do not load")
+
+
+def dies_while_opening() -> tuple[Any, Callable[[Any], Any]]:
+    die()
+    raise AssertionError
+
+
+def opens_differently() -> tuple[Any, Callable[[Any], Any]]:
+    return {"pid": os.getpid()}, lambda leaf: leaf
+
+
+def open_but_for_one(spec: str, options: dict[str, Any]) -> tuple[Any, Callable[[Any], Any]]:
+    """A model that refuses what is about otters."""
+    about, score = open_scorer(spec, options)
+
+    def careful(pairs: Any) -> Any:
+        if any("otter" in query for query, _ in pairs):
+            raise BackendError("bad text")
+        return score(pairs)
+
+    return about, careful
