@@ -17,7 +17,7 @@ from dear.bulk import crew as crew_module
 from dear.bulk.crew import IN_FLIGHT, TRIES, Crew
 from dear.errors import BackendError, ContractMismatch, DearError, MissingExtra
 
-pytestmark = pytest.mark.ci
+pytestmark = pytest.mark.by_hand
 
 
 def done(crew: Crew, whats: dict[int, str], count: int = 12) -> dict[int, Any]:

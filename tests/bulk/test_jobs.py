@@ -20,8 +20,6 @@ from dear.steps.options import LabelOptions, ModelOptions, PlaceOptions, RankOpt
 from dear.steps.rank import rank
 from kills import dies_at
 
-pytestmark = pytest.mark.ci
-
 HOW: dict[str, Any] = {"model_options": ModelOptions(dtype="float32", device="cpu")}
 RAY = PlaceOptions(on="ray")
 
@@ -45,6 +43,7 @@ def files(folder: Path) -> dict[str, Any]:
     return contents(folder) | {"manifest.json": manifest}
 
 
+@pytest.mark.ci
 def test_labels_are_those_of_one_process_though_the_driver_is_killed(
     cluster: Any, animals: str, reranker: str, tmp_path: Path
 ) -> None:
@@ -68,6 +67,7 @@ def killed(animals: str, model: str, folder: str) -> None:
     job(animals, model, Path(folder) / "ray", 2, place=RAY)
 
 
+@pytest.mark.by_hand
 def test_a_run_is_that_of_one_process(
     cluster: Any, animals: str, reranker: str, tmp_path: Path
 ) -> None:
@@ -89,6 +89,7 @@ def test_a_run_is_that_of_one_process(
     assert theirs["cost"]["pointwise"]["tokens"] == mine["cost"]["pointwise"]["tokens"]
 
 
+@pytest.mark.by_hand
 def test_the_commands_start_a_ray_of_their_own(
     animals: str, reranker: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -112,6 +113,7 @@ def test_the_commands_start_a_ray_of_their_own(
     assert not (tmp_path / "m").exists()
 
 
+@pytest.mark.by_hand
 def test_leaves_that_no_worker_scores_are_named_and_the_others_written(
     cluster: Any, animals: str, reranker: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
