@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from command_line import CORPUS, QUERIES, write_reranker
+from safetensors.numpy import load_file, save_file
 
 from dear.checkpoints.processor import ProcessorKind
 from dear.data.formats import read_run
@@ -20,8 +21,15 @@ from dear.export.formats import FORMATS
 from dear.rank.reranker import Reranker
 from dear.scoring.exported import exported_runtime
 from dear.steps import runtimes
+from dear.steps.calibrate import calibrate
 from dear.steps.label import label
-from dear.steps.options import LabelOptions, ModelOptions, RankOptions, RerankOptions
+from dear.steps.options import (
+    CalibrateOptions,
+    LabelOptions,
+    ModelOptions,
+    RankOptions,
+    RerankOptions,
+)
 from dear.steps.rank import rank
 from dear.steps.rerank import rerank
 from dear.steps.runtimes import FASTEST, prepared
@@ -80,6 +88,29 @@ def test_what_the_model_is_told_travels_into_the_export(reranker: str) -> None:
 def test_other_weights_get_another_export(reranker: str, tmp_path: Path) -> None:
     other = write_reranker(tmp_path / "tiny", seed=3)
     assert prepared(str(other), runtime="onnx").model != prepared(reranker, runtime="onnx").model
+
+
+def test_a_map_to_probabilities_that_is_fitted_later_travels_into_another(
+    animals: str, reranker: str, tmp_path: Path
+) -> None:
+    model = str(shutil.copytree(reranker, tmp_path / "calibrated"))
+    weights = load_file(f"{model}/model.safetensors")
+    # the other way round its scores rise with relevance
+    weights |= {name: -value for name, value in weights.items() if name.startswith("classifier")}
+    save_file(weights, f"{model}/model.safetensors", {"format": "pt"})
+    before = prepared(model, runtime="onnx").model
+    asked = CalibrateOptions(
+        model=model,
+        collection=animals,
+        run="bm25",
+        split="test",
+        allow_test=True,
+        unjudged="irrelevant",
+    )
+    calibrate(asked)
+    after = prepared(model, runtime="onnx").model
+    assert after != before
+    assert Reranker(after).calibration.revision == Reranker(after).model.revision
 
 
 def test_two_at_once_make_one_export(reranker: str, tmp_path: Path) -> None:

@@ -242,8 +242,7 @@ def _inputs(options: ExportOptions, calibration: list[Pair]) -> Inputs:
     values = {"dtype": options.picked_dtype}
     if options.format != "openvino":  # which was the only one, and named none
         values["format"] = options.format
-    told = {"contract": options.contract, "instruction": options.instruction}
-    values |= {key: value for key, value in told.items() if value is not None}
+    values |= {key: value for key, value in _opening(options).items() if value is not None}
     found = {
         "model": Input(revision_named(options.model), options.model),
         "settings": Input.of_values(values),

@@ -17,6 +17,7 @@ from dear.checkpoints.processor import ProcessorKind, processor_kind
 from dear.checkpoints.registry import BUILT_IN, locate
 from dear.digests import file_digest, lines_digest
 from dear.errors import BackendError, ConfigError, DataError, MissingExtra
+from dear.evaluate.calibration import CALIBRATION_FILE
 from dear.export.formats import FORMATS
 from dear.lazy import attribute
 from dear.locks import lock
@@ -104,19 +105,21 @@ def prepared(
     for form in _candidates(model, options, pairs, int8):
         try:
             return _exported(model, form, options)
-        except (ConfigError, BackendError, DataError, OSError) as error:
+        except (ConfigError, BackendError, DataError, MissingExtra, OSError) as error:
             warn(f"{model}: not scored by {form.runtime} in {form.dtype}: {error}")
     return own
 
 
 def _candidates(model: str, options: ModelOptions, pairs: int | None, int8: bool) -> Iterator[Form]:
     """Forms that auto tries, in turn."""
+    if options.dtype not in ("auto", "float32", "bfloat16"):  # weights that would not fit
+        return
     if not _is_cross_encoder(model, options) or not _on_cpu(options.device):
         return
     for form in FASTEST.get(processor_kind(), ()):
         if pairs is not None and pairs < form.pays_from:
             continue
-        if form.dtype == "int8" and (not int8 or options.dtype not in ("auto", "int8")):
+        if form.dtype == "int8" and (not int8 or options.dtype != "auto"):
             continue
         if options.dtype not in ("auto", form.dtype):
             if options.dtype not in FORMATS[form.runtime].dtypes:
@@ -198,8 +201,10 @@ def _key(model: str, form: Form, options: ModelOptions) -> str:
     contract = options.contract
     if contract is not None and Path(contract).is_file():
         contract = file_digest(Path(contract))
+    calibration = Path(model) / CALIBRATION_FILE  # which travels along
     parts = [
-        *(revision_named(model), str(contract), str(options.instruction)),
+        *(revision_named(model), str(options.revision), str(contract), str(options.instruction)),
+        file_digest(calibration) if calibration.is_file() else "",
         *(form.runtime, form.dtype, processor_kind()),
         *(f"{name} {version}" for name, version in versions(_MAKERS).items()),
     ]
