@@ -246,8 +246,8 @@ def evaluated(texts: Sequence[Candidates], scores: Any, judged: dict[str, Any]) 
 def formats(options: argparse.Namespace) -> dict[str, Any]:
     """The certificate's figures of each format and dtype, on 2,000 pairs of dl19."""
     found = {}
-    for form, about in FORMATS.items():
-        for dtype in about.dtypes:
+    for form in options.formats.split(","):
+        for dtype in FORMATS[form].dtypes:
             folder = options.work / "formats" / f"{form}-{dtype}"
             if not (folder / "dear_certificate.json").is_file():
                 asked = ExportOptions(
@@ -299,6 +299,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--only", default="speed,quality,formats")
+    parser.add_argument("--formats", default=",".join(FORMATS))
     parser.add_argument("--kinds", default="", help="of processors; default: all up to this one")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
@@ -325,7 +326,7 @@ def main() -> None:
         run = open_collection(options.data / "dl19").run("bm25", "test")
         short = {q: run[q].top(50) for q in every_nth(run, 40)}
         write_run(options.work / "dl19-2000.trec", short, "bm25")
-        results["formats"] = formats(options)
+        results["formats"] = results.get("formats", {}) | formats(options)
         write_json(options.output, results)
     for part in (part for part in parts if part != "formats"):
         for kind in kinds:

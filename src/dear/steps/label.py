@@ -84,7 +84,7 @@ def label(options: LabelOptions, *, watch: Watch = unwatched) -> list[Labelled]:
         if name == FIRST_STAGE:
             digest = None if job.share is None else job.share.inputs["run"].digest
             return FirstStage(job.runs, digest=digest)
-        found = prepared(name, runtime=options.runtime, options=options.model_options, int8=False)
+        found = prepared(name, runtime=options.runtime, options=options.model_options)
         how = found.options.to_dict()
         if not options.place.far:
             return open_model(found.model, **how)

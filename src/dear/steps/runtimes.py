@@ -42,13 +42,14 @@ class Form:
 
 FASTEST: dict[ProcessorKind, tuple[Form, ...]] = {
     "amx": (Form("openvino", "bfloat16", 20_000),),
-    "avx512-vnni": (Form("onnx", "int8", 5_000), Form("openvino", "float32", 5_000)),
-    "avx512": (Form("onnx", "int8", 5_000), Form("openvino", "float32", 5_000)),
-    "avx2-vnni": (Form("onnx", "int8", 5_000), Form("openvino", "float32", 5_000)),
-    "avx2": (Form("onnx", "int8", 5_000), Form("openvino", "float32", 5_000)),
+    "avx512-vnni": (Form("openvino", "float32", 5_000), Form("onnx", "float32", 5_000)),
+    "avx512": (Form("openvino", "float32", 5_000), Form("onnx", "float32", 5_000)),
+    "avx2-vnni": (Form("onnx", "float32", 5_000), Form("openvino", "float32", 5_000)),
+    "avx2": (Form("onnx", "float32", 5_000), Form("openvino", "float32", 5_000)),
 }
-"""Of cross-encoders, the fastest first, by benchmarks/runtimes.py; one that is not installed or
-that a model does not have gives way to the next, and the last to PyTorch."""
+"""Of cross-encoders, the fastest that loses nothing first, by benchmarks/runtimes.py: 8 bits cost
+nDCG. One that is not installed or that a model does not have gives way to the next, and the last to
+PyTorch."""
 
 ENCODERS = ("bert", "distilbert", "electra", "modernbert", "roberta", "xlm-roberta")
 """Kinds of models (`model_type`) that FASTEST was measured for, or that compute the same way."""
@@ -73,7 +74,6 @@ def prepared(
     runtime: str = "auto",
     options: ModelOptions | None = None,
     pairs: int | None = None,
-    int8: bool = True,
 ) -> Prepared:
     """The form of a model that is to be opened in its place; an export is made once and kept below
     `cache_folder("exports")`.
@@ -83,7 +83,6 @@ def prepared(
     runtime: "torch": the model itself; "openvino" or "onnx": its export, in the format's first
         dtype or in that of `options`; "auto": by FASTEST for a cross-encoder on a CPU.
     pairs: that are to be scored; None: more than can be said, as a server's.
-    int8: whether auto may take 8 bits; its certificate holds in any case.
 
     ConfigError: a runtime that is none, or that the model has no form for; MissingExtra. Auto falls
     back to the model itself, and says so where an export was refused.
@@ -102,7 +101,7 @@ def prepared(
         return _exported(model, Form(runtime, asked, 0), options)
     if runtime != "auto":
         raise ConfigError(f"--runtime {runtime}: auto, torch, {' or '.join(RUNTIMES)}")
-    for form in _candidates(model, options, pairs, int8):
+    for form in _candidates(model, options, pairs):
         try:
             return _exported(model, form, options)
         except (ConfigError, BackendError, DataError, MissingExtra, OSError) as error:
@@ -110,7 +109,7 @@ def prepared(
     return own
 
 
-def _candidates(model: str, options: ModelOptions, pairs: int | None, int8: bool) -> Iterator[Form]:
+def _candidates(model: str, options: ModelOptions, pairs: int | None) -> Iterator[Form]:
     """Forms that auto tries, in turn."""
     if options.dtype not in ("auto", "float32", "bfloat16"):  # weights that would not fit
         return
@@ -118,8 +117,6 @@ def _candidates(model: str, options: ModelOptions, pairs: int | None, int8: bool
         return
     for form in FASTEST.get(processor_kind(), ()):
         if pairs is not None and pairs < form.pays_from:
-            continue
-        if form.dtype == "int8" and (not int8 or options.dtype != "auto"):
             continue
         if options.dtype not in ("auto", form.dtype):
             if options.dtype not in FORMATS[form.runtime].dtypes:
