@@ -200,6 +200,9 @@ def test_an_export_runs_on_its_own_runtime_alone(reranker: str) -> None:
             prepared(made, runtime=other)
     with pytest.raises(ConfigError, match="--runtime tensorrt: auto, torch, openvino or onnx"):
         prepared(reranker, runtime="tensorrt")
+    for other in ("built-in", "cascade.toml", "openai:gpt-5"):
+        with pytest.raises(ConfigError, match="--runtime onnx is for a checkpoint"):
+            prepared(other, runtime="onnx")
     with pytest.raises(ConfigError, match="needs pairs to set its ranges"):
         prepared(reranker, runtime="openvino", options=ModelOptions(dtype="int8"))
 

@@ -61,7 +61,7 @@ _MAKERS = ("dear-rerank", "torch", "transformers", "onnx", "onnxruntime", "openv
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Prepared:
+class Chosen:
     """What is to be opened: a name or folder, and how."""
 
     model: str
@@ -74,7 +74,7 @@ def prepared(
     runtime: str = "auto",
     options: ModelOptions | None = None,
     pairs: int | None = None,
-) -> Prepared:
+) -> Chosen:
     """The form of a model that is to be opened in its place; an export is made once and kept below
     `cache_folder("exports")`.
 
@@ -88,7 +88,7 @@ def prepared(
     back to the model itself, and says so where an export was refused.
     """
     options = options or ModelOptions()
-    own = Prepared(model=model, options=options)
+    own = Chosen(model=model, options=options)
     if is_exported(model):
         there = exported_runtime(model)
         if runtime not in ("auto", there):
@@ -97,6 +97,8 @@ def prepared(
     if runtime == "torch":
         return own
     if runtime in RUNTIMES:
+        if _is_no_checkpoint(model):
+            raise ConfigError(f"--runtime {runtime} is for a checkpoint, which {model} is not")
         asked = options.dtype if options.dtype != "auto" else FORMATS[runtime].dtypes[0]
         return _exported(model, Form(runtime, asked, 0), options)
     if runtime != "auto":
@@ -128,8 +130,7 @@ def _candidates(model: str, options: ModelOptions, pairs: int | None) -> Iterato
 
 def _is_cross_encoder(model: str, options: ModelOptions) -> bool:
     """A one-logit encoder in a folder or the hub's cache, without an adapter."""
-    listwise = model.partition(":")[0] in BACKENDS and not Path(model).exists()
-    if model == BUILT_IN or model.endswith(".toml") or listwise:
+    if _is_no_checkpoint(model):
         return False
     if options.max_passage_tokens is not None or kind_of(model)[0] is not None:
         return False
@@ -141,8 +142,14 @@ def _is_cross_encoder(model: str, options: ModelOptions) -> bool:
     return one_logit and config.get("model_type") in ENCODERS
 
 
+def _is_no_checkpoint(model: str) -> bool:
+    """The ranker in the box, a table of rankers, a listwise backend."""
+    listwise = model.partition(":")[0] in BACKENDS and not Path(model).exists()
+    return model == BUILT_IN or model.endswith(".toml") or listwise
+
+
 def _on_cpu(device: str) -> bool:
-    """False without PyTorch, which exports are made of."""
+    """Whether a device is, or would be, the processor; False where nobody says without PyTorch."""
     if device != "auto" or importlib.util.find_spec("torch") is None:
         return device == "cpu"
     return str(attribute("dear.checkpoints.hardware:pick_device")(device)) == "cpu"
@@ -159,7 +166,7 @@ def _installed(runtime: str) -> bool:
     return False
 
 
-def _exported(model: str, form: Form, options: ModelOptions) -> Prepared:
+def _exported(model: str, form: Form, options: ModelOptions) -> Chosen:
     """The kept export, made where there is none. Raises what `dear export` raises."""
     if form.runtime == "openvino" and form.dtype == "int8":
         raise ConfigError(
@@ -183,14 +190,12 @@ def _exported(model: str, form: Form, options: ModelOptions) -> Prepared:
                     revision=options.revision,
                 )
             )
-        except MissingExtra:
-            raise
         except (BackendError, ConfigError) as error:
             refused.write_text(str(error), encoding="utf-8")
             raise
     say(f"{model}: scored by {form.runtime} in {form.dtype}, by the export in {folder}")
     opened = ModelOptions(device=options.device, batch_tokens=options.batch_tokens)
-    return Prepared(model=str(folder), options=opened)
+    return Chosen(model=str(folder), options=opened)
 
 
 def _key(model: str, form: Form, options: ModelOptions) -> str:
