@@ -225,9 +225,9 @@ def quality(options: argparse.Namespace) -> dict[str, Any]:
         for key, pair in zip(others, compared, strict=True):
             table[key] = {
                 "ndcg": round(runs[key].means["nDCG@10"], 4),
-                "difference": round(pair.difference, 4),
-                "interval": [round(end, 4) for end in pair.interval],
-                "p": round(pair.p_corrected, 4),
+                "difference": round(pair.comparison.difference, 4),
+                "interval": [round(end, 4) for end in pair.comparison.interval],
+                "p": round(pair.holm_randomisation, 4),
                 "correlation": round(float(np.corrcoef(scores[key], scores[REFERENCE])[0, 1]), 5),
             }
         found[name] = {"queries": len(texts), "depth": depth, "systems": table}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,14 @@ from numpy.typing import NDArray
 
 import dear.data.labels as store_module
 from dear.data.collections import Collection
+from dear.data.label_stores import look_into, merge
 from dear.data.labels import LabelStore, read_labels
+from dear.data.shards import Shard, Share
+from dear.digests import Input, Inputs
 from dear.errors import BackendError, ConfigError, ContractMismatch, DataError
 from dear.label import FirstStage, label_with, label_with_all, slug
 from dear.records import Ranking, Run
+from dear.scoring.batching import require_finite
 from dear.scoring.opening import open_model
 from kills import dies_at, in_a_process
 from tiny_training import collection, save_bert, save_reranker
@@ -202,23 +207,99 @@ def test_other_weights_under_the_same_name_are_refused(tiny: Collection, tmp_pat
         label_with(tiny, [run], open_model(folder, dtype="float32", device="cpu"), tmp_path / "l")
 
 
-def test_a_score_that_is_not_finite_stops_the_job_and_is_not_written(
+class Otters(Fake):
+    """Fails for passages in which a word occurs, in one of the ways in which models fail."""
+
+    def __init__(self, word: str, how: str) -> None:
+        super().__init__()
+        self.word, self.how = word, how
+
+    def score(self, pairs: Any, progress: Any = None) -> NDArray[np.float32]:
+        scores = super().score(pairs, progress)
+        bad = [i for i, (_, passage) in enumerate(pairs) if self.word in passage]
+        if bad and self.how == "raises":
+            raise RuntimeError("CUDA error: device-side assert\ntriggered")
+        scores[bad] = np.nan
+        if self.how == "refuses nan":
+            require_finite(self.name, scores, pairs)
+        return scores
+
+
+@pytest.mark.parametrize("how", ["raises", "gives nan", "refuses nan"])
+@pytest.mark.parametrize("shard", [None, "0/1", "1/2"])
+def test_a_pair_that_cannot_be_scored_costs_itself_alone(
+    how: str, shard: str | None, tiny: Collection, tmp_path: Path
+) -> None:
+    run, folder = train_run(tiny), tmp_path / "l"
+    share = shard and Share.plan(Shard.parse(shard), 100, Inputs({"run": Input("1")}))
+    asked: dict[str, Any] = {"share": share or None, "shard_pairs": 40}
+    label_with(tiny, [run], Fake(), tmp_path / "sound", **asked)
+    sound = rows_of(tmp_path / "sound")
+    first = tiny.corpus[sound[len(sound) // 2][1]].full_text
+    bad = {(q, p) for q, p, _ in sound if tiny.corpus[p].full_text == first}
+    word = r"CUDA error: device-side assert" if how == "raises" else "its score is nan"
+    for _ in range(2):
+        teacher = Otters(first, how)
+        with pytest.raises(DataError, match=rf"failed\.jsonl: {len(bad)} pairs? could.*{word}"):
+            label_with(tiny, [run], teacher, folder, **asked)
+        there = rows_of(folder)
+        assert {(q, p) for q, p, _ in sound} - {(q, p) for q, p, _ in there} == bad
+        assert {row for row in sound if row[:2] not in bad} == set(there)
+        assert len(there) == len(sound) - len(bad)
+        noted = [json.loads(line) for line in (folder / "failed.jsonl").read_text().splitlines()]
+        assert {(row["query_id"], row["passage_id"]) for row in noted} == bad
+        assert len(look_into(folder).failures) == len(bad)
+        assert not look_into(folder).finished
+    if share is not None:
+        with pytest.raises(ConfigError, match="not finished|is missing"):
+            merge([look_into(folder)], tmp_path / "merged")
+        merge([look_into(folder)], tmp_path / "merged", partial=True)
+        folder = tmp_path / "merged"
+        assert len(look_into(folder).failures) == len(bad)
+    label_with(tiny, [run], Fake(), folder, **asked)
+    assert not (folder / "failed.jsonl").exists()
+    assert sorted(rows_of(folder)) == sorted(sound)
+    if share is not None:
+        assert contents(folder) == contents(tmp_path / "sound")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.glob("*.parquet")}
+
+
+def test_a_model_that_fails_everywhere_is_no_matter_of_pairs(
     tiny: Collection, tmp_path: Path
 ) -> None:
-    class Broken(Fake):
+    run = train_run(tiny)
+    for how, asked, match in (("raises", 10, "CUDA"), ("refuses nan", 1, "score nan for query")):
+        teacher = Otters("", how)
+        with pytest.raises((RuntimeError, BackendError), match=match):
+            label_with(tiny, [run], teacher, tmp_path / how)
+        assert rows_of(tmp_path / how) == []
+        assert not (tmp_path / how / "failed.jsonl").exists()
+        assert len(teacher.asked) <= asked * len(pairs_in(run))
+    # a server that is not there is asked once
+    gone = Fake()
+    gone.score = lambda pairs, progress=None: refuse()  # type: ignore[method-assign]
+    with pytest.raises(BackendError, match="no answer"):
+        label_with(tiny, [run], gone, tmp_path / "gone")
+
+
+def refuse() -> Any:
+    raise BackendError("no answer")
+
+
+def test_an_error_of_the_moment_leaves_no_trace(tiny: Collection, tmp_path: Path) -> None:
+    class Once(Fake):
         def score(self, pairs: Any, progress: Any = None) -> NDArray[np.float32]:
             scores = super().score(pairs, progress)
-            if len(self.asked) > 50:
-                scores[3] = np.nan
+            if len(self.asked) == len(pairs):
+                raise RuntimeError("out of memory")
             return scores
 
-    run = train_run(tiny)
-    with pytest.raises(DataError, match=r"query 'q.*', passage 'p.*': nan"):
-        label_with(tiny, [run], Broken(), tmp_path / "l", shard_pairs=40)
-    assert len(rows_of(tmp_path / "l")) == 40
-    # a sound teacher goes on from there
-    label_with(tiny, [run], Fake(), tmp_path / "l", shard_pairs=40)
-    assert read_labels(tmp_path / "l").missing(run) == 0
+    label_with(tiny, [train_run(tiny)], Once(), tmp_path / "l")
+    label_with(tiny, [train_run(tiny)], Fake(), tmp_path / "sound")
+    assert contents(tmp_path / "l") == contents(tmp_path / "sound")
 
 
 def test_a_model_that_scores_nan_names_the_pair(tiny: Collection, tmp_path: Path) -> None:

@@ -17,12 +17,14 @@ from numpy.typing import NDArray
 from dear.artifacts import slug
 from dear.checkpoints.registry import FIRST_STAGE
 from dear.data.inputs import UNKNOWN, Keys, pair_digests, run_input, text_keys
-from dear.data.labels import PairId, Stamp, open_store, write_ensemble
+from dear.data.label_failures import Failure, failures_error
+from dear.data.labels import LabelStore, PairId, Stamp, open_store, write_ensemble
 from dear.data.shards import Share
 from dear.digests import lines_digest
 from dear.errors import BackendError, ConfigError, ContractMismatch, DataError, DearError, excerpt
 from dear.evaluate.cost import Meter, stage
 from dear.records import Judgements, Run
+from dear.scoring.failing import MOST_FAILING, Scored, score_each
 from dear.scoring.revisions import former
 
 if TYPE_CHECKING:
@@ -107,8 +109,9 @@ def label_with(
         undisturbed run, bit for bit, on the same machine.
     share: label this part of the job alone, leaf by leaf, in place of `shard_pairs`; `runs` may
         lack the other queries.
-    Raises ContractMismatch if the folder holds other labels, DataError for ids without text and
-    for scores that are not finite (nothing of that shard is written).
+    Raises ContractMismatch if the folder holds other labels, DataError for ids without text; and in
+    the end for pairs that could not be scored (dear.data.label_failures), at once where they are
+    more than MOST_FAILING.
 
     What it took is noted in the folder's manifest, once the job has come to its end.
     """
@@ -136,14 +139,16 @@ def label_with(
                 _prepare(collection, teacher, wanted, todo)
             parts = _parts(todo, shard_pairs, share)
             scored = _scored(collection, teacher, todo, parts, progress, kept)
-            for leaf, part, scores in scored:
-                store.append(todo[part], scores, texts[places[part]], leaf=leaf)
-        if share is not None:
+            for leaf, part, found in scored:
+                _write(store, todo[part], found, texts[places[part]], leaf)
+        if share is not None and not store.failures:
             store.finish()
         if todo:
             new = None if tokens is None else getattr(teacher, "tokens_scored", tokens) - tokens
             pointwise = stage("pairs", len(todo), meter.spent.seconds, tokens=new)
             store.record({"cost": meter.spent.to_dict() | {"pointwise": pointwise}})
+    if store.failures:
+        raise failures_error(folder, store.failures)
     if unverified:
         logger.warning(
             "%s: %s labels are unverified: an earlier version wrote them without digests of their "
@@ -299,7 +304,7 @@ def _scored(
     parts: Iterable[tuple[int | None, slice]],
     progress: Progress | None,
     kept: int,
-) -> Iterator[tuple[int | None, slice, NDArray[np.float32]]]:
+) -> Iterator[tuple[int | None, slice, Scored]]:
     """Each part with its scores; those of a teacher that is far in the order in which they come."""
     total = kept + len(todo)
     score_leaves = getattr(teacher, "score_leaves", None)
@@ -316,13 +321,13 @@ def _scored(
             yield leaf, texts_of(collection, todo[part])
 
     done, failed = kept, list[tuple[slice, DearError]]()
-    for leaf, scores in score_leaves(leaves()):
+    for leaf, found in score_leaves(leaves()):
         part = at_work.pop(leaf)
-        if isinstance(scores, DearError):
-            failed.append((part, scores))
+        if isinstance(found, DearError):
+            failed.append((part, found))
             continue
-        yield leaf, part, scores
-        done += len(scores)
+        yield leaf, part, found
+        done += len(found.scores)
         if progress is not None:
             progress(done, total)
     if failed:
@@ -345,12 +350,25 @@ def _score(
     teacher: PairModel | FirstStage,
     shard: Sequence[PairId],
     report: Progress,
-) -> NDArray[np.float32]:
+) -> Scored:
     if isinstance(teacher, FirstStage):
         scores = teacher.of(shard)
         report(len(shard), len(shard))
-        return scores
-    return teacher.score(texts_of(collection, shard), report)
+        return Scored(scores)
+    return score_each(lambda pairs: teacher.score(pairs, report), texts_of(collection, shard))
+
+
+def _write(
+    store: LabelStore, pairs: Sequence[PairId], found: Scored, texts: Keys, leaf: int | None
+) -> None:
+    """The labels of a part, and which of its pairs have none."""
+    failures = [Failure(*pairs[i], why, leaf) for i, why in found.reasons.items()]
+    if failures:
+        store.fail(failures)
+        if len(store.failures) > MOST_FAILING:
+            raise failures_error(store.folder, store.failures)
+    good = np.flatnonzero(np.isfinite(found.scores)).tolist()
+    store.append([pairs[i] for i in good], found.scores[good], texts[good], leaf=leaf)
 
 
 def stamp_of(collection: str, teacher: PairModel | FirstStage) -> Stamp:

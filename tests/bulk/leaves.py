@@ -8,8 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from dear.bulk.models import open_scorer
+from dear.bulk.models import about
 from dear.errors import BackendError
+from dear.scoring.failing import score_each
+from dear.scoring.opening import open_model
 from kills import die
 
 
@@ -58,12 +60,14 @@ def opens_differently() -> tuple[Any, Callable[[Any], Any]]:
 
 
 def open_but_for_one(spec: str, options: dict[str, Any]) -> tuple[Any, Callable[[Any], Any]]:
-    """A model that refuses what is about otters."""
-    about, score = open_scorer(spec, options)
+    """A model that refuses what is about otters, and cannot read what bees eat."""
+    model = open_model(spec, **options)
 
-    def careful(pairs: Any) -> Any:
+    def score(pairs: Any) -> Any:
         if any("otter" in query for query, _ in pairs):
             raise BackendError("bad text")
-        return score(pairs)
+        if any("bee eats" in passage for _, passage in pairs):
+            raise RuntimeError("half a character")
+        return model.score(pairs)
 
-    return about, careful
+    return about(model), lambda pairs: (score_each(score, pairs), 0)

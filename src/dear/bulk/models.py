@@ -12,6 +12,7 @@ from dear import scoring
 from dear.bulk.crew import Crew
 from dear.checkpoints.contract import ScoringContract
 from dear.errors import DearError
+from dear.scoring.failing import Scored, score_each
 from dear.scoring.worker import about as stamped
 
 if TYPE_CHECKING:
@@ -19,18 +20,16 @@ if TYPE_CHECKING:
     from dear.scoring.encoding import Pair
     from dear.scoring.opening import PairModel
 
-Scores = tuple[NDArray[np.float32], int]
-
 
 def open_scorer(
     spec: str, options: Mapping[str, Any]
-) -> tuple[dict[str, Any], Callable[[Sequence[Pair]], Scores]]:
-    """An opener (dear.bulk.crew): pairs → (float32 (n,), tokens that were scored)."""
+) -> tuple[dict[str, Any], Callable[[Sequence[Pair]], tuple[Scored, int]]]:
+    """An opener (dear.bulk.crew): pairs → (their scores, tokens that were scored)."""
     model = scoring.opening.open_model(spec, **options)
 
-    def score(pairs: Sequence[Pair]) -> Scores:
+    def score(pairs: Sequence[Pair]) -> tuple[Scored, int]:
         before = getattr(model, "tokens_scored", 0)
-        return model.score(pairs), getattr(model, "tokens_scored", 0) - before
+        return score_each(model.score, pairs), getattr(model, "tokens_scored", 0) - before
 
     return about(model), score
 
@@ -64,22 +63,22 @@ class FarModel:
 
     def score(self, pairs: Sequence[Pair], progress: Progress | None = None) -> NDArray[np.float32]:
         """float32 (n,), as one leaf."""
-        ((_, scores),) = self.score_leaves([(0, pairs)])
-        if isinstance(scores, DearError):
-            raise scores
-        return scores
+        ((_, found),) = self.score_leaves([(0, pairs)])
+        if isinstance(found, DearError):
+            raise found
+        return found.scores
 
     def score_leaves(
         self, leaves: Iterable[tuple[int, Sequence[Pair]]]
-    ) -> Iterator[tuple[int, NDArray[np.float32] | DearError]]:
+    ) -> Iterator[tuple[int, Scored | DearError]]:
         """(leaf, its scores) in any order, or why it has none."""
         for leaf, answer in self._crew.answers(leaves):
             if isinstance(answer, DearError):
                 yield leaf, answer
                 continue
-            scores, tokens = answer
+            found, tokens = answer
             self.count(tokens)
-            yield leaf, scores
+            yield leaf, found
 
     def count(self, tokens: int) -> None:
         """Where the model counts them."""

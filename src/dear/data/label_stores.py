@@ -13,6 +13,7 @@ import numpy as np
 from dear.artifacts import atomic_path, check_folder, read_json, write_json
 from dear.data.id_keys import id_keys
 from dear.data.inputs import Keys
+from dear.data.label_failures import Failure, read_failures, write_failures
 from dear.data.label_index import LabelIndex, Rows, query_keys
 from dear.data.labels import (
     MANIFEST,
@@ -35,7 +36,7 @@ class Store:
 
     share: what it has of a job that was cut.  finished: whether that job came to its end.
     dead: rows in whose place a later one counts.  problems: what is wrong, a line each.
-    digests: file → its SHA-256.
+    digests: file → its SHA-256.  failures: pairs that could not be scored.
     """
 
     folder: Path
@@ -48,6 +49,7 @@ class Store:
     bytes: int
     digests: dict[str, str]
     problems: tuple[str, ...]
+    failures: tuple[Failure, ...]
 
     @property
     def labels(self) -> int:
@@ -98,6 +100,7 @@ def look_into(folder: Path) -> Store:
         bytes=sum((folder / name).stat().st_size for name in digests),
         digests=digests,
         problems=tuple(problems),
+        failures=tuple(read_failures(folder)),
     )
 
 
@@ -174,6 +177,8 @@ def merge(stores: Sequence[Store], output: Path, *, partial: bool = False) -> Sh
                 shutil.copyfile(store.folder / name, temporary)
                 if _sha256(temporary) != digest:
                     raise DataError.at(store.folder / name, None, "changed while it was copied")
+    if failures := [failure for store in stores for failure in store.failures]:
+        write_failures(output, failures)
     first, *others = (s.share for s in stores if s.share is not None)
     share = first.joined(others)
     note = share.to_dict()

@@ -32,6 +32,7 @@ from dear.characters import HARMFUL_IN_ID
 from dear.data.formats.lines import check_id, check_parquet
 from dear.data.id_keys import id_keys
 from dear.data.inputs import UNKNOWN, Keys
+from dear.data.label_failures import FAILED, Failure, read_failures, write_failures
 from dear.data.label_index import (
     KEPT_ROWS,
     LabelIndex,
@@ -203,6 +204,7 @@ class LabelStore:
         self.stamp = stamp
         self._number = number
         self._index = index
+        self.failures: list[Failure] = []
 
     def __len__(self) -> int:
         return len(self._index)
@@ -211,6 +213,11 @@ class LabelStore:
         if not isinstance(pair, tuple) or len(pair) != 2:
             return False
         return bool(self.find([pair])[0][0])
+
+    def fail(self, failures: Sequence[Failure]) -> None:
+        """Notes pairs that could not be scored, on the disk before the shard that lacks them."""
+        self.failures.extend(failures)
+        write_failures(self.folder, self.failures)
 
     def find(self, pairs: Sequence[PairId]) -> tuple[NDArray[np.bool_], Scores, Keys]:
         """(whether each pair has a label, the label or NaN, the digest of the texts that it is
@@ -255,7 +262,10 @@ class LabelStore:
         if len(rows) != len(pairs):
             raise DataError.at(self.folder, None, "a pair would be labelled twice")
         number = self._number if leaf is None else leaf
-        shard = self.folder / f"shard-{number:06d}.parquet"
+        shard = _shard_path(self.folder, number)
+        if shard.exists():
+            problem = "is there, and not whole; delete it and label again"
+            raise DataError.at(shard, None, problem)
         write_shard(shard, pairs, scores, texts, self.stamp)
         self._index.add(rows, new)
         if leaf is None:
@@ -296,6 +306,7 @@ def open_store(folder: Path, stamp: Stamp, share: Share | None = None) -> Iterat
             raise DataError.at(folder, None, "another process is writing labels here")
         for cut_short in folder.glob(".*.tmp"):  # of a writer that was killed
             cut_short.unlink()
+        _clear_failures(folder)
         if not (folder / MANIFEST).exists():
             if shard_files(folder):
                 raise DataError.at(folder, None, f"shards but no {MANIFEST}; choose another folder")
@@ -513,6 +524,18 @@ def _update(folder: Path, change: Mapping[str, Any]) -> None:
     path = folder / MANIFEST
     values = {**read_json(path), **change}
     write_json(path, {key: value for key, value in values.items() if value is not None})
+
+
+def _clear_failures(folder: Path) -> None:
+    """So that they are tried again."""
+    leaves = {one.leaf for one in read_failures(folder) if one.leaf is not None}
+    for leaf in leaves:
+        _shard_path(folder, leaf).unlink(missing_ok=True)
+    (folder / FAILED).unlink(missing_ok=True)
+
+
+def _shard_path(folder: Path, number: int) -> Path:
+    return folder / f"shard-{number:06d}.parquet"
 
 
 def shard_number(path: Path) -> int:

@@ -218,15 +218,23 @@ def ahead(
         raise failure
 
 
+class NotFinite(BackendError):
+    """scores: float32 (n,), all of them."""
+
+    scores: NDArray[np.float32]
+
+
 def require_finite(name: str, scores: NDArray[np.float32], pairs: Sequence[Pair]) -> None:
-    """BackendError that shows the first pair whose score is not finite."""
+    """NotFinite that shows the first pair whose score is not finite."""
     bad = np.flatnonzero(~np.isfinite(scores))
     if len(bad):
         query, passage = pairs[int(bad[0])]
-        raise BackendError(
+        error = NotFinite(
             f"{name}: score {scores[bad[0]]} for query {excerpt(query)}, passage "
             f"{excerpt(passage)}; try dtype float32"
         )
+        error.scores = scores
+        raise error
 
 
 def padded(

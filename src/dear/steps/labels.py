@@ -9,6 +9,7 @@ import numpy as np
 
 from dear.data.collections import open_collection
 from dear.data.id_keys import id_keys
+from dear.data.label_failures import FAILED
 from dear.data.label_index import query_keys
 from dear.data.label_stores import Store, compact, differences, look_into, merge, missing
 from dear.data.labels import open_index
@@ -45,6 +46,7 @@ def label_stores(options: LabelStoresOptions) -> LabelStores:
         merged = merge(stores, options.output, partial=options.partial)
         return LabelStores(stores=stores, merged=merged)
     problems = [problem for store in stores for problem in store.problems]
+    problems += [f"{one.folder / FAILED}: {failure}" for one in stores for failure in one.failures]
     if len(stores) > 1 or stores[0].share is not None:
         problems += differences(stores) if len(stores) > 1 else []
         problems += [] if options.partial else missing(stores)
