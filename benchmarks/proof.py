@@ -77,6 +77,11 @@ PARTS = {
         words="--data {data} --work {work}/runtimes",
         result=result("runtimes"),
     ),
+    "ray_faults": Part(
+        script="ray_faults",
+        words="--data {data} --runs 50",
+        result=result("ray_faults"),
+    ),
     "label_rows": Part(
         script="label_rows",
         words="--work {work}/label_rows",
