@@ -170,7 +170,9 @@ def one_run(job: Job, machines: Machines, folder: Path, number: int) -> dict[str
         lines = said.replace(str(job.work), "WORK").splitlines()
         if hung:
             print(said, flush=True)
-        told_of = [line for line in lines if " error: " in line or "Traceback" in line]
+        told_of = [
+            line for line in lines if line.startswith("dear: error: ") or "Traceback" in line
+        ]
         replaced = sum("another worker takes its place" in line for line in lines)
         done.append({"status": driver.returncode, "hung": hung, "errors": told_of,
                      "replaced": replaced, "rows_before": rows})  # fmt: skip

@@ -11,10 +11,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
+from transformers import AutoTokenizer
 
 import dear.data.labels as store_module
 from dear.data.collections import Collection
-from dear.data.label_stores import look_into, merge
+from dear.data.label_stores import compact, look_into, merge
 from dear.data.labels import LabelStore, read_labels
 from dear.data.shards import Shard, Share
 from dear.digests import Input, Inputs
@@ -23,6 +24,7 @@ from dear.label import FirstStage, label_with, label_with_all, slug
 from dear.records import Ranking, Run
 from dear.scoring.batching import require_finite
 from dear.scoring.opening import open_model
+from dear.scoring.workers import ScorerPool
 from kills import dies_at, in_a_process
 from tiny_training import collection, save_bert, save_reranker
 
@@ -237,7 +239,7 @@ def test_a_pair_that_cannot_be_scored_costs_itself_alone(
     sound = rows_of(tmp_path / "sound")
     first = tiny.corpus[sound[len(sound) // 2][1]].full_text
     bad = {(q, p) for q, p, _ in sound if tiny.corpus[p].full_text == first}
-    word = r"CUDA error: device-side assert" if how == "raises" else "its score is nan"
+    word = r"CUDA error: device-side assert" if how == "raises" else "score nan for query"
     for _ in range(2):
         teacher = Otters(first, how)
         with pytest.raises(DataError, match=rf"failed\.jsonl: {len(bad)} pairs? could.*{word}"):
@@ -250,8 +252,14 @@ def test_a_pair_that_cannot_be_scored_costs_itself_alone(
         assert {(row["query_id"], row["passage_id"]) for row in noted} == bad
         assert len(look_into(folder).failures) == len(bad)
         assert not look_into(folder).finished
+    # whoever is no job of this store changes nothing
+    before = {p.name: p.read_bytes() for p in folder.glob("*.*")}
+    with pytest.raises(ContractMismatch):
+        label_with(tiny, [run], Fake(name="another"), folder, **asked)
+    assert compact(folder) == (0, 0)
+    assert {p.name: p.read_bytes() for p in folder.glob("*.*")} == before
     if share is not None:
-        with pytest.raises(ConfigError, match="not finished|is missing"):
+        with pytest.raises(ConfigError, match=r"not finished|is missing"):
             merge([look_into(folder)], tmp_path / "merged")
         merge([look_into(folder)], tmp_path / "merged", partial=True)
         folder = tmp_path / "merged"
@@ -263,6 +271,34 @@ def test_a_pair_that_cannot_be_scored_costs_itself_alone(
         assert contents(folder) == contents(tmp_path / "sound")
 
 
+def test_several_processes_name_the_pair_that_has_no_score(
+    tiny: Collection, tmp_path: Path
+) -> None:
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    folder = Path(save_reranker(tmp_path / "model"))
+    weights = load_file(folder / "model.safetensors")
+    run = subset(train_run(tiny), list(train_run(tiny))[:2])
+    rare = AutoTokenizer.from_pretrained(folder)("w39", add_special_tokens=False)["input_ids"][0]
+    name = next(n for n in weights if n.endswith("word_embeddings.weight"))
+    weights[name][rare] = torch.nan
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    bad = {
+        (q, p)
+        for q, p in pairs_in(run)
+        if "w39" in f"{tiny.queries()[q].text} {tiny.corpus[p].full_text}".split()
+    }
+    assert 0 < len(bad) < len(pairs_in(run))
+    with (
+        ScorerPool(str(folder), devices=["cpu", "cpu"], dtype="float32") as pool,
+        pytest.raises(DataError, match="score nan for query"),
+    ):
+        label_with(tiny, [run], pool, tmp_path / "l")
+    assert {(f.query_id, f.passage_id) for f in look_into(tmp_path / "l").failures} == bad
+    assert {(q, p) for q, p, _ in rows_of(tmp_path / "l")} == pairs_in(run) - bad
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.glob("*.parquet")}
 
@@ -271,13 +307,13 @@ def test_a_model_that_fails_everywhere_is_no_matter_of_pairs(
     tiny: Collection, tmp_path: Path
 ) -> None:
     run = train_run(tiny)
-    for how, asked, match in (("raises", 10, "CUDA"), ("refuses nan", 1, "score nan for query")):
+    for how, match in (("raises", "CUDA"), ("refuses nan", "score nan for query")):
         teacher = Otters("", how)
         with pytest.raises((RuntimeError, BackendError), match=match):
             label_with(tiny, [run], teacher, tmp_path / how)
         assert rows_of(tmp_path / how) == []
         assert not (tmp_path / how / "failed.jsonl").exists()
-        assert len(teacher.asked) <= asked * len(pairs_in(run))
+        assert len(teacher.asked) <= 10 * len(pairs_in(run))
     # a server that is not there is asked once
     gone = Fake()
     gone.score = lambda pairs, progress=None: refuse()  # type: ignore[method-assign]

@@ -53,6 +53,10 @@ class BackendError(DearError):
     """A model or a server did not answer as it must."""
 
 
+class NotFinite(BackendError):
+    """A model gives a pair no finite score."""
+
+
 class Cancelled(DearError):
     """The caller has gone away: nothing more is computed for it."""
 

@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 from dear.artifacts import slug
 from dear.checkpoints.registry import FIRST_STAGE
 from dear.data.inputs import UNKNOWN, Keys, pair_digests, run_input, text_keys
-from dear.data.label_failures import Failure, failures_error
+from dear.data.label_failures import FAILED, Failure, failures_error
 from dear.data.labels import LabelStore, PairId, Stamp, open_store, write_ensemble
 from dear.data.shards import Share
 from dear.digests import lines_digest
 from dear.errors import BackendError, ConfigError, ContractMismatch, DataError, DearError, excerpt
 from dear.evaluate.cost import Meter, stage
 from dear.records import Judgements, Run
-from dear.scoring.failing import MOST_FAILING, Scored, score_each
+from dear.scoring.failing import MOST_FAILING, ScoredPairs, score_each
 from dear.scoring.revisions import former
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def label_with(
     texts = _text_digests(collection, wanted)
     stamp = stamp_of(collection.name, teacher)
     share = None if share is None else replace(share, pairs=len(wanted))
-    with open_store(folder, stamp, share) as store:
+    with open_store(folder, stamp, share, again=True) as store:
         there, before, known = store.find(wanted)
         if isinstance(teacher, FirstStage):
             _require_same_run(teacher, [wanted[i] for i in np.flatnonzero(there)], before, folder)
@@ -145,7 +145,8 @@ def label_with(
             store.finish()
         if todo:
             new = None if tokens is None else getattr(teacher, "tokens_scored", tokens) - tokens
-            pointwise = stage("pairs", len(todo), meter.spent.seconds, tokens=new)
+            scored_now = len(todo) - len(store.failures)
+            pointwise = stage("pairs", scored_now, meter.spent.seconds, tokens=new)
             store.record({"cost": meter.spent.to_dict() | {"pointwise": pointwise}})
     if store.failures:
         raise failures_error(folder, store.failures)
@@ -304,7 +305,7 @@ def _scored(
     parts: Iterable[tuple[int | None, slice]],
     progress: Progress | None,
     kept: int,
-) -> Iterator[tuple[int | None, slice, Scored]]:
+) -> Iterator[tuple[int | None, slice, ScoredPairs]]:
     """Each part with its scores; those of a teacher that is far in the order in which they come."""
     total = kept + len(todo)
     score_leaves = getattr(teacher, "score_leaves", None)
@@ -350,23 +351,28 @@ def _score(
     teacher: PairModel | FirstStage,
     shard: Sequence[PairId],
     report: Progress,
-) -> Scored:
+) -> ScoredPairs:
     if isinstance(teacher, FirstStage):
         scores = teacher.of(shard)
         report(len(shard), len(shard))
-        return Scored(scores)
+        return ScoredPairs(scores)
     return score_each(lambda pairs: teacher.score(pairs, report), texts_of(collection, shard))
 
 
 def _write(
-    store: LabelStore, pairs: Sequence[PairId], found: Scored, texts: Keys, leaf: int | None
+    store: LabelStore, pairs: Sequence[PairId], found: ScoredPairs, texts: Keys, leaf: int | None
 ) -> None:
     """The labels of a part, and which of its pairs have none."""
     failures = [Failure(*pairs[i], why, leaf) for i, why in found.reasons.items()]
     if failures:
         store.fail(failures)
         if len(store.failures) > MOST_FAILING:
-            raise failures_error(store.folder, store.failures)
+            raise DataError.at(
+                store.folder / FAILED,
+                None,
+                f"more than {MOST_FAILING} pairs could not be scored ({store.failures[0]}); what "
+                "has its label is kept, and the same command goes on",
+            )
     good = np.flatnonzero(np.isfinite(found.scores)).tolist()
     store.append([pairs[i] for i in good], found.scores[good], texts[good], leaf=leaf)
 

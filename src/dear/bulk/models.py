@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from dear import scoring
 from dear.bulk.crew import Crew
 from dear.checkpoints.contract import ScoringContract
-from dear.errors import DearError
-from dear.scoring.failing import Scored, score_each
+from dear.errors import BackendError, DearError
+from dear.scoring.failing import ScoredPairs, score_each
 from dear.scoring.worker import about as stamped
 
 if TYPE_CHECKING:
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 def open_scorer(
     spec: str, options: Mapping[str, Any]
-) -> tuple[dict[str, Any], Callable[[Sequence[Pair]], tuple[Scored, int]]]:
+) -> tuple[dict[str, Any], Callable[[Sequence[Pair]], tuple[ScoredPairs, int]]]:
     """An opener (dear.bulk.crew): pairs → (their scores, tokens that were scored)."""
     model = scoring.opening.open_model(spec, **options)
 
-    def score(pairs: Sequence[Pair]) -> tuple[Scored, int]:
+    def score(pairs: Sequence[Pair]) -> tuple[ScoredPairs, int]:
         before = getattr(model, "tokens_scored", 0)
         return score_each(model.score, pairs), getattr(model, "tokens_scored", 0) - before
 
@@ -66,11 +66,13 @@ class FarModel:
         ((_, found),) = self.score_leaves([(0, pairs)])
         if isinstance(found, DearError):
             raise found
+        for reason in found.reasons.values():
+            raise BackendError(reason)
         return found.scores
 
     def score_leaves(
         self, leaves: Iterable[tuple[int, Sequence[Pair]]]
-    ) -> Iterator[tuple[int, Scored | DearError]]:
+    ) -> Iterator[tuple[int, ScoredPairs | DearError]]:
         """(leaf, its scores) in any order, or why it has none."""
         for leaf, answer in self._crew.answers(leaves):
             if isinstance(answer, DearError):

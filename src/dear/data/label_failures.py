@@ -1,8 +1,8 @@
 """Pairs of a label store that have no score, and why: `failed.jsonl` beside its shards.
 
-The file is written before the shard that lacks its pairs. Whoever opens the store for writing
-removes it and tries them again; in the store of a share with the leaves that it names, which are
-written as a whole or not at all.
+The file is written before the shard that lacks its pairs. The next job of the store removes it and
+tries them again; in the store of a share with the leaves that it names, which are written as a
+whole or not at all.
 """
 
 from __future__ import annotations

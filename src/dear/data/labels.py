@@ -199,12 +199,19 @@ class LabelsOnDisk:
 class LabelStore:
     """A store that is open for writing; use `open_store`."""
 
-    def __init__(self, folder: Path, stamp: Stamp, number: int, index: LabelIndex) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        stamp: Stamp,
+        number: int,
+        index: LabelIndex,
+        failures: Sequence[Failure] = (),
+    ) -> None:
         self.folder = folder
         self.stamp = stamp
         self._number = number
         self._index = index
-        self.failures: list[Failure] = []
+        self.failures = list(failures)
 
     def __len__(self) -> int:
         return len(self._index)
@@ -288,10 +295,13 @@ class LabelStore:
 
 
 @contextlib.contextmanager
-def open_store(folder: Path, stamp: Stamp, share: Share | None = None) -> Iterator[LabelStore]:
+def open_store(
+    folder: Path, stamp: Stamp, share: Share | None = None, *, again: bool = False
+) -> Iterator[LabelStore]:
     """The store in `folder`, made if need be, for this process alone.
 
     share: of a job that is cut into shards; a store has one job's, and always the same one.
+    again: pairs that could not be scored (dear.data.label_failures) are to be tried again.
 
     One that an earlier version wrote is brought to this version's form; its shards stay as they
     are, and so does that their texts are not known.
@@ -306,7 +316,6 @@ def open_store(folder: Path, stamp: Stamp, share: Share | None = None) -> Iterat
             raise DataError.at(folder, None, "another process is writing labels here")
         for cut_short in folder.glob(".*.tmp"):  # of a writer that was killed
             cut_short.unlink()
-        _clear_failures(folder)
         if not (folder / MANIFEST).exists():
             if shard_files(folder):
                 raise DataError.at(folder, None, f"shards but no {MANIFEST}; choose another folder")
@@ -318,8 +327,10 @@ def open_store(folder: Path, stamp: Stamp, share: Share | None = None) -> Iterat
         stamp.require(there.stamp, folder)
         there.require_share(share, folder)
         there = there.brought_up(folder, stamp)
+        if again:
+            _clear_failures(folder)
         index = _index(folder, there)
-        yield LabelStore(folder, there.stamp, there.next_shard, index)
+        yield LabelStore(folder, there.stamp, there.next_shard, index, read_failures(folder))
         if index.behind >= KEPT_ROWS:
             index.save(folder, _signatures(folder))
 

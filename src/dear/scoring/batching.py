@@ -13,7 +13,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from dear.errors import BackendError, ConfigError, excerpt
+from dear.errors import ConfigError, NotFinite, excerpt
 from dear.scoring.encoding import Encoded, Pair
 
 Progress = Callable[[int, int], None]
@@ -218,23 +218,15 @@ def ahead(
         raise failure
 
 
-class NotFinite(BackendError):
-    """scores: float32 (n,), all of them."""
-
-    scores: NDArray[np.float32]
-
-
 def require_finite(name: str, scores: NDArray[np.float32], pairs: Sequence[Pair]) -> None:
     """NotFinite that shows the first pair whose score is not finite."""
     bad = np.flatnonzero(~np.isfinite(scores))
     if len(bad):
         query, passage = pairs[int(bad[0])]
-        error = NotFinite(
+        raise NotFinite(
             f"{name}: score {scores[bad[0]]} for query {excerpt(query)}, passage "
             f"{excerpt(passage)}; try dtype float32"
         )
-        error.scores = scores
-        raise error
 
 
 def padded(
