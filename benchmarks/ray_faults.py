@@ -80,10 +80,10 @@ def make_model(folder: Path) -> None:
     torch.manual_seed(0)
     base = locate("minilm-l6").path
     model = AutoModelForSequenceClassification.from_pretrained(
-        base, num_hidden_layers=2, num_labels=1
+        base, num_hidden_layers=2, num_labels=1, trust_remote_code=False
     )
     model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(base).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(base, trust_remote_code=False).save_pretrained(folder)
 
 
 def files(folder: Path) -> dict[str, Any]:
