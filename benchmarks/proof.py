@@ -82,6 +82,11 @@ PARTS = {
         words="--data {data} --runs 50",
         result=result("ray_faults"),
     ),
+    "bulk": Part(
+        script="bulk",
+        words="--data {data} --work {work}/bulk",
+        result=result("bulk"),
+    ),
     "label_rows": Part(
         script="label_rows",
         words="--work {work}/label_rows",

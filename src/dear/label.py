@@ -6,8 +6,7 @@ import itertools
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from operator import itemgetter
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +35,9 @@ logger = logging.getLogger(__name__)
 
 SHARD_PAIRS = 4096
 """Pairs in one shard: what a killed job may have to score again."""
+
+REMEMBERED = 1 << 16
+"""Texts whose digests are kept: what many queries have in common is read once."""
 
 Progress = Callable[[int, int], None]
 """Called with (pairs that have a label, pairs in all)."""
@@ -117,46 +119,41 @@ def label_with(
     """
     if shard_pairs < 1:
         raise ConfigError(f"shard_pairs is {shard_pairs}; a shard holds 1 pair or more")
-    wanted = wanted_pairs(runs, judged, share)
+    wanted = Wanted(runs, judged, share, shard_pairs)
     require_texts(collection, wanted)
-    texts = _text_digests(collection, wanted)
-    stamp = stamp_of(collection.name, teacher)
-    share = None if share is None else replace(share, pairs=len(wanted))
+    stamp, total = stamp_of(collection.name, teacher), len(wanted)
+    share = None if share is None else replace(share, pairs=total)
+    digests = _Digests(collection)
     with open_store(folder, stamp, share, again=True) as store:
-        there, before, known = store.find(wanted)
-        if isinstance(teacher, FirstStage):
-            _require_same_run(teacher, [wanted[i] for i in np.flatnonzero(there)], before, folder)
-        changed = there & (known != UNKNOWN) & (known != texts)
-        unverified = int((there & (known == UNKNOWN)).sum())
-        places = np.flatnonzero(~there | changed)
-        todo = [wanted[i] for i in places]
-        kept = len(wanted) - len(todo)
+        there = _there(store, wanted, digests, teacher)
         if progress is not None:
-            progress(kept, len(wanted))
+            progress(there.kept, total)
+        todo = total - there.kept
         tokens = getattr(teacher, "tokens_scored", None)
         with Meter() as meter:
             if todo and share is None:
-                _prepare(collection, teacher, wanted, todo)
-            parts = _parts(todo, shard_pairs, share)
-            scored = _scored(collection, teacher, todo, parts, progress, kept)
-            for leaf, part, found in scored:
-                _write(store, todo[part], found, texts[places[part]], leaf)
+                _prepare(collection, teacher, wanted)
+            parts = _todo(store, wanted, digests) if todo else iter(())
+            report = _Report(progress, there.kept, total)
+            for part, found in _scored(collection, teacher, parts, report):
+                _write(store, part, found)
         if share is not None and not store.failures:
             store.finish()
         if todo:
             new = None if tokens is None else getattr(teacher, "tokens_scored", tokens) - tokens
-            scored_now = len(todo) - len(store.failures)
+            scored_now = todo - len(store.failures)
             pointwise = stage("pairs", scored_now, meter.spent.seconds, tokens=new)
             store.record({"cost": meter.spent.to_dict() | {"pointwise": pointwise}})
     if store.failures:
         raise failures_error(folder, store.failures)
-    if unverified:
+    if there.unverified:
         logger.warning(
             "%s: %s labels are unverified: an earlier version wrote them without digests of their "
             "texts; label into another folder to be sure of them",
-            *(folder, f"{unverified:,}"),
+            *(folder, f"{there.unverified:,}"),
         )
-    return Labelled(folder, len(todo), kept, meter.spent.seconds, int(changed.sum()), unverified)
+    seconds = meter.spent.seconds
+    return Labelled(folder, todo, there.kept, seconds, there.changed, there.unverified)
 
 
 def label_with_all(
@@ -191,41 +188,102 @@ def label_with_all(
     return [done[name] for name in names]
 
 
-def wanted_pairs(
-    runs: Sequence[Run], judged: Judgements | None, share: Share | None = None
-) -> list[PairId]:
-    """Every different pair, in the order of the runs; relevant passages before candidates.
+class Wanted:
+    """Every different pair of runs, a part at a time: no more than a part is ever in memory.
 
-    share: those of its leaves, leaf by leaf, in the order of query keys and passage ids.
+    In the order of the runs' queries, relevant passages before candidates, `shard_pairs` in a part.
+    judged: whose relevant passages (grade > 0) are pairs, too.
+    share: its leaves alone, each a part, in the order of query keys and passage ids.
+    DataError where there is none, unless it is a share, which may be an empty one.
     """
-    wanted: dict[PairId, None] = {}
-    for run in runs:
-        for query_id, ranking in run.items():
-            for passage_id in _relevant(judged, query_id):
-                wanted[query_id, passage_id] = None
-            for passage_id in ranking.passage_ids:
-                wanted[query_id, passage_id] = None
-    if share is not None:  # which may be an empty one
-        leaves = share.by_leaf(sorted(wanted, key=itemgetter(1)), itemgetter(0))
-        return [pair for pairs in leaves.values() for pair in pairs]
-    if not wanted:
-        raise DataError("the run ranks nothing")
-    return list(wanted)
+
+    def __init__(
+        self,
+        runs: Sequence[Run],
+        judged: Judgements | None = None,
+        share: Share | None = None,
+        shard_pairs: int = SHARD_PAIRS,
+    ) -> None:
+        self._runs, self._judged, self._shard_pairs = runs, judged, shard_pairs
+        self._ids = list(dict.fromkeys(q for run in runs for q in run))
+        self._leaves = None if share is None else share.by_leaf(self._ids, str)
+        if share is None and not len(self):
+            raise DataError("the run ranks nothing")
+
+    def __len__(self) -> int:
+        ids = self._ids if self._leaves is None else itertools.chain(*self._leaves.values())
+        return sum(len(self._passages(query_id)) for query_id in ids)
+
+    def __iter__(self) -> Iterator[PairId]:
+        for _, pairs in self.parts():
+            yield from pairs
+
+    def parts(self) -> Iterator[tuple[int | None, list[PairId]]]:
+        """(leaf of the share, its pairs)"""
+        if self._leaves is not None:
+            for leaf, ids in self._leaves.items():
+                yield leaf, [(q, p) for q in ids for p in sorted(self._passages(q))]
+            return
+        pairs = ((q, p) for q in self._ids for p in self._passages(q))
+        while part := list(itertools.islice(pairs, self._shard_pairs)):
+            yield None, part
+
+    def _passages(self, query_id: str) -> Sequence[str]:
+        """Each once."""
+        rankings = [run[query_id] for run in self._runs if query_id in run]
+        relevant = list(_relevant(self._judged, query_id))
+        if len(rankings) == 1 and not relevant:
+            return rankings[0].passage_ids
+        lists = (relevant, *(ranking.passage_ids for ranking in rankings))
+        return list(dict.fromkeys(itertools.chain(*lists)))
 
 
-def _parts(
-    todo: Sequence[PairId], shard_pairs: int, share: Share | None
-) -> Iterator[tuple[int | None, slice]]:
-    """What is scored and written at once, and the leaf that it is."""
-    if share is None:
-        for first in range(0, len(todo), shard_pairs):
-            yield None, slice(first, min(first + shard_pairs, len(todo)))
-        return
-    first = 0
-    for leaf, pairs in itertools.groupby(share.leaves_of([q for q, _ in todo]).tolist()):
-        behind = first + len(list(pairs))
-        yield leaf, slice(first, behind)
-        first = behind
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Pairs that are scored and written at once, with the digests of their texts, uint64 (n,).
+
+    leaf: of the share; None where there is none.
+    """
+
+    leaf: int | None
+    pairs: list[PairId]
+    texts: Keys
+
+
+@dataclass(slots=True)
+class _There:
+    """Of the wanted pairs: `kept` need no label, of which `unverified` do not say of which texts;
+    `changed` have one of other texts."""
+
+    kept: int = 0
+    changed: int = 0
+    unverified: int = 0
+
+
+def _there(
+    store: LabelStore, wanted: Wanted, digests: _Digests, teacher: PairModel | FirstStage
+) -> _There:
+    found = _There()
+    for _, pairs in wanted.parts() if len(store) else ():
+        there, before, known = store.find(pairs)
+        if isinstance(teacher, FirstStage):
+            labelled = [pairs[i] for i in np.flatnonzero(there)]
+            _require_same_run(teacher, labelled, before, store.folder)
+        changed = there & (known != UNKNOWN) & (known != digests(pairs))
+        found.kept += int((there & ~changed).sum())
+        found.changed += int(changed.sum())
+        found.unverified += int((there & (known == UNKNOWN)).sum())
+    return found
+
+
+def _todo(store: LabelStore, wanted: Wanted, digests: _Digests) -> Iterator[_Part]:
+    """What has no label, or one of other texts."""
+    for leaf, pairs in wanted.parts():
+        texts = digests(pairs)
+        there, _, known = store.find(pairs)
+        places = np.flatnonzero(~there | (known != UNKNOWN) & (known != texts))
+        if len(places):
+            yield _Part(leaf, [pairs[i] for i in places], texts[places])
 
 
 def _relevant(judged: Judgements | None, query_id: str) -> Iterator[str]:
@@ -247,18 +305,27 @@ def require_texts(collection: Collection, pairs: Iterable[PairId]) -> None:
             )
 
 
-def _text_digests(collection: Collection, pairs: Sequence[PairId]) -> Keys:
-    """uint64 (n,): a digest of each pair's texts."""
-    queries, corpus = collection.queries(), collection.corpus
-    query_ids = list(dict.fromkeys(q for q, _ in pairs))
-    passage_ids = list(dict.fromkeys(p for _, p in pairs))
-    of_query = dict(zip(query_ids, text_keys(queries[q].text for q in query_ids), strict=True))
-    passages = text_keys(corpus[p].full_text for p in passage_ids)
-    of_passage = dict(zip(passage_ids, passages, strict=True))
-    return pair_digests(
-        np.array([of_query[q] for q, _ in pairs], dtype=np.uint64),
-        np.array([of_passage[p] for _, p in pairs], dtype=np.uint64),
-    )
+class _Digests:
+    """Pairs → uint64 (n,): a digest of each pair's texts."""
+
+    def __init__(self, collection: Collection) -> None:
+        queries, corpus = collection.queries(), collection.corpus
+
+        @lru_cache(maxsize=REMEMBERED)
+        def of_query(query_id: str) -> np.uint64:
+            return np.uint64(text_keys([queries[query_id].text])[0])
+
+        @lru_cache(maxsize=REMEMBERED)
+        def of_passage(passage_id: str) -> np.uint64:
+            return np.uint64(text_keys([corpus[passage_id].full_text])[0])
+
+        self._of_query, self._of_passage = of_query, of_passage
+
+    def __call__(self, pairs: Sequence[PairId]) -> Keys:
+        return pair_digests(
+            np.array([self._of_query(q) for q, _ in pairs], dtype=np.uint64),
+            np.array([self._of_passage(p) for _, p in pairs], dtype=np.uint64),
+        )
 
 
 def texts_of(collection: Collection, pairs: Iterable[PairId]) -> list[tuple[str, str]]:
@@ -276,22 +343,23 @@ def _require_same_run(
         raise ContractMismatch(f"{folder} holds the scores of another run; choose another folder")
 
 
-def _counted(progress: Progress | None, before: int, total: int) -> Progress:
-    """A shard's progress as that of the whole job."""
+class _Report:
+    """Progress of parts as that of the whole job."""
 
-    def report(done: int, _all: int) -> None:
-        if progress is not None:
-            progress(before + done, total)
+    def __init__(self, progress: Progress | None, done: int, total: int) -> None:
+        self._progress, self._done, self._total = progress, done, total
 
-    return report
+    def within(self, done: int, _all: int) -> None:
+        """Of the part at work."""
+        if self._progress is not None:
+            self._progress(self._done + done, self._total)
+
+    def after(self, pairs: int) -> None:
+        self._done += pairs
+        self.within(0, 0)
 
 
-def _prepare(
-    collection: Collection,
-    teacher: PairModel | FirstStage,
-    wanted: Sequence[PairId],
-    todo: Sequence[PairId],
-) -> None:
+def _prepare(collection: Collection, teacher: PairModel | FirstStage, wanted: Wanted) -> None:
     """Bi-encoders embed every text once, in an order that does not depend on what is done."""
     prepare = getattr(teacher, "prepare", None)
     if prepare is not None:
@@ -301,46 +369,41 @@ def _prepare(
 def _scored(
     collection: Collection,
     teacher: PairModel | FirstStage,
-    todo: Sequence[PairId],
-    parts: Iterable[tuple[int | None, slice]],
-    progress: Progress | None,
-    kept: int,
-) -> Iterator[tuple[int | None, slice, ScoredPairs]]:
+    parts: Iterable[_Part],
+    report: _Report,
+) -> Iterator[tuple[_Part, ScoredPairs]]:
     """Each part with its scores; those of a teacher that is far in the order in which they come."""
-    total = kept + len(todo)
     score_leaves = getattr(teacher, "score_leaves", None)
     if score_leaves is None:
-        for leaf, part in parts:
-            report = _counted(progress, kept + part.start, total)
-            yield leaf, part, _score(collection, teacher, todo[part], report)
+        for part in parts:
+            yield part, _score(collection, teacher, part.pairs, report.within)
+            report.after(len(part.pairs))
         return
-    at_work: dict[int | None, slice] = {}
+    at_work: dict[int | None, _Part] = {}
 
     def leaves() -> Iterator[tuple[int | None, list[Pair]]]:
-        for leaf, part in parts:
-            at_work[leaf] = part
-            yield leaf, texts_of(collection, todo[part])
+        for part in parts:
+            at_work[part.leaf] = part
+            yield part.leaf, texts_of(collection, part.pairs)
 
-    done, failed = kept, list[tuple[slice, DearError]]()
+    failed = list[tuple[_Part, DearError]]()
     for leaf, found in score_leaves(leaves()):
         part = at_work.pop(leaf)
         if isinstance(found, DearError):
             failed.append((part, found))
             continue
-        yield leaf, part, found
-        done += len(found.scores)
-        if progress is not None:
-            progress(done, total)
+        yield part, found
+        report.after(len(part.pairs))
     if failed:
-        raise _given_up(todo, failed)
+        raise _given_up(failed)
 
 
-def _given_up(todo: Sequence[PairId], failed: Sequence[tuple[slice, DearError]]) -> BackendError:
+def _given_up(failed: Sequence[tuple[_Part, DearError]]) -> BackendError:
     part, why = failed[0]
-    queries = list(dict.fromkeys(query_id for query_id, _ in todo[part]))
+    queries = list(dict.fromkeys(query_id for query_id, _ in part.pairs))
     more = f" and {len(failed) - 1} more" if len(failed) > 1 else ""
     return BackendError(
-        f"no labels for the {part.stop - part.start:,} pairs of queries "
+        f"no labels for the {len(part.pairs):,} pairs of queries "
         f"{excerpt(', '.join(queries))}{more}: {why}; all others are written, and the same command "
         "goes on"
     )
@@ -359,11 +422,10 @@ def _score(
     return score_each(lambda pairs: teacher.score(pairs, report), texts_of(collection, shard))
 
 
-def _write(
-    store: LabelStore, pairs: Sequence[PairId], found: ScoredPairs, texts: Keys, leaf: int | None
-) -> None:
+def _write(store: LabelStore, part: _Part, found: ScoredPairs) -> None:
     """The labels of a part, and which of its pairs have none."""
-    failures = [Failure(*pairs[i], why, leaf) for i, why in found.reasons.items()]
+    pairs = part.pairs
+    failures = [Failure(*pairs[i], why, part.leaf) for i, why in found.reasons.items()]
     if failures:
         store.fail(failures)
         if len(store.failures) > MOST_FAILING:
@@ -374,7 +436,7 @@ def _write(
                 "has its label is kept, and the same command goes on",
             )
     good = np.flatnonzero(np.isfinite(found.scores)).tolist()
-    store.append([pairs[i] for i in good], found.scores[good], texts[good], leaf=leaf)
+    store.append([pairs[i] for i in good], found.scores[good], part.texts[good], leaf=part.leaf)
 
 
 def stamp_of(collection: str, teacher: PairModel | FirstStage) -> Stamp:

@@ -26,11 +26,11 @@ from dear.errors import ConfigError
 from dear.label import (
     FirstStage,
     Labelled,
+    Wanted,
     label_with,
     label_with_all,
     require_texts,
     texts_of,
-    wanted_pairs,
 )
 from dear.records import Judgements, Run, every_nth
 from dear.scoring.encoding import Pair, PairEncoder
@@ -52,7 +52,7 @@ class _Job:
     runs: list[Run]
     judged: Judgements | None
     share: Share | None
-    wanted: list[PairId]
+    wanted: Wanted
 
     @classmethod
     def read(cls, options: LabelOptions) -> _Job:
@@ -62,7 +62,7 @@ class _Job:
         shard = options.place.shard(options.shard)
         share = share_of(collection, options.runs, options.split, shard, judged)
         runs = read_runs(collection, options.runs, options.split, share)
-        wanted = wanted_pairs(runs, judged, share)
+        wanted = Wanted(runs, judged, share)
         require_texts(collection, wanted)
         return cls(collection=collection, runs=runs, judged=judged, share=share, wanted=wanted)
 
@@ -172,9 +172,9 @@ def estimate(options: LabelOptions) -> LabelEstimate:
     )
 
 
-def _unlabelled(folder: Path, wanted: Sequence[PairId]) -> Sequence[PairId]:
+def _unlabelled(folder: Path, wanted: Wanted) -> list[PairId]:
     if not (folder / MANIFEST).is_file():
-        return wanted
+        return list(wanted)
     labels = open_labels(folder)
     return [(q, p) for q, p in wanted if np.isnan(labels.of(q, [p])[0])]
 

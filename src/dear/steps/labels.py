@@ -6,16 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dear.data.collections import open_collection
 from dear.data.id_keys import id_keys
 from dear.data.label_failures import FAILED
 from dear.data.label_index import query_keys
 from dear.data.label_stores import Store, compact, differences, look_into, merge, missing
-from dear.data.labels import open_index
+from dear.data.labels import PairId, open_index
 from dear.data.shards import Share
 from dear.errors import DataError
-from dear.label import wanted_pairs
+from dear.label import Wanted
 from dear.steps.inputs import read_runs
 from dear.steps.options import LabelStoresOptions
 
@@ -55,28 +56,45 @@ def label_stores(options: LabelStoresOptions) -> LabelStores:
     return LabelStores(stores=stores, problems=tuple(problems))
 
 
+@dataclass(slots=True)
+class _Pairs:
+    """How many pairs have `what`, and the first of them."""
+
+    what: str
+    count: int = 0
+    first: PairId | None = None
+
+    def add(self, pairs: Sequence[PairId], places: NDArray[np.bool_]) -> None:
+        self.count += int(places.sum())
+        if self.first is None and places.any():
+            self.first = pairs[int(np.flatnonzero(places)[0])]
+
+
 def _gaps(options: LabelStoresOptions, stores: Sequence[Store]) -> list[str]:
     """Where the stores do not have each pair of the runs exactly once."""
     assert options.collection is not None
     collection = open_collection(options.collection)
     judged = None if options.judged is None else collection.judgements(options.judged)
-    wanted = wanted_pairs(read_runs(collection, options.runs, options.split), judged)
-    keys = query_keys([q for q, _ in wanted]), id_keys(p for _, p in wanted)
-    times = np.zeros(len(wanted), dtype=np.int64)
+    wanted = Wanted(read_runs(collection, options.runs, options.split), judged)
+    lacking = _Pairs("no label"), _Pairs("two labels")
+    found = 0
     try:
-        for store in stores:
-            times += open_index(store.folder).find(*keys)[0]
+        indexes = [open_index(store.folder) for store in stores]
+        for _, pairs in wanted.parts():
+            keys = query_keys([q for q, _ in pairs]), id_keys(p for _, p in pairs)
+            times = np.sum([index.find(*keys)[0] for index in indexes], axis=0)
+            found += int(times.sum())
+            for one, places in zip(lacking, (times == 0, times > 1), strict=True):
+                one.add(pairs, places)
     except DataError:
         return []  # a file that cannot be read: `look_into` says so
-    there, found = sum(store.labels for store in stores), int(times.sum())
-    problems = []
-    for what, places in (("no label", times == 0), ("two labels", times > 1)):
-        if places.any():
-            query_id, passage_id = wanted[int(np.flatnonzero(places)[0])]
-            problems.append(
-                f"{int(places.sum()):,} of {len(wanted):,} pairs of the runs have {what}, such as "
-                f"query {query_id!r}, passage {passage_id!r}"
-            )
+    there = sum(store.labels for store in stores)
+    problems = [
+        f"{one.count:,} of {len(wanted):,} pairs of the runs have {one.what}, such as "
+        f"query {one.first[0]!r}, passage {one.first[1]!r}"
+        for one in lacking
+        if one.first is not None
+    ]
     if there > found:
         problems.append(f"{there - found:,} labels are of pairs that the runs do not have")
     return problems

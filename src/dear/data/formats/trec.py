@@ -67,7 +67,12 @@ def _rankings(
     score: int,
     keep: Callable[[str], bool] | None = None,
 ) -> dict[str, Ranking]:
-    scored: dict[str, dict[str, float]] = {}
+    # most files have a query's lines together: one at a time is then a dict, the others take a
+    # sixth of its memory; those that come again stay one
+    packed: dict[str, tuple[tuple[str, ...], array[float]]] = {}
+    scattered: dict[str, dict[str, float]] = {}
+    names: dict[str, str] = {}
+    query, of_query = "", dict[str, float]()
     for place, (number, line) in enumerate(numbered_lines(path)):
         fields = _fields(line)
         if place == 0 and len(fields) == columns and is_header(fields):
@@ -77,13 +82,19 @@ def _rankings(
             raise DataError.at(source_name(path), number, problem)
         if keep is not None and not keep(fields[0]):
             continue
-        if fields[0] not in scored:
-            check_id(fields[0], path, number, "query id")
-        of_query = scored.setdefault(fields[0], {})
-        identifier, text = fields[passage], fields[score]
+        if fields[0] != query:
+            if query and query not in scattered:
+                packed[query] = tuple(of_query), array("d", of_query.values())
+            query = fields[0]
+            check_id(query, path, number, "query id")
+            if query in packed and query not in scattered:
+                scattered[query] = dict(zip(*packed[query], strict=True))
+            of_query = scattered.get(query, {})
+        text = fields[score]
+        identifier = names.setdefault(fields[passage], fields[passage])
         check_id(identifier, path, number, "passage id")
         if identifier in of_query:
-            problem = f"passage {identifier!r} appears twice for query {fields[0]!r}"
+            problem = f"passage {identifier!r} appears twice for query {query!r}"
             raise DataError.at(source_name(path), number, problem)
         try:
             value = float(text)
@@ -94,7 +105,15 @@ def _rankings(
             problem = f"the score must be a finite number, got {excerpt(text)}"
             raise DataError.at(source_name(path), number, problem)
         of_query[identifier] = value
-    return {query: _ranking(query, of_query, ties) for query, of_query in scored.items()}
+    if query:
+        packed.setdefault(query, ((), array("d")))
+        scattered[query] = of_query
+    rankings: dict[str, Ranking] = {}
+    for query in list(packed):
+        ids, scores = packed.pop(query)
+        of_query = scattered.pop(query, {}) or dict(zip(ids, scores, strict=True))
+        rankings[query] = _ranking(query, of_query, ties)
+    return rankings
 
 
 def _ranking(query: str, scored: dict[str, float], ties: Ties) -> Ranking:
