@@ -255,8 +255,9 @@ def count_pairs(run: Run) -> int:
 
 def every_nth(items: Iterable[T], count: int) -> list[T]:
     """At most `count` items, evenly spread: of a file that is sorted by topic, not one topic."""
-    held = list(items)
-    return held[:: max(1, len(held) // count)][:count]
+    held = items if isinstance(items, Sequence) else list(items)
+    step = max(1, len(held) // count)
+    return list(held[: step * count : step])
 
 
 def limit_run(

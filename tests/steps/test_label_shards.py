@@ -18,9 +18,11 @@ import pytest
 from command_line import contents, dear, good, read, refused, write_reranker
 
 import dear.data.labels as store_module
+from dear import locks
 from dear.data.formats import read_run, write_run
 from dear.data.labels import LabelStore, read_labels
 from dear.errors import ConfigError, ContractMismatch, DataError
+from dear.rank.leaves import RankedLeaf, RankedLeaves
 from dear.steps.label import estimate, label
 from dear.steps.labels import label_stores
 from dear.steps.options import LabelOptions, LabelStoresOptions, ModelOptions, RankOptions
@@ -297,6 +299,55 @@ def test_runs_of_shards_are_put_behind_each_other(
     assert len({json.dumps(note["share"]["inputs"]) for note in notes}) == 1
     with pytest.raises(DataError, match="has no query of the run; take fewer shards"):
         [ranked(f"{i}/64", "many") for i in range(64)]
+
+
+def rank_a_shard(animals: str, model: str, output: Path, dies: int = 0, **more: Any) -> None:
+    """dies: the leaf after which the process is killed."""
+    if dies:
+        RankedLeaves.write = dies_at(dies, RankedLeaves.write, after=True)  # type: ignore[method-assign]
+    plain = {"shard": "0/1", "model_options": PLAIN, "fuse": "0.1"}
+    rank(RankOptions(collection=animals, run="bm25", output=output, model=model, **(plain | more)))
+
+
+def test_a_killed_shard_of_a_run_ranks_no_leaf_twice(
+    animals: str, reranker: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rank_a_shard(animals, reranker, tmp_path / "whole")
+    output, kept = tmp_path / "run", tmp_path / "run.leaves"
+    for dies in (2, 1):
+        assert in_a_process(rank_a_shard, animals, reranker, output, dies) == -9
+        assert not output.exists()
+    before = sorted(kept.glob("leaf-*.json"))
+    assert len(before) == 3
+    words = ("rank", animals, "--run", "bm25", "--model", reranker, "--shard", "0/1")
+    assert "was another one (job.fuse: 0.1 there, 0.0 now); remove it" in refused(
+        *words, "--dtype", "float32", "-o", output
+    )
+    with (kept / ".lock").open("w") as lock:
+        assert locks.lock(lock.fileno())
+        with pytest.raises(DataError, match="another process is writing rankings here"):
+            rank_a_shard(animals, reranker, output)
+    sound = before[0].read_bytes()
+    before[0].write_bytes(sound.replace(b"scores", b"scares"))
+    with pytest.raises(DataError, match="remove it, and its leaf is ranked again"):
+        rank_a_shard(animals, reranker, output)
+    before[0].write_bytes(sound)
+    written: list[int] = []
+    write = RankedLeaves.write
+
+    def counted(self: RankedLeaves, leaf: int, done: RankedLeaf) -> None:
+        written.append(leaf)
+        write(self, leaf, done)
+
+    monkeypatch.setattr(RankedLeaves, "write", counted)
+    rank_a_shard(animals, reranker, output)
+    assert output.read_bytes() == (tmp_path / "whole").read_bytes()
+    assert not kept.exists()
+    mine, whole = (read(tmp_path / f"{name}.json") for name in ("run", "whole"))
+    assert len(written) == len(set(read_run(output))) - len(before)
+    for name in ("share", "inputs", "queries", "pairs"):
+        assert mine[name] == whole[name]
+    assert mine["cost"]["pointwise"]["tokens"] == whole["cost"]["pointwise"]["tokens"]
 
 
 def test_what_a_job_takes_is_told_before_it_begins(

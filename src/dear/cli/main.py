@@ -455,7 +455,8 @@ def _goes_on(words: Sequence[str]) -> bool:
         not {"--listwise", "--llm"}.isdisjoint(words) and "--no-ledger" not in words
     )  # in the ledger
     command = next((word for word in words if not word.startswith("-")), "")
-    return kept or command in GOES_ON
+    by_leaf = command == "rank" and any(word.startswith(("--shard", "--on")) for word in words)
+    return kept or by_leaf or command in GOES_ON
 
 
 def _room(error: BaseException, words: Sequence[str]) -> str:

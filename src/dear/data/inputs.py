@@ -100,7 +100,9 @@ def pairs_input(candidates: Sequence[Candidates], name: str) -> Input:
     """The pairs of a ranking: ids and texts, in whatever order they are ranked."""
 
     def lines() -> Iterator[str]:
-        for one in sorted(candidates, key=lambda c: c.query.id):
+        # by place: the texts of candidates may be read when they are asked for
+        for at in sorted(range(len(candidates)), key=lambda i: candidates[i].query.id):
+            one = candidates[at]
             yield one.query.id
             yield one.query.text
             for passage in sorted(one.passages, key=lambda p: p.id):

@@ -122,7 +122,8 @@ def _candidates(
     asked = every_nth(judged or found, options.queries)
     if not asked:
         raise DataError(f"the run {options.run!r} ranks nothing")
-    return gathered(collection, {q: found[q].top(options.depth) for q in asked}), judgements
+    run = {q: found[q].top(options.depth) for q in asked}
+    return list(gathered(collection, run)), judgements
 
 
 class _Reporting:

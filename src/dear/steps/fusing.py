@@ -74,7 +74,7 @@ def dev_queries(
     picked = every_nth(judged, options.fuse_queries)
     run = limit_run({q: judged[q] for q in picked}, top_k=options.top_k)
     return _DevQueries(
-        run, gathered(collection, run), {q: judgements[q] for q in run}, collection.documents
+        run, list(gathered(collection, run)), {q: judgements[q] for q in run}, collection.documents
     )
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import overload
 
 from dear.data.collections import Collection, open_collection
 from dear.data.formats import count_lines, read_run
@@ -11,7 +12,7 @@ from dear.data.inputs import judgements_input, run_input, texts_input
 from dear.data.shards import Shard, Share
 from dear.digests import Input, Inputs, lines_digest
 from dear.errors import ConfigError, DataError
-from dear.records import Candidates, Judgements, Query, Run, count_pairs, gather
+from dear.records import Candidates, Judgements, Query, Ranking, Run, count_pairs, gather
 from dear.steps.options import TOP_K
 
 _ENDINGS = (".gz", ".trec", ".run", ".txt")
@@ -91,11 +92,38 @@ def judged_candidates(
     return [gather(found[q].top(TOP_K), queries, corpus) for q in asked], judgements
 
 
-def gathered(collection: Collection, run: Run) -> list[Candidates]:
-    """The run's queries and passages with their texts."""
+class Gathered(Sequence[Candidates]):
+    """The queries and passages of rankings, whose texts are read each time that they are asked for:
+    in memory are those of one query.
 
-    queries, corpus = collection.queries(), collection.corpus
-    return [gather(ranking, queries, corpus) for ranking in run.values()]
+    DataError: an id that has no text.
+    """
+
+    def __init__(self, collection: Collection, rankings: Iterable[Ranking]) -> None:
+        self._rankings = list(rankings)
+        self._queries, self._corpus = collection.queries(), collection.corpus
+        for one in self._rankings:
+            if one.query_id not in self._queries or not all(
+                passage_id in self._corpus for passage_id in one.passage_ids
+            ):
+                gather(one, self._queries, self._corpus)
+
+    @overload
+    def __getitem__(self, index: int) -> Candidates: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Candidates]: ...
+    def __getitem__(self, index: int | slice) -> Candidates | list[Candidates]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        return gather(self._rankings[index], self._queries, self._corpus)
+
+    def __len__(self) -> int:
+        return len(self._rankings)
+
+
+def gathered(collection: Collection, run: Run) -> Gathered:
+    """The run's queries and passages with their texts."""
+    return Gathered(collection, run.values())
 
 
 def made_of_the_same(path: Path, there: Inputs, now: Inputs) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack, nullcontext
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from dear import checkpoints
 from dear.artifacts import check_output, slug
@@ -23,8 +23,9 @@ from dear.data.inputs import pairs_input, run_input, texts_input
 from dear.data.origins import write_origin
 from dear.data.shards import Share
 from dear.digests import Input, Inputs
-from dear.errors import DataError, DearError
+from dear.errors import BackendError, DataError, DearError, excerpt
 from dear.evaluate.cost import Meter, Spent, stage
+from dear.rank.leaves import RankedLeaf, RankedLeaves, ranked_leaves
 from dear.rank.opening import Parts, RankerSpec, assemble, open_parts
 from dear.rank.pointwise import PointwiseRanker
 from dear.rank.ranker import Ranker, Totals
@@ -34,16 +35,13 @@ from dear.scoring.revisions import scoring_inputs
 from dear.steps.answers import Answers
 from dear.steps.cuts import tell_of_cuts
 from dear.steps.fusing import FuseWeight, choose_weight, dev_queries
-from dear.steps.inputs import find_run, gathered, share_of
+from dear.steps.inputs import Gathered, find_run, gathered, share_of
 from dear.steps.options import ModelOptions, RankOptions
-from dear.steps.progress import Watch, rank_watched, unwatched
+from dear.steps.progress import OnProgress, Watch, rank_watched, unwatched
 from dear.steps.runtimes import prepared
 
 if TYPE_CHECKING:
     from dear.data.documents import Documents
-
-_FarRankings: TypeAlias = tuple[list[Ranking], int]
-"""With the tokens that they took."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,26 +78,22 @@ def rank(options: RankOptions, *, watch: Watch = unwatched) -> Ranked:
     choose = options.fuse_weight == "auto"
     dev = dev_queries(collection, options, first, watch) if choose else None
     spec, model_options = _prepared(spec, options, sum(map(len, first.values())))
-    groups = _grouped(candidates, share)
+    leaves = None if share is None else _leaves(share, list(first))
     with ExitStack() as far:
         parts = _Work.open(spec, options, model_options, collection, far)
         tell_of_cuts(collection, parts.points, candidates)
         if dev is not None and parts.points is not None:
             fused = choose_weight(PointwiseRanker(parts.points), dev, options, watch)
             spec = replace(spec, fuse=fused.weight)
-        found, tokens = _ranked(spec, parts, groups, fused, watch)
-    write_run(options.output, found.run, slug(options.model or f"listwise-{spec.strategy}"))
-    inputs = parts.inputs(spec) | {
-        "texts": pairs_input(candidates, collection.name),
-        "run": run_input(path),
-    }
-    write_origin(
-        options.output,
-        _values(options, spec, parts, collection, found, tokens)
-        | ({} if share is None else {"share": share.to_dict()}),
-        first_stage=path,
-        inputs=Inputs(inputs),
-    )
+        texts = pairs_input(candidates, collection.name)
+        inputs = Inputs(parts.inputs(spec) | {"texts": texts, "run": run_input(path)})
+        noted = {} if share is None else {"share": share.to_dict()}
+        with _kept(options, parts, inputs, noted | _settings(spec)) as kept:
+            jobs = None if leaves is None else _Leaves(candidates, leaves, kept)
+            found, tokens = _ranked(spec, parts, jobs or candidates, fused, watch)
+            write_run(options.output, found.run, slug(options.model or f"listwise-{spec.strategy}"))
+            values = _values(options, spec, parts, collection, found, tokens)
+            write_origin(options.output, values | noted, first_stage=path, inputs=inputs)
     return found
 
 
@@ -180,14 +174,6 @@ class _Work:
     def points(self) -> PairModel | None:
         return self.opened.points
 
-    def tokens(self) -> dict[str, int]:
-        """Counted so far, by models that count them."""
-        counts = {
-            "tokens": getattr(self.points, "tokens_scored", None),
-            "tokens_padded": getattr(self.points, "tokens_padded", None),
-        }
-        return {key: n for key, n in counts.items() if n is not None}
-
     def inputs(self, spec: RankerSpec) -> dict[str, Input]:
         """What the rankings depend on, but for texts and run."""
         inputs = {} if self.points is None else scoring_inputs(self.points)
@@ -205,67 +191,135 @@ class _Work:
         return inputs
 
 
-def _grouped(candidates: list[Candidates], share: Share | None) -> list[list[Candidates]]:
-    """What is ranked together: all, or the leaves of a share. DataError: an empty share."""
-    if share is None:
-        return [candidates]
-    if not candidates:
+def _leaves(share: Share, query_ids: Sequence[str]) -> dict[int, list[int]]:
+    """Leaf → places of its queries. DataError: an empty share."""
+    if not query_ids:
         raise DataError(f"{share} has no query of the run; take fewer shards")
-    return list(share.by_leaf(candidates, lambda one: one.query.id).values())
+    return share.by_leaf(range(len(query_ids)), query_ids.__getitem__)
+
+
+def _settings(spec: RankerSpec) -> dict[str, Any]:
+    """What scores depend on and the inputs do not say."""
+    return {"fuse": spec.fuse, "aggregate": spec.aggregate}
+
+
+def _kept(
+    options: RankOptions, parts: _Work, inputs: Inputs, values: Mapping[str, Any]
+) -> AbstractContextManager[RankedLeaves | None]:
+    """Where leaves that are done are kept until all are; a listwise backend has its ledger."""
+    if "share" not in values or parts.answers is not None:
+        return nullcontext()
+    return ranked_leaves(options.output, inputs | {"job": Input.of_values(values)})
+
+
+class _Leaves:
+    """What is ranked together, leaf by leaf, so that no batch has pairs of two.
+
+    places: leaf → its candidates' places.  done: of now, and of a command that was stopped.
+    """
+
+    def __init__(
+        self, candidates: Gathered, places: Mapping[int, Sequence[int]], kept: RankedLeaves | None
+    ) -> None:
+        self.candidates, self.places, self.kept = candidates, places, kept
+        self.done: dict[int, RankedLeaf] = {}
+        if kept is not None:
+            read = {leaf: kept.read(leaf) for leaf in places}
+            self.done = {leaf: found for leaf, found in read.items() if found is not None}
+        self.before = self.queries()
+
+    def queries(self) -> int:
+        return sum(len(leaf.rankings) for leaf in self.done.values())
+
+    def todo(self) -> Iterator[tuple[int, list[Candidates]]]:
+        for leaf, places in self.places.items():
+            if leaf not in self.done:
+                yield leaf, [self.candidates[i] for i in places]
+
+    def add(self, leaf: int, found: RankedLeaf) -> None:
+        if self.kept is not None:
+            self.kept.write(leaf, found)
+        self.done[leaf] = found
+
+    def report(self, report: OnProgress) -> None:
+        report(self.queries(), len(self.candidates), before=self.before)
+
+    def run(self) -> dict[str, Ranking]:
+        return {r.query_id: r for leaf in sorted(self.done) for r in self.done[leaf].rankings}
+
+    def tokens(self) -> dict[str, int]:
+        counts = Counter[str]()
+        for leaf in self.done.values():
+            counts.update(leaf.tokens)
+        return dict(counts)
 
 
 def _ranked(
     spec: RankerSpec,
     parts: _Work,
-    groups: list[list[Candidates]],
+    work: Gathered | _Leaves,
     fused: FuseWeight | None,
     watch: Watch,
 ) -> tuple[Ranked, dict[str, int]]:
     """The rankings, and the tokens that they took."""
-    answers, before = parts.answers, parts.tokens()
+    answers, before = parts.answers, counted(parts.points)
     with Meter() as meter, answers.opened() if answers else nullcontext() as backend:
         ranker = assemble(spec, replace(parts.opened, lists=backend))
         unit = "pairs" if backend is None else "steps"
-        if parts.crew is not None:
-            run = _by_crew(parts.crew, parts.opened, groups, watch)
-        elif len(groups) == 1:
-            run = rank_watched(ranker, groups[0], watch, "ranking", unit)
+        if isinstance(work, Gathered):
+            run = rank_watched(ranker, list(work), watch, "ranking", unit)
+            tokens = since(before, parts.points)
         else:
-            run = _by_group(ranker, groups, watch)
+            with watch("ranking", "queries") as report:
+                if parts.crew is None:
+                    _by_leaf(ranker, parts.points, work, report)
+                else:
+                    _by_crew(parts.crew, work, report)
+            run, tokens = work.run(), work.tokens()
     totals = Totals.of(run.values())
     if answers is not None:
         answers.count(totals)
-    tokens = {key: n - before[key] for key, n in parts.tokens().items()}
-    found = Ranked(run=run, totals=totals, spent=meter.spent, fused=fused, answers=answers)
-    return found, tokens
+    return Ranked(run=run, totals=totals, spent=meter.spent, fused=fused, answers=answers), tokens
 
 
-def _by_group(ranker: Ranker, groups: list[list[Candidates]], watch: Watch) -> dict[str, Ranking]:
-    """Each group by itself, so that no batch has pairs of two."""
-    run: dict[str, Ranking] = {}
-    with watch("ranking", "queries") as report:
-        for group in groups:
-            for ranking in ranker.rank_candidates(group):
-                run[ranking.query_id] = ranking
-                report(len(run), sum(map(len, groups)))
-    return run
+def counted(points: PairModel | None) -> dict[str, int]:
+    """Tokens so far, of models that count them."""
+    counts = {
+        "tokens": getattr(points, "tokens_scored", None),
+        "tokens_padded": getattr(points, "tokens_padded", None),
+    }
+    return {key: n for key, n in counts.items() if n is not None}
+
+
+def since(before: Mapping[str, int], points: PairModel | None) -> dict[str, int]:
+    return {key: n - before[key] for key, n in counted(points).items()}
+
+
+def _bare(ranking: Ranking) -> Ranking:
+    """Ids and scores: the texts are where they came from."""
+    return replace(ranking, passages=(), positions=(), read=())
+
+
+def _by_leaf(ranker: Ranker, points: PairModel | None, leaves: _Leaves, report: OnProgress) -> None:
+    for leaf, candidates in leaves.todo():
+        leaves.report(report)
+        before = counted(points)
+        rankings = [_bare(one) for one in ranker.rank_candidates(candidates)]
+        leaves.add(leaf, RankedLeaf(rankings, since(before, points)))
+    leaves.report(report)
 
 
 def _open_far(
     spec: RankerSpec, options: Mapping[str, Any], documents: Documents | None
-) -> tuple[dict[str, Any], Callable[[list[Candidates]], _FarRankings]]:
+) -> tuple[dict[str, Any], Callable[[list[Candidates]], RankedLeaf]]:
     """An opener (dear.bulk.crew): a leaf's candidates → its rankings."""
     parts = replace(open_parts(spec, options), documents=documents)
     ranker = assemble(spec, parts)
 
-    def tokens() -> int:
-        return getattr(parts.points, "tokens_scored", 0)
-
-    def ranked(group: list[Candidates]) -> _FarRankings:
-        before = tokens()
-        # ids and scores: the texts are where they came from
-        found = [replace(r, passages=(), read=()) for r in ranker.rank_candidates(group)]
-        return found, tokens() - before
+    def ranked(group: list[Candidates]) -> RankedLeaf:
+        before = counted(parts.points)
+        found = [_bare(one) for one in ranker.rank_candidates(group)]
+        return RankedLeaf(found, since(before, parts.points))
 
     points = None if parts.points is None else about(parts.points)
     return {"points": points, "mixed": [(about(one), w) for one, w in parts.mixed]}, ranked
@@ -279,32 +333,32 @@ def _far_parts(crew: Crew) -> Parts:
     )
 
 
-def _by_crew(
-    crew: Crew, parts: Parts, groups: list[list[Candidates]], watch: Watch
-) -> dict[str, Ranking]:
-    """As `_by_group`, each group on whichever worker has room. BackendError: one that was given
-    up."""
-    found: dict[int, list[Ranking]] = {}
-    done, total, started = 0, sum(map(len, groups)), time.perf_counter()
-    with watch("ranking", "queries") as report:
-        for number, answer in crew.answers(enumerate(groups)):
-            if isinstance(answer, DearError):
-                raise answer
-            found[number], tokens = answer
-            if isinstance(parts.points, FarModel):
-                parts.points.count(tokens)
-            done += len(found[number])
-            report(done, total)
-    run = {one.query_id: one for number in sorted(found) for one in found[number]}
-    # workers' seconds pass side by side
-    theirs = sum(one.cost.pointwise_s for one in run.values() if one.cost is not None)
-    pace = (time.perf_counter() - started) / max(theirs, 1e-9)
-    return {query_id: _at_pace(one, pace) for query_id, one in run.items()}
+def _by_crew(crew: Crew, leaves: _Leaves, report: OnProgress) -> None:
+    """As `_by_leaf`, each leaf on whichever worker has room. BackendError: those that were given
+    up, once the others are done."""
+    failed = list[tuple[int, DearError]]()
+    leaves.report(report)
+    for leaf, answer in crew.answers(leaves.todo()):
+        if isinstance(answer, DearError):
+            failed.append((leaf, answer))
+            continue
+        # workers' seconds pass side by side
+        rankings = [_shared(one, crew.workers) for one in answer.rankings]
+        leaves.add(leaf, RankedLeaf(rankings, answer.tokens))
+        leaves.report(report)
+    if failed:
+        leaf, why = failed[0]
+        more = f" and {len(failed) - 1} more leaves" if len(failed) > 1 else ""
+        queries = [leaves.candidates[i].query.id for i in leaves.places[leaf]]
+        raise BackendError(
+            f"no rankings for queries {excerpt(', '.join(queries))}{more}: {why}; all others are "
+            "kept, and the same command goes on"
+        )
 
 
-def _at_pace(ranking: Ranking, pace: float) -> Ranking:
+def _shared(ranking: Ranking, workers: int) -> Ranking:
     assert ranking.cost is not None
-    cost = replace(ranking.cost, pointwise_s=ranking.cost.pointwise_s * pace)
+    cost = replace(ranking.cost, pointwise_s=ranking.cost.pointwise_s / workers)
     return replace(ranking, cost=cost)
 
 
