@@ -190,6 +190,12 @@ def check(only: str | None, output: Path) -> None:
 
 CARDS = (("24 GB", "rtx-4090"), ("80 GB", "h100"), ("141 GB", "h200"))
 COUNTS = (1, 4, 8)
+MS_MARCO, LABELLERS = 500_000 * 100, (1, 8, 64)
+TEACHERS = {
+    "13B (LLaMA-2)": "family/llama2-13b-rankllama-teacher",
+    "8B (LLaMA-3.1)": "family/dear-8b-reranker-ce-v1",
+    "3B (LLaMA-3.2)": "family/dear-3b-reranker-ce-v1",
+}
 
 
 def scale(output: Path, docs: Path) -> None:
@@ -200,11 +206,11 @@ def scale(output: Path, docs: Path) -> None:
     for name in names:
         rows[name.split("/")[1]] = {size: _on_card(load_recipe(name), card) for size, card in CARDS}
         print(name, flush=True)
-    teacher = _teacher_labels()
-    write(output, {"scale": rows, "teacher_labels": teacher})
+    teacher, labels = _teacher_labels(), _msmarco_labels()
+    write(output, {"scale": rows, "teacher_labels": teacher, "msmarco_labels": labels})
     before, _, rest = docs.read_text(encoding="utf-8").partition(MARKS[0])
     after = rest.partition(MARKS[1])[2]
-    text = "\n".join([MARKS[0], "", *_tables(rows, teacher), "", MARKS[1]])
+    text = "\n".join([MARKS[0], "", *_tables(rows, teacher, labels), "", MARKS[1]])
     docs.write_text(before + text + after, encoding="utf-8")
 
 
@@ -250,7 +256,27 @@ def _teacher_labels() -> dict[str, Any]:
     return found
 
 
-def _tables(rows: dict[str, Any], teacher: dict[str, Any]) -> list[str]:
+def _msmarco_labels() -> dict[str, Any]:
+    """Of MS_MARCO pairs: teacher → card → pairs a second of one, and hours with more."""
+    from dear.plan.cards import find_card
+    from dear.plan.planning import plan
+    from dear.recipes import load_recipe
+
+    found: dict[str, Any] = {}
+    for name, recipe in TEACHERS.items():
+        for card in ("l4", "rtx-4090", "h100"):  # an h200 is as fast as an h100
+            made = plan(load_recipe(recipe), find_card(card))
+            rate = next(s for s in made.stages if s.name == "rank").rate
+            memory = {k: round(m.total / GIB, 1) for k, m in made.scoring.items()}
+            dtype = next(k for k, m in made.scoring.items() if m.fits(made.card))
+            hours = {str(n): round(MS_MARCO / rate / 3600 / n, 1) for n in LABELLERS}
+            found.setdefault(name, {})[card] = {
+                "dtype": dtype, "gib": memory[dtype], "pairs_per_s": round(rate, 1), "hours": hours
+            }  # fmt: skip
+    return {"pairs": MS_MARCO, "teachers": found}
+
+
+def _tables(rows: dict[str, Any], teacher: dict[str, Any], labels: dict[str, Any]) -> list[str]:
     lines = []
     for size, card in CARDS:
         lines += [
@@ -279,6 +305,19 @@ def _tables(rows: dict[str, Any], teacher: dict[str, Any]) -> list[str]:
         ]
         cells = [card, *held, f"{found['pairs_per_s']:.0f}", f"{found['million_pairs_hours']:.0f}"]
         lines.append(f"| {' | '.join(cells)} |")
+    lines += [
+        "",
+        "### Labels of MS MARCO: 500,000 queries × 100 passages",
+        "",
+        "| teacher | card | weights | pairs/s of one | hours on 1 | on 8 | on 64 |",
+        "|---|---|---|---:|---:|---:|---:|",
+    ]
+    for name, cards in labels["teachers"].items():
+        for card, found in cards.items():
+            held = f"{found['dtype']}, {found['gib']} GiB"
+            hours = [_hours({"hours": found["hours"][str(n)]}) for n in LABELLERS]
+            cells = [name, card, held, f"{found['pairs_per_s']:.0f}", *hours]
+            lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 
