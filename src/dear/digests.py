@@ -228,7 +228,7 @@ def file_digests(paths: Sequence[Path]) -> list[str]:
     memories = {folder: _Memory(folder) for folder in {path.parent for path in paths}}
     for path in dict.fromkeys(paths):
         memory = memories[path.parent]
-        known = memory.find(_key("sha256", [path]), signature([path]))
+        known = memory.find(_key("sha256", [path]), signature(path))
         if known is None:
             unknown.append((path, memory, _stat(path).st_size))
         else:
@@ -259,7 +259,7 @@ def remembered(what: str, paths: Sequence[Path], compute: Callable[[], str]) -> 
     if not paths:
         return compute()
     memory, key = _Memory(paths[0].parent), _key(what, paths)
-    known = memory.find(key, signature(paths))
+    known = memory.find(key, signature(*paths))
     if known is None:
         known = memory.keep(key, paths, compute)
         memory.save()
@@ -286,10 +286,10 @@ class _Memory:
 
     def keep(self, key: str, paths: Sequence[Path], compute: Callable[[], str]) -> str:
         """`compute()`, to be remembered unless the files are too young, or change meanwhile."""
-        before, started = signature(paths), time.time_ns()
+        before, started = signature(*paths), time.time_ns()
         digest = compute()
         youngest = max(max(s.st_mtime_ns, s.st_ctime_ns) for s in map(_stat, paths))
-        if youngest <= started - RACY_NS and signature(paths) == before:
+        if youngest <= started - RACY_NS and signature(*paths) == before:
             self._new[key] = [before, digest]
         return digest
 
@@ -324,19 +324,20 @@ def _key(what: str, paths: Sequence[Path]) -> str:
     return json.dumps([what, paths[0].name, names])
 
 
-def signature(paths: Sequence[Path]) -> str:
+def signature(*paths: Path | os.DirEntry[str]) -> str:
     """Another one where a file's content may be another one."""
-    numbers = [
-        [s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino, s.st_dev] for s in map(_stat, paths)
-    ]
-    return text_digest(json.dumps(numbers))
+    numbers = " ".join(
+        f"{s.st_size}.{s.st_mtime_ns}.{s.st_ctime_ns}.{s.st_ino}.{s.st_dev}"
+        for s in map(_stat, paths)
+    )
+    return numbers if len(paths) == 1 else text_digest(numbers)
 
 
-def _stat(path: Path) -> os.stat_result:
+def _stat(path: Path | os.DirEntry[str]) -> os.stat_result:
     try:
         return path.stat()
     except OSError as error:
-        raise DataError.at(path, None, f"cannot be read: {error.strerror}") from None
+        raise DataError.at(Path(path), None, f"cannot be read: {error.strerror}") from None
 
 
 def _read(path: Path, done: int, report: Callable[[int], None]) -> str:

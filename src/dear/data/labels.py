@@ -17,9 +17,11 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -280,7 +282,7 @@ class LabelStore:
             # with pairs of another job it is no share any more
             _update(self.folder, {"next_shard": self._number, "share": None})
         if self._index.behind >= _FLUSHED_ROWS:
-            self._index.save(self.folder, _signatures(self.folder))
+            self._index.save(self.folder, _signatures(_shards(self.folder)))
 
     def finish(self) -> None:
         """Notes that all pairs of the store's share are labelled, and what its files are."""
@@ -332,7 +334,7 @@ def open_store(
         index = _index(folder, there)
         yield LabelStore(folder, there.stamp, there.next_shard, index, read_failures(folder))
         if index.behind >= KEPT_ROWS:
-            index.save(folder, _signatures(folder))
+            index.save(folder, _signatures(_shards(folder)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -446,9 +448,10 @@ def open_labels(
     if (folder / ENSEMBLE).is_file():
         return read_labels(folder).scaled(scale)
     manifest = Manifest.read(folder)
-    if sum(path.stat().st_size for path in shard_files(folder)) < small:
+    shards = _shards(folder)
+    if sum(entry.stat().st_size for entry in shards) < small:
         return read_labels(folder).scaled(scale)
-    return LabelsOnDisk(_index(folder, manifest), manifest.stamp, scale)
+    return LabelsOnDisk(_index(folder, manifest, shards), manifest.stamp, scale)
 
 
 def open_index(folder: Path) -> LabelIndex:
@@ -555,17 +558,24 @@ def shard_number(path: Path) -> int:
 
 def shard_files(folder: Path) -> list[Path]:
     """In the order of their numbers."""
-    found = [(int(m[1]), p) for p in folder.iterdir() if (m := _SHARD.fullmatch(p.name))]
-    return [path for _, path in sorted(found)]
+    return [folder / entry.name for entry in _shards(folder)]
 
 
-def _signatures(folder: Path) -> dict[str, str]:
-    return {path.name: signature([path]) for path in shard_files(folder)}
+def _shards(folder: Path) -> list[os.DirEntry[str]]:
+    with os.scandir(folder) as entries:
+        found = [(int(m[1]), e) for e in entries if (m := _SHARD.fullmatch(e.name))]
+    return [entry for _, entry in sorted(found, key=itemgetter(0))]
 
 
-def _index(folder: Path, manifest: Manifest) -> LabelIndex:
+def _signatures(entries: Sequence[os.DirEntry[str]]) -> dict[str, str]:
+    return {entry.name: signature(entry) for entry in entries}
+
+
+def _index(
+    folder: Path, manifest: Manifest, entries: Sequence[os.DirEntry[str]] | None = None
+) -> LabelIndex:
     """The index of a store as it is now; kept in the cache where it took long to make."""
-    shards = _signatures(folder)
+    shards = _signatures(_shards(folder) if entries is None else entries)
     index, lacking = load(folder, shards)
     names = list(shards)
     for start in range(0, len(lacking), _SHARDS_AT_ONCE):
