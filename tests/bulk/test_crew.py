@@ -115,7 +115,7 @@ def test_what_does_not_open_is_said(
 
 
 def test_no_cluster_and_no_ray_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(BackendError, match=r"^no Ray at nothing-here"):
+    with pytest.raises(BackendError, match=r"^no Ray at nothing-here.*RAY_AUTH_MODE=token here"):
         Crew(partial(open_worker, tmp_path), address="nothing-here")
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(

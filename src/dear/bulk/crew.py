@@ -397,7 +397,9 @@ def _connect(ray: Any, address: str | None) -> None:
         ray.init(**how)
     except (ray.exceptions.RayError, ConnectionError, RuntimeError, ValueError, OSError) as error:
         where = "here" if address is None else f"at {address}"
-        raise BackendError(f"no Ray {where}: {_first_line(error)}") from None
+        asked = address is not None and "RAY_AUTH_MODE" not in os.environ
+        token = " (one that asks for a token needs RAY_AUTH_MODE=token here, too)" if asked else ""
+        raise BackendError(f"no Ray {where}: {_first_line(error)}{token}") from None
 
 
 @contextlib.contextmanager
