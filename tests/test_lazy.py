@@ -25,3 +25,8 @@ def test_packages_and_their_options_load_nothing_heavy() -> None:
         "sys.exit(any(m in sys.modules for m in ('numpy', 'scipy', 'ir_measures', 'torch')))"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_reranking_loads_no_scipy_of_its_own() -> None:
+    program = "import sys, dear.steps.rerank; sys.exit('scipy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

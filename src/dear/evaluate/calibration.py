@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import expit
 
 from dear.artifacts import read_json, versions, write_json
 from dear.digests import Inputs
@@ -26,6 +25,12 @@ from dear.errors import ConfigError, ContractMismatch, DataError, nearest
 from dear.evaluate.reliability import Assessment, Floats, JudgedScores, assess
 
 STEPS = 100
+
+
+def expit(x: ArrayLike) -> Floats:
+    """1 / (1 + exp(-x)), without the fifth of a second that importing scipy.special takes."""
+    return np.exp(-np.logaddexp(0.0, -np.asarray(x, dtype=np.float64)))
+
 
 _NO_RISE = "the scores do not rise with relevance; no map to probabilities fits"
 
@@ -38,7 +43,7 @@ class Logistic:
     bias: float = 0.0
 
     def __call__(self, scores: Floats) -> Floats:
-        return np.asarray(expit(self.slope * scores + self.bias), dtype=np.float64)
+        return expit(self.slope * scores + self.bias)
 
     def to_dict(self) -> dict[str, Any]:
         return {"slope": self.slope, "bias": self.bias}
