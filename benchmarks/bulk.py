@@ -12,7 +12,7 @@ memory: `--shard 0/1` and the driver of `--on ray` on the first 10^4 and 10^5 pa
 from `same` on all of it. What the process held at most: all (VmHWM), and what is no file's (the
 most RssAnon of looks 0.1 s apart).
 
-overhead: the best 30 of msmarco-dl19's 43 bm25 lists by a cross-encoder of MiniLM's size, in turns:
+overhead: the best 30 of dl19's 43 bm25 lists by a cross-encoder of MiniLM's size, in turns:
 one process with two threads, one worker with two, two workers with one. Pairs a second of the
 scoring alone (the manifest's cost), so that starts are left out. Needs a quiet machine.
 
@@ -220,7 +220,7 @@ def memory(place: Place) -> dict[str, Any]:
 
 def overhead(place: Place, rounds: int) -> dict[str, Any]:
     """Pairs a second, in turns."""
-    data = place.data / "msmarco-dl19"
+    data = place.data / "dl19"
     run = limit_run(read_run(data / "runs/bm25.test.trec.gz", ties="written"), top_k=DEPTH)
     write_run(place.work / "overhead.trec", run, "bm25")
     ways = {
@@ -252,7 +252,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", type=Path, required=True, help="insuranceqa, msmarco-dl19")
+    parser.add_argument("--data", type=Path, required=True, help="insuranceqa, dl19")
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--only", default="same,memory,overhead")
     parser.add_argument("--rounds", type=int, default=5)
