@@ -58,15 +58,15 @@ class Part:
 
     def _require_complete(self) -> None:
         """KeyError, TypeError, ValueError, AttributeError: `join` needs more than there is."""
-        report, prompt = self.report, _prompt(self.report["settings"])
-        generator = report["generator"]
+        report, generator = self.report, self.report["generator"]
         numbers = [report[name] for name in SUMMED]
         numbers += [n for name in TALLIED for n in report[name].values()]
         numbers += [generator[name] for name in COUNTED if name in generator]
         if generator.get("price") is not None:
             Price(**generator["price"]).cost(*numbers[-2:])
-        if any(type(n) is not int for n in numbers) or not (report["versions"] and self.job):
-            raise TypeError(f"{numbers} under {prompt}")
+        found = _prompt(report["settings"]), report["versions"].items(), *numbers
+        if any(type(n) is not int for n in numbers) or not self.job.complete:
+            raise TypeError(found)
 
     @property
     def job(self) -> Inputs:
