@@ -114,6 +114,26 @@ def test_a_prompt_that_comes_twice_is_asked_once(path: Path) -> None:
         assert (ledger.usage().asked, ledger.usage().kept) == (2, 1)
 
 
+def test_company_is_asked_together_or_not_at_all(path: Path) -> None:
+    oracle = Oracle()
+    with Ledger(oracle, path) as ledger:
+        ledger.generate([PROMPTS[0], PROMPTS[2]])
+    before = path.read_bytes()
+    again = Oracle()
+    pairs = {"q0": 0, "q1": 0, "q2": 1, "q3": 1, "q4": 2, "q5": 2}
+    with Ledger(again, path, company=lambda prompt: pairs[prompt.query.id]) as ledger:
+        found = ledger.generate(PROMPTS[:3])
+        assert [c.text for c in found] == RIGHT[:3]
+        assert [c.cached for c in found] == [True, False, True]
+        assert sorted(again.asked) == ["q0", "q1"]
+        ledger.generate(PROMPTS[:3])
+        assert sorted(again.asked) == ["q0", "q1"]
+        assert (ledger.usage().asked, ledger.usage().kept) == (1, 5)
+    # the first answer counts, and stands there once
+    assert path.read_bytes().startswith(before)
+    assert len(path.read_text().splitlines()) == 1 + 3
+
+
 def test_what_an_answer_depends_on_is_asked_anew(path: Path) -> None:
     for backend in (Oracle(), Oracle(model="n"), Oracle(temperature=1)):
         with Ledger(backend, path) as ledger:

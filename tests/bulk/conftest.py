@@ -36,6 +36,8 @@ def cluster() -> Iterator[Any]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("OMP_NUM_THREADS", "1")
+        # Ray's workers are nice (15): on a machine that is busy they would hardly start
+        patch.setenv("RAY_worker_niceness", "0")
         # workers know what the tests know
         patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
         from ray.cluster_utils import Cluster

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from dear.bulk.models import about
+from dear.bulk.models import about, open_answering
 from dear.errors import BackendError
+from dear.reason.extractive import Evidence, score_questions
 from dear.scoring.failing import score_each
 from dear.scoring.opening import open_model
 from kills import die
@@ -71,3 +72,32 @@ def open_but_for_one(spec: str, options: dict[str, Any]) -> tuple[Any, Callable[
         return model.score(pairs)
 
     return about(model), lambda pairs: (score_each(score, pairs), 0)
+
+
+def score_but_for_one(
+    name: str, how: dict[str, Any], evidence: Evidence
+) -> tuple[Any, Callable[[Any], Any]]:
+    """A teacher that refuses what is asked about otters."""
+    model = open_model(name, **how)
+
+    def score(questions: Any) -> Any:
+        if any("otter" in one.query.text for one in questions):
+            raise BackendError("bad text")
+        return score_questions(questions, model, evidence)
+
+    return about(model), score
+
+
+def generate_but_once(folder: str, name: str) -> tuple[Any, Callable[[Any], Any]]:
+    """A language model whose first worker dies at work, and that refuses otters."""
+    found, generate = open_answering(name)
+
+    def answer(prompts: Any) -> Any:
+        if not (Path(folder) / "died").exists():
+            (Path(folder) / "died").touch()
+            die()
+        if any("otter" in one.query.text for one in prompts):
+            raise BackendError("bad text")
+        return generate(prompts)
+
+    return found, answer

@@ -59,7 +59,7 @@ def test_the_set_and_its_report(made: Path, animals: Path) -> None:
 
 
 def killed(words: list[object], call: int, after: bool) -> None:
-    extractive._scored = dies_at(call, extractive._scored, after=after)
+    extractive.score_questions = dies_at(call, extractive.score_questions, after=after)
     main([str(word) for word in words])
 
 
@@ -186,11 +186,11 @@ def test_it_goes_on_after_an_interrupt(animals: Path, reranker: Path, tmp_path: 
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    before = extractive._scored
-    extractive._scored = interrupted  # type: ignore[assignment]
+    before = extractive.score_questions
+    extractive.score_questions = interrupted  # type: ignore[assignment]
     try:
         done = dear(*command(animals, reranker, tmp_path / "set"))
     finally:
-        extractive._scored = before
+        extractive.score_questions = before
     assert done.status == 130
     assert "the same command goes on from here" in done.err

@@ -126,7 +126,7 @@ def work(folder: Path) -> None:
 
 
 def killed_work(folder: Path, call: int, after: bool) -> None:
-    extractive._scored = dies_at(call, extractive._scored, after=after)
+    extractive.score_questions = dies_at(call, extractive.score_questions, after=after)
     work(folder)
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 # the collection of the command line's tests, tiny models and lists
-for beside in ("cli", "scoring", "train"):
+for beside in ("cli", "scoring", "train", "backends"):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1] / beside))
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeAlias
 
 from dear.backends.backend import Batched, Completion, Keepable, OnAnswer, Price
 from dear.backends.batch import MOST_REQUESTS, BatchFailed
@@ -53,6 +53,10 @@ class Usage:
         return values | {"cost": self.cost, "kept_cost": self.kept_cost}
 
 
+Company: TypeAlias = Callable[[WindowPrompt], Hashable]
+"""Prompts of equal ones are in each other's company."""
+
+
 class Ledger:
     """A backend before another one: what its file holds is answered from there, the rest is asked.
 
@@ -61,11 +65,22 @@ class Ledger:
     prompt that comes twice in one call is asked once. One process at a time; its threads may share
     it, but for a backend that answers in batches. Close it, or use it as a context manager.
 
+    company: of a backend whose answers depend, to rounding, on what is asked with them. Where one
+        prompt has no answer, all of its company in the call are asked, so that what a killed job
+        had done changes nothing; the first answer to a prompt counts.
     DataError: the file is no ledger, is broken in the middle, is another process's.
     """
 
-    def __init__(self, backend: Keepable, path: Path | str, *, sync: bool = True) -> None:
+    def __init__(
+        self,
+        backend: Keepable,
+        path: Path | str,
+        *,
+        sync: bool = True,
+        company: Company | None = None,
+    ) -> None:
         self.backend = backend
+        self._company = company
         self._file = LedgerFile(path, sync=sync)
         self._writing = threading.Lock()
         self._usage = Usage(price=backend.price)
@@ -135,6 +150,10 @@ class Ledger:
             if key in self._file.answers:
                 del missing[key]
                 tell(key, cached=True)
+        if self._company is not None:
+            lacking = set(map(self._company, missing.values()))
+            prompt_of = {key: prompts[at[0]] for key, at in asked.items()}
+            missing = {k: p for k, p in prompt_of.items() if self._company(p) in lacking}
         try:
             if missing:
                 self._ask(missing, keep)

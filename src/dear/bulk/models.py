@@ -9,9 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dear import scoring
+from dear.backends import Backend, Completion, Keepable, OnAnswer, Price, open_backend
+from dear.backends.ledger import Company
 from dear.bulk.crew import Crew
 from dear.checkpoints.contract import ScoringContract
 from dear.errors import BackendError, DearError
+from dear.prompts.listwise import WindowPrompt
 from dear.scoring.failing import ScoredPairs, score_each
 from dear.scoring.worker import about as stamped
 
@@ -86,3 +89,52 @@ class FarModel:
         """Where the model counts them."""
         if self.tokens_scored is not None:
             self.tokens_scored += tokens
+
+
+def open_answering(
+    name: str,
+) -> tuple[dict[str, Any], Callable[[Sequence[WindowPrompt]], list[Completion]]]:
+    """An opener (dear.bulk.crew): prompts → what a backend of this name answers."""
+    backend: Backend = open_backend(name)
+    assert isinstance(backend, Keepable)  # a local one
+    return {"name": backend.name, "identity": dict(backend.identity)}, backend.generate
+
+
+class FarBackend:
+    """A Keepable backend whose model each actor of the crew has, by `open_answering`.
+
+    company: prompts that are one leaf, asked together.
+    """
+
+    def __init__(self, crew: Crew, company: Company) -> None:
+        self._crew, self._company = crew, company
+        self.name: str = crew.about["name"]
+        self.identity: Mapping[str, Any] = crew.about["identity"]
+
+    @property
+    def price(self) -> Price | None:
+        return None
+
+    def generate(
+        self, prompts: Sequence[WindowPrompt], on_answer: OnAnswer | None = None
+    ) -> list[Completion]:
+        """As a Backend does, leaf by leaf. BackendError: a leaf that was given up."""
+        leaves: dict[Any, list[int]] = {}
+        for i, prompt in enumerate(prompts):
+            leaves.setdefault(self._company(prompt), []).append(i)
+        places = list(leaves.values())
+        found: dict[int, Completion] = {}
+        failed: list[DearError] = []
+        given = ((number, [prompts[i] for i in at]) for number, at in enumerate(places))
+        for number, answers in self._crew.answers(given):
+            if isinstance(answers, DearError):
+                failed.append(answers)
+                continue
+            for i, answer in zip(places[number], answers, strict=True):
+                found[i] = answer
+                if on_answer is not None:
+                    on_answer(i, answer)
+        if failed:
+            left = len(prompts) - len(found)
+            raise BackendError(f"no answer to {left:,} of {len(prompts):,} prompts: {failed[0]}")
+        return [found[i] for i in range(len(prompts))]

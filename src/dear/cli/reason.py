@@ -41,7 +41,7 @@ def _lines(folder: Path, result: ReasonResult) -> Iterator[str]:
     if result.asked is not None:
         yield _asked_line(result.asked)
     kept = len(selected.examples)
-    mean = sum(len(e.passages) for e in selected.examples) / kept
+    mean = sum(len(e.passages) for e in selected.examples) / max(1, kept)
     there, seconds = selected.answers - result.new, result.seconds
     now = f" in {duration(seconds)} ({rate(result.new, seconds)})" if result.new else ""
     before = f", {there:,} were there" if seconds and there > 0 else ""

@@ -127,6 +127,9 @@ class Share:
         # the shard whose range leaf is in: the last one that begins at or before it
         return ((leaf + 1) * self.of - 1) // self.leaves in self.shards
 
+    def leaf_of(self, query_id: str) -> int:
+        return int(self.leaves_of([query_id])[0])
+
     def leaves_of(self, query_ids: Iterable[str]) -> NDArray[np.int64]:
         """int64 (n,): the leaf of each query."""
         ids = list(query_ids)
@@ -139,7 +142,7 @@ class Share:
 
         @lru_cache(maxsize=4096)
         def owns(query_id: str) -> bool:
-            return self.has_leaf(int(self.leaves_of([query_id])[0]))
+            return self.has_leaf(self.leaf_of(query_id))
 
         return owns
 

@@ -11,18 +11,20 @@ import json
 import math
 import re
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Protocol, runtime_checkable
+from functools import partial
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dear.data.sentences import Span, sentence_ends
-from dear.errors import ConfigError
+from dear.digests import lines_digest
+from dear.errors import BackendError, ConfigError, DearError, excerpt
 from dear.prompts.listwise import LONGEST_WORD, THOUGHT_TAG
 from dear.prompts.permutations import render_permutation
-from dear.reason.generate import Drafts
+from dear.reason.generate import Cut, Drafts, chunks
 from dear.reason.sample import Question
 from dear.reason.select import Answer
 from dear.records import Passage
@@ -137,6 +139,13 @@ CHUNK = 16
 Progress = Callable[[int, int, int], None]
 """Called with (questions done, questions in all, those that were there before)."""
 
+Rows: TypeAlias = list[dict[str, Any]]
+"""What is kept of questions: the scores of each, and what is quoted."""
+Work: TypeAlias = Callable[
+    [Iterable[tuple[int, Sequence[Question]]]], Iterator[tuple[int, Rows | DearError]]
+]
+"""(number, questions) → (number, their rows) in any order, or why there are none."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Evidence:
@@ -155,6 +164,9 @@ class Evidence:
     def __post_init__(self) -> None:
         if self.passages < 0 or self.max_words < 5 or self.passage_words < 5:
             raise ConfigError("evidence: need 0 passages or more, and 5 words or more")
+
+
+SCORES_ALONE = Evidence(passages=0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -196,26 +208,41 @@ def draft(
     drafts: Drafts,
     evidence: Evidence,
     progress: Progress | None = None,
+    *,
+    cut: Cut | None = None,
+    work: Work | None = None,
 ) -> list[_Draft]:
     """Scores, where a question has none, and evidence; from `drafts` where they are there.
 
     Chunks of CHUNK questions are scored together and kept together, so that a killed job that
     goes on ends with the same bytes as one that was never disturbed.
+
+    cut: what is scored together instead; a draft then counts for questions in this company alone.
+    work: who scores, the teacher where None; drafts that it gives up are missing once all others
+        are kept (BackendError).
     """
-    keys = [_key(question, teacher, evidence) for question in questions]
-    before = sum(key in drafts for key in keys)
-    done = before
+    groups = chunks(questions, CHUNK) if cut is None else cut(questions)
+    names = [_keys(group, teacher, evidence, alone=cut is not None) for group in groups]
+    keys = [key for of_group in names for key in of_group]
+    before = done = sum(key in drafts for key in keys)
     if progress is not None:
         progress(done, len(questions), before)
-    for start in range(0, len(questions), CHUNK):
-        chunk, names = questions[start : start + CHUNK], keys[start : start + CHUNK]
-        new = sum(key not in drafts for key in names)
-        if new:
-            rows = _scored(chunk, teacher, evidence)
-            drafts.append(dict(zip(names, rows, strict=True)))
-            done += new
-            if progress is not None:
-                progress(done, len(questions), before)
+    lacking = (
+        (number, group)
+        for number, group in enumerate(groups)
+        if any(key not in drafts for key in names[number])
+    )
+    failed: list[tuple[int, DearError]] = []
+    for number, rows in (work or partial(_here, teacher=teacher, evidence=evidence))(lacking):
+        if isinstance(rows, DearError):
+            failed.append((number, rows))
+            continue
+        done += sum(key not in drafts for key in names[number])
+        drafts.append(dict(zip(names[number], rows, strict=True)))
+        if progress is not None:
+            progress(done, len(questions), before)
+    if failed:
+        raise _given_up(groups, failed)
     return [
         _Draft(
             question=replace(question, scores=tuple(drafts[key]["scores"])),
@@ -225,14 +252,37 @@ def draft(
     ]
 
 
+def _here(
+    groups: Iterable[tuple[int, Sequence[Question]]], teacher: PairModel, evidence: Evidence
+) -> Iterator[tuple[int, Rows | DearError]]:
+    for number, group in groups:
+        yield number, score_questions(group, teacher, evidence)
+
+
+def _given_up(
+    groups: Sequence[Sequence[Question]], failed: Sequence[tuple[int, DearError]]
+) -> BackendError:
+    number, why = failed[0]
+    queries = excerpt(", ".join(dict.fromkeys(q.query.id for q in groups[number])))
+    more = f" and {len(failed) - 1} more" if len(failed) > 1 else ""
+    return BackendError(
+        f"no scores for the {len(groups[number]):,} lists of queries {queries}{more}: {why}; all "
+        "others are kept, and the same command goes on"
+    )
+
+
 def extract(
     questions: Sequence[Question],
     teacher: PairModel,
     drafts: Drafts,
     evidence: Evidence,
     progress: Progress | None = None,
+    *,
+    cut: Cut | None = None,
+    work: Work | None = None,
 ) -> list[Answer]:
-    """Each question answered by the teacher, to go through the same selection as any other's."""
+    """Each question answered by the teacher, to go through the same selection as any other's; as
+    `draft`."""
     return [
         Answer(
             question=one.question,
@@ -240,7 +290,7 @@ def extract(
             thought=thought(one),
             source=f"extractive:{teacher.name}",
         )
-        for one in draft(questions, teacher, drafts, evidence, progress)
+        for one in draft(questions, teacher, drafts, evidence, progress, cut=cut, work=work)
     ]
 
 
@@ -249,10 +299,13 @@ def with_scores(
     teacher: PairModel,
     drafts: Drafts,
     progress: Progress | None = None,
+    *,
+    cut: Cut | None = None,
+    work: Work | None = None,
 ) -> list[Question]:
-    """The same questions, the teacher's scores in those that have none."""
+    """The same questions, the teacher's scores in those that have none; as `draft`."""
     bare = [question for question in questions if question.scores is None]
-    scored = iter(draft(bare, teacher, drafts, Evidence(passages=0), progress))
+    scored = iter(draft(bare, teacher, drafts, SCORES_ALONE, progress, cut=cut, work=work))
     return [next(scored).question if q.scores is None else q for q in questions]
 
 
@@ -311,9 +364,8 @@ def _score(teacher: PairModel, pairs: Sequence[Pair]) -> list[float]:
     return teacher.score(pairs).tolist()  # type: ignore[no-any-return]
 
 
-def _scored(
-    questions: Sequence[Question], teacher: PairModel, evidence: Evidence
-) -> list[dict[str, Any]]:
+def score_questions(questions: Sequence[Question], teacher: PairModel, evidence: Evidence) -> Rows:
+    """Of questions that are scored together: all pairs of one kind in one call."""
     unscored = [q for q in questions if q.scores is None]
     found = iter(
         _score(teacher, [(q.query.text, p.full_text) for q in unscored for p in q.passages])
@@ -334,7 +386,7 @@ def _scored(
         for piece in of_passage
     ]
     values = iter(_score(teacher, flat))
-    rows: list[dict[str, Any]] = []
+    rows: Rows = []
     for row, places, of_passages in zip(scores, best, pieces, strict=True):
         quotes = []
         for i, of_passage in zip(places, of_passages, strict=True):
@@ -356,11 +408,11 @@ def _pieces(passage: Passage, evidence: Evidence) -> list[str]:
     return quotable(*shown(passage, evidence.passage_words), max_words=evidence.max_words)
 
 
-def _key(question: Question, teacher: PairModel, evidence: Evidence) -> str:
-    made_of = [
-        question.key,
-        question.scores,
-        (teacher.name, teacher.revision, teacher.fingerprint),
-        asdict(evidence),
-    ]
-    return hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:32]
+def _keys(
+    group: Sequence[Question], teacher: PairModel, evidence: Evidence, *, alone: bool
+) -> list[str]:
+    """Of the drafts of questions that are scored together. alone: and never with others."""
+    company = [lines_digest(question.key for question in group)] if alone else []
+    made_of = (teacher.name, teacher.revision, teacher.fingerprint), asdict(evidence), *company
+    rows = ([question.key, question.scores, *made_of] for question in group)
+    return [hashlib.sha256(json.dumps(row).encode()).hexdigest()[:32] for row in rows]

@@ -103,9 +103,12 @@ def write_set(
     examples: Iterable[ListExample],
     prompt: ListwisePrompt,
     report: Mapping[str, Any],
+    *,
+    part: bool = False,
 ) -> None:
     """EXAMPLES, and the same as COT and MESSAGES under `prompt`; REPORT last, so that a folder
-    that holds one is whole. DataError: not one example; the report is written nevertheless."""
+    that holds one is whole. DataError: not one example, but for a part; the report is written
+    nevertheless."""
     held = list(examples)
     for name in (REPORT, *(() if held else (EXAMPLES, COT, MESSAGES))):
         with contextlib.suppress(FileNotFoundError):
@@ -115,7 +118,7 @@ def write_set(
         write_cot(folder / COT, (cot(example, prompt) for example in held))
         write_chat(folder / MESSAGES, (chat(example, prompt) for example in held))
     write_json(folder / REPORT, {"format": FORMAT, **report})
-    if not held:
+    if not held and not part:
         raise DataError.at(folder, None, f"no example was kept; {REPORT} says why")
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from dear import locks
 from dear.artifacts import folder_to_disk
@@ -89,6 +91,14 @@ def open_drafts(path: Path) -> Iterator[Drafts]:
 BATCH = 64
 """Questions that a backend is handed at once."""
 
+Cut: TypeAlias = Callable[[Sequence[Question]], list[list[Question]]]
+"""Questions → those that go together, in their order."""
+
+
+def chunks(questions: Sequence[Question], size: int) -> list[list[Question]]:
+    return [list(questions[i : i + size]) for i in range(0, len(questions), size)]
+
+
 Progress = Callable[[int, int], None]
 
 
@@ -97,23 +107,27 @@ def ask(
     backend: Backend,
     prompt: ListwisePrompt,
     *,
-    batch: int = BATCH,
+    cut: Cut = partial(chunks, size=BATCH),
     progress: Progress | None = None,
 ) -> Iterator[tuple[Question, Completion]]:
     """Each question with the completion, in order. BackendError: what the backend raises.
 
+    cut: what the backend is handed at once.
     Nothing is kept here: a backend behind a ledger asks nothing twice.
     """
-    for start in range(0, len(questions), batch):
-        asked = questions[start : start + batch]
-        completions = backend.generate([prompt.render(q.query, q.passages) for q in asked])
+    done = itertools.count(1)
+
+    def heard(_: int, __: Completion) -> None:
+        if progress is not None:
+            progress(next(done), len(questions))
+
+    for asked in cut(questions):
+        completions = backend.generate([prompt.render(q.query, q.passages) for q in asked], heard)
         if len(completions) != len(asked):
             raise BackendError(
                 f"{backend.name}: {len(completions)} answers to {len(asked)} prompts"
             )
         yield from zip(asked, completions, strict=True)
-        if progress is not None:
-            progress(start + len(asked), len(questions))
 
 
 def answer(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -91,6 +91,21 @@ TOO_FEW, NO_LABELS, NOTHING_RELEVANT = "too few candidates", "no labels", "nothi
 LEAKS = "leaks"
 
 
+def asked(
+    run: Iterable[str],
+    plan: SamplePlan,
+    *,
+    labels: Labels | None = None,
+    judgements: Judgements | None = None,
+    need_relevant: bool = False,
+) -> list[str]:
+    """The queries of a run that lists are drawn for; the arguments are those of `sample`."""
+    ids = [q for q in run if judgements is None or not need_relevant or q in judgements]
+    if labels is not None:
+        ids = [q for q in ids if q in labels.scores] or ids
+    return ids if plan.queries is None else every_nth(ids, plan.queries)
+
+
 def sample(
     collection: Collection,
     run: Run,
@@ -114,11 +129,7 @@ def sample(
     A query's lists depend on its id, the seed and its own candidates alone. Passages of equal text
     are taken once. DataError: labels of other texts.
     """
-    ids = [q for q in run if judgements is None or not need_relevant or q in judgements]
-    if labels is not None:
-        ids = [q for q in ids if q in labels.scores] or ids
-    if plan.queries is not None:
-        ids = every_nth(ids, plan.queries)
+    ids = asked(run, plan, labels=labels, judgements=judgements, need_relevant=need_relevant)
     drawn = Drawn()
     queries, corpus = collection.queries(), collection.corpus
     scores = labels if check is None else check.over_collection(queries, corpus)

@@ -205,6 +205,15 @@ class Selected:
         return len(self.examples) + self.dropped.total()
 
 
+AskedAbout: TypeAlias = tuple[str, frozenset[str]]
+
+
+def asked_about(example: ListExample) -> AskedAbout:
+    """Equal for the same query about the same passages."""
+    texts = frozenset(normalised(p.full_text) for p in example.passages)
+    return normalised(example.query.text), texts
+
+
 def select_all(
     answers: Iterable[Answer], threshold: Threshold = Threshold(), held_out: HeldOut = NOTHING
 ) -> Selected:
@@ -212,14 +221,13 @@ def select_all(
     those that ask the same query about the same passages."""
     examples: list[ListExample] = []
     dropped: Counter[Reason] = Counter()
-    seen: set[tuple[str, frozenset[str]]] = set()
+    seen: set[AskedAbout] = set()
     for answer in answers:
         found = select(answer, threshold)
         if isinstance(found, str):
             dropped[found] += 1
             continue
-        texts = frozenset(normalised(p.full_text) for p in found.passages)
-        key = (normalised(found.query.text), texts)
+        key = asked_about(found)
         if held_out.leak(found) is not None:
             dropped["leaks"] += 1
         elif key in seen:

@@ -1033,6 +1033,11 @@ class ReasonOptions:
         str | None,
         Option("Select from DeAR-COT rows, chats or lists instead.", "FILE", flags=("--from",)),
     ] = None
+    shard: ShardOption = None
+    join: Annotated[
+        Path | None,
+        Option("Write the set whose finished shards are the folders in DIR.", "DIR"),
+    ] = None
     examples: Annotated[int, Option("Lists for each query.", "N", least=1)] = 1
     size: Annotated[str, Option("Passages in a list.", "N-N")] = "4-20"
     queries: Annotated[int | None, Option("At most N queries, evenly spread.", "N", least=1)] = None
@@ -1065,6 +1070,7 @@ class ReasonOptions:
     allow_leaks: Annotated[
         bool, Option("Look for no test data at all.", flags=("--allow-leaks",))
     ] = False
+    place: PlaceOptions = PlaceOptions()
     model_options: ModelOptions = ModelOptions()
 
     def __post_init__(self) -> None:
@@ -1077,13 +1083,24 @@ class ReasonOptions:
             )
         if self.teacher is not None:
             check_model(self.teacher)
+        if self.place.far and self.llm is not None and not self.llm.startswith("local:"):
+            raise ConfigError(
+                f"--on ray is for --llm local:MODEL: {self.llm} answers elsewhere already, and "
+                "several questions at once (concurrency)"
+            )
 
     def _check_sources(self) -> None:
-        if self.source is not None:
-            given = {"--run": self.run, "--labels": self.labels, "--llm": self.llm}
+        if self.source is not None or self.join is not None:
+            given: dict[str, Any] = {"--run": self.run, "--labels": self.labels, "--llm": self.llm}
+            given |= {"--shard": self.shard, "--on ray": self.place.far}
+            reads = "--from reads lists that are there"
+            if self.join is not None:
+                given |= {"COLLECTION": self.collection, "--teacher": self.teacher}
+                given |= {"--from": self.source}
+                reads = "--join reads shards that are finished"
             wrong = next((name for name, value in given.items() if value), None)
             if wrong is not None:
-                raise ConfigError(f"--from reads lists that are there: no {wrong} beside it")
+                raise ConfigError(f"{reads}: no {wrong} beside it")
         elif self.collection is None or self.run is None:
             missing = "a COLLECTION" if self.collection is None else "a --run"
             raise ConfigError(f"nothing to draw lists from: give {missing}, or --from FILE")

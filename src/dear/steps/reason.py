@@ -4,26 +4,49 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from dear.artifacts import check_folder, versions
-from dear.backends import Backend, Completion, Keepable, open_backend
-from dear.backends.ledger import Ledger
+from dear.backends import Backend, Completion, Keepable, Price, open_backend
+from dear.backends.ledger import Company, Ledger
+from dear.bulk.crew import Crew
+from dear.bulk.models import FarBackend, FarModel, about, open_answering
 from dear.data.collections import Collection, list_collections, open_collection
 from dear.data.formats import read_run
-from dear.data.inputs import corpus_input, judgements_input, run_input
+from dear.data.inputs import corpus_input, judgements_input, run_input, texts_input
 from dear.data.label_texts import LabelCheck
 from dear.data.labels import Labels, ensemble, labels_input, read_labels
+from dear.data.shards import Shard, Share
 from dear.digests import Input, Inputs, lines_digest
 from dear.errors import ConfigError, DataError, nearest
 from dear.prompts.listwise import LISTWISE_PROMPTS, ListwisePrompt
-from dear.reason.extractive import Evidence, extract, with_scores
+from dear.reason.extractive import (
+    SCORES_ALONE,
+    Evidence,
+    Rows,
+    Work,
+    extract,
+    score_questions,
+    with_scores,
+)
 from dear.reason.files import read_answers, write_set
-from dear.reason.generate import Drafts, answer, ask, open_drafts
-from dear.reason.sample import LEAKS, NO_LABELS, Drawn, Question, SamplePlan, parse_sizes, sample
+from dear.reason.generate import BATCH, Cut, Drafts, answer, ask, chunks, open_drafts
+from dear.reason.joining import counts, join, require_own
+from dear.reason.sample import (
+    LEAKS,
+    NO_LABELS,
+    Drawn,
+    Question,
+    SamplePlan,
+    asked,
+    parse_sizes,
+    sample,
+)
 from dear.reason.select import (
     LEAK_PASSAGES,
     NOTHING,
@@ -41,6 +64,12 @@ from dear.steps.options import ANSWERS, KEEP_NDCG, KEEP_TAU, ReasonOptions
 from dear.steps.progress import Watch, unwatched
 
 _DRAFTS = "drafts.jsonl"
+
+LIST_PAIRS = 64
+"""What a list counts in a leaf: about the pairs that its passages and sentences are."""
+
+FAR_LEAVES = 256
+"""Whose prompts are held at once while workers answer them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,8 +103,12 @@ def reason(options: ReasonOptions, *, watch: Watch = unwatched) -> ReasonResult:
 
     DataError where not one list could be drawn.
     """
+    require_own(options.output, options.place.shard(options.shard))
+    if options.join is not None:
+        return _joined(options.join, options.output)
     template, plan, threshold = _template(options), _plan(options), _threshold(options)
-    backend = None if options.llm is None else open_backend(options.llm)
+    near = options.llm is not None and not options.place.far
+    backend = open_backend(options.llm or "") if near else None
     check_folder(options.output)
     collection = None if options.collection is None else open_collection(options.collection)
     held = _held_out(options, collection)
@@ -86,7 +119,7 @@ def reason(options: ReasonOptions, *, watch: Watch = unwatched) -> ReasonResult:
     else:
         assert collection is not None  # ReasonOptions has checked it
         drawn = _draw(options, collection, making, plan, threshold, held)
-        if backend is None:
+        if options.llm is None:
             answers = making.extract(drawn.questions)
         else:
             answers = making.ask(drawn.questions, backend)
@@ -95,6 +128,7 @@ def reason(options: ReasonOptions, *, watch: Watch = unwatched) -> ReasonResult:
         "collection": None if collection is None else collection.name,
         **_counts(selected, drawn),
         "settings": _settings(options, template, plan, threshold),
+        **({} if making.share is None else {"share": making.share.to_dict()}),
         "generator": making.generator,
         "inputs": Inputs(making.inputs).to_dict(),
         "held_out": {
@@ -104,7 +138,8 @@ def reason(options: ReasonOptions, *, watch: Watch = unwatched) -> ReasonResult:
         },
         "versions": versions(),
     }
-    write_set(options.output, selected.examples, template, report)
+    part = making.share is not None and making.share.of > 1
+    write_set(options.output, selected.examples, template, report, part=part)
     return ReasonResult(
         selected=selected,
         drawn=drawn,
@@ -112,6 +147,13 @@ def reason(options: ReasonOptions, *, watch: Watch = unwatched) -> ReasonResult:
         new=making.new,
         seconds=making.seconds,
     )
+
+
+def _joined(folder: Path, output: Path) -> ReasonResult:
+    check_folder(output)
+    selected, template, report = join(folder)
+    write_set(output, selected.examples, template, report)
+    return ReasonResult(selected=selected, drawn=None, asked=None, new=0, seconds=0.0)
 
 
 def format_counts(reasons: Mapping[Any, int]) -> str:
@@ -201,35 +243,51 @@ def _draw(
     if judgements is not None:
         described = f"{collection.name}, {split}"
         making.inputs["judgements"] = judgements_input(judgements, described)
+    draws: dict[str, Any] = {"labels": labels, "judgements": judgements}
+    draws["need_relevant"] = threshold.keep_ndcg is not None
+    keep = None
+    if (shard := options.place.shard(options.shard)) is not None:
+        ids = asked(_query_ids(path), plan, **draws)
+        inputs = Inputs({"run": run_input(path), "texts": texts_input(collection)})
+        lists = len(ids) * plan.per_query
+        making.share = Share.plan(Shard.parse(shard), lists * LIST_PAIRS, inputs)
+        keep = set(filter(making.share.owner(), ids)).__contains__
+        plan = replace(plan, queries=None)  # they are chosen
     drawn = sample(
         collection,
-        read_run(path, ties="written"),
+        read_run(path, ties="written", keep=keep),
         plan,
-        labels=labels,
+        **draws,
         check=check,
-        judgements=judgements,
-        need_relevant=threshold.keep_ndcg is not None,
         leaking_queries=held.queries,
         leaking_passages=held.passages,
     )
-    if not drawn.questions:
+    making.put_in_leaves(drawn)
+    if not drawn.questions and (making.share is None or making.share.of == 1):
         why = f"{format_counts(drawn.skipped)}{skipped_hint(drawn)}"
         raise DataError(f"not one list could be drawn: {why}")
     return drawn
 
 
+def _query_ids(run: Path) -> list[str]:
+    """Of a run, in its order, without holding it."""
+    found: dict[str, None] = {}
+
+    def seen(query_id: str) -> bool:
+        found[query_id] = None
+        return False
+
+    read_run(run, keep=seen)
+    return list(found)
+
+
 def _counts(selected: Selected, drawn: Drawn | None) -> dict[str, Any]:
-    sizes = [len(example.passages) for example in selected.examples]
-    counts: dict[str, Any] = {
-        "kept": len(sizes),
-        "dropped": dict(sorted(selected.dropped.items())),
-        "passages_mean": round(sum(sizes) / max(1, len(sizes)), 2),
-    }
+    found = counts(selected)
     if drawn is not None:
-        counts["queries_without_list"] = dict(sorted(drawn.skipped.items()))
-        counts["candidates"] = drawn.candidates
-        counts["candidates_left_out"] = drawn.left_out
-    return counts
+        found["queries_without_list"] = dict(sorted(drawn.skipped.items()))
+        found["candidates"] = drawn.candidates
+        found["candidates_left_out"] = drawn.left_out
+    return found
 
 
 def _settings(
@@ -256,7 +314,7 @@ def _settings(
 class _Making:
     """From questions to answers, and what it took.
 
-    generator: for the report.  inputs: what the set is made from.
+    generator: for the report.  inputs: what the set is made from.  share: of a job that is cut.
     """
 
     options: ReasonOptions
@@ -264,6 +322,7 @@ class _Making:
     watch: Watch
     generator: dict[str, Any] = field(default_factory=dict)
     inputs: dict[str, Input] = field(default_factory=dict)
+    share: Share | None = None
     asked: Asked | None = None
     new: int = 0
     seconds: float = 0.0
@@ -287,6 +346,35 @@ class _Making:
         ]
         return found, LabelCheck(found, folders, collection.name)
 
+    def put_in_leaves(self, drawn: Drawn) -> None:
+        """The questions of a share in the order of its leaves, and how much they are."""
+        if self.share is not None:
+            drawn.questions = list(chain.from_iterable(self._leaves(drawn.questions)))
+            pairs = sum(len(question.passages) for question in drawn.questions)
+            self.share = replace(self.share, pairs=pairs)
+
+    def _leaves(self, questions: Sequence[Question]) -> list[list[Question]]:
+        assert self.share is not None
+        return list(self.share.by_leaf(questions, lambda one: one.query.id).values())
+
+    def _batches(self, questions: Sequence[Question]) -> list[list[Question]]:
+        """What a language model is asked at once. Answers of a local one depend, to rounding, on
+        what is asked with them: a leaf is asked by itself."""
+        if self._company is None:
+            return chunks(questions, BATCH)
+        leaves = self._leaves(questions)
+        if not self.options.place.far:
+            return leaves
+        some = [leaves[i : i + FAR_LEAVES] for i in range(0, len(leaves), FAR_LEAVES)]
+        return [list(chain.from_iterable(one)) for one in some]
+
+    @property
+    def _company(self) -> Company | None:
+        share = self.share
+        if share is None or not (self.options.llm or "").startswith("local:"):
+            return None
+        return lambda prompt: share.leaf_of(prompt.query.id)
+
     def extract(self, questions: Sequence[Question]) -> list[Answer]:
         """Order and evidence by the teacher."""
         evidence = Evidence(
@@ -295,24 +383,32 @@ class _Making:
             passage_words=self.template.max_words,
         )
         self.generator["kind"] = "extractive"
-        with self._scoring("reasoning") as (teacher, drafts, report):
-            return extract(questions, teacher, drafts, evidence, report)
+        with self._scoring("reasoning", evidence) as (teacher, drafts, work, report):
+            return extract(questions, teacher, drafts, evidence, report, cut=self._cut, work=work)
 
-    def ask(self, questions: Sequence[Question], backend: Backend) -> list[Answer]:
-        """Thought and order by a language model; the teacher, if any, scores its lists."""
+    def ask(self, questions: Sequence[Question], near: Backend | None) -> list[Answer]:
+        """Thought and order by a language model; the teacher, if any, scores its lists.
+
+        near: it, where workers do not have it.
+        """
         checked = questions if self.options.teacher is None else self._scored(questions)
-        self.generator |= {"kind": "llm", "model": backend.name}
         ledger = self.options.ledger or self.options.output / ANSWERS
-        started = time.perf_counter()
-        with _cached(backend, ledger) as model, self.watch("asking", "questions") as report:
-            found = list(ask(checked, model, self.template, progress=report))
+        with ExitStack() as stack:
+            backend = self._far_backend(stack) if near is None else near
+            started = time.perf_counter()
+            model = stack.enter_context(_cached(backend, ledger, self._company))
+            report = stack.enter_context(self.watch("asking", "questions"))
+            found = list(ask(checked, model, self.template, cut=self._batches, progress=report))
+        self.generator |= {"kind": "llm", "model": backend.name}
         self.seconds = time.perf_counter() - started
         asked = _count([completion for _, completion in found], backend)
         self.asked, self.new = asked, asked.new
+        price = _price(backend)
         self.generator |= {
             "prompt_tokens": asked.prompt_tokens,
             "completion_tokens": asked.completion_tokens,
             "cost": asked.cost,
+            "price": None if price is None else asdict(price),
         }
         return [answer(question, c, self.template, backend.name) for question, c in found]
 
@@ -326,16 +422,37 @@ class _Making:
         return [a if a.question is None else replace(a, question=next(scored)) for a in answers]
 
     def _scored(self, questions: Sequence[Question]) -> list[Question]:
-        with self._scoring("scoring") as (teacher, drafts, report):
-            return with_scores(questions, teacher, drafts, report)
+        with self._scoring("scoring", SCORES_ALONE) as (teacher, drafts, work, report):
+            return with_scores(questions, teacher, drafts, report, cut=self._cut, work=work)
+
+    @property
+    def _cut(self) -> Cut | None:
+        return None if self.share is None else self._leaves
+
+    def _far_backend(self, stack: ExitStack) -> FarBackend:
+        opener = partial(open_answering, self.options.llm or "")
+        crew = stack.enter_context(Crew(opener, **self.options.place.to_dict()))
+        assert self._company is not None  # ReasonOptions: it is a local one
+        return FarBackend(crew, self._company)
+
+    def _teacher(self, evidence: Evidence, stack: ExitStack) -> tuple[PairModel, Work | None]:
+        """The model, and who scores in its place."""
+        name, how = self.options.teacher or "", self.options.model_options.to_dict()
+        if not self.options.place.far:
+            return open_model(name, **how), None
+        opener = partial(_open_scoring, name, how, evidence)
+        crew = stack.enter_context(Crew(opener, **self.options.place.to_dict()))
+        return FarModel(crew.about, crew), crew.answers
 
     @contextmanager
     def _scoring(
-        self, what: str
-    ) -> Iterator[tuple[PairModel, Drafts, Callable[[int, int, int], None]]]:
+        self, what: str, evidence: Evidence
+    ) -> Iterator[tuple[PairModel, Drafts, Work | None, Callable[[int, int, int], None]]]:
         path = self.options.output / _DRAFTS
-        with open_drafts(path) as drafts, self.watch(what, "examples") as report:
-            model = open_model(self.options.teacher or "", **self.options.model_options.to_dict())
+        with ExitStack() as stack:
+            drafts = stack.enter_context(open_drafts(path))
+            report = stack.enter_context(self.watch(what, "examples"))
+            model, work = self._teacher(evidence, stack)
             before = len(drafts)
             self.inputs |= scoring_inputs(model)
             self.generator["teacher"] = {
@@ -344,13 +461,25 @@ class _Making:
                 "fingerprint": model.fingerprint,
             }
             started = time.perf_counter()
-            yield model, drafts, lambda done, total, there: report(done, total, before=there)
+            yield model, drafts, work, lambda done, total, there: report(done, total, before=there)
             self.new, self.seconds = len(drafts) - before, time.perf_counter() - started
+
+
+def _open_scoring(
+    name: str, how: Mapping[str, Any], evidence: Evidence
+) -> tuple[dict[str, Any], Callable[[Sequence[Question]], Rows]]:
+    """An opener (dear.bulk.crew): a leaf's questions → their drafts."""
+    model = open_model(name, **how)
+    return about(model), lambda questions: score_questions(questions, model, evidence)
+
+
+def _price(backend: Backend) -> Price | None:
+    return backend.price if isinstance(backend, Keepable) else None
 
 
 def _count(completions: Sequence[Completion], backend: Backend) -> Asked:
     """What the answers took, whenever they were asked for."""
-    price = backend.price if isinstance(backend, Keepable) else None
+    price = _price(backend)
     prompt = sum(c.prompt_tokens or 0 for c in completions)
     completion = sum(c.completion_tokens or 0 for c in completions)
     new = sum(not c.cached for c in completions)
@@ -364,10 +493,10 @@ def _count(completions: Sequence[Completion], backend: Backend) -> Asked:
 
 
 @contextmanager
-def _cached(backend: Backend, path: Path) -> Iterator[Backend]:
+def _cached(backend: Backend, path: Path, company: Company | None) -> Iterator[Backend]:
     """The backend with a ledger; as it is where its answers are not worth keeping."""
     if not isinstance(backend, Keepable):
         yield backend
         return
-    with Ledger(backend, path) as ledger:
+    with Ledger(backend, path, company=company) as ledger:
         yield ledger
