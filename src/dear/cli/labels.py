@@ -11,6 +11,8 @@ from dear.errors import DataError
 from dear.steps.options import LabelStoresOptions
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from dear.data.label_stores import Store
     from dear.steps.labels import LabelStores
 
@@ -27,17 +29,17 @@ def labels(options: LabelStoresOptions) -> None:
         what = "the whole job" if found.merged.of == 1 else str(found.merged)
         summary(f"{options.output}: {pairs}, {what}")
     elif options.action == "info":
-        _show(found)
+        _show(found, options.stores)
     else:
         _tell(found)
 
 
-def _show(found: LabelStores) -> None:
+def _show(found: LabelStores, names: Sequence[str]) -> None:
     table(
         ("store", "teacher", "shard", "rows", "dead", "queries", "bytes a row", "state"),
         [
             (
-                str(store.folder),
+                str(name),
                 store.stamp.teacher,
                 "-" if store.share is None else str(store.share),
                 f"{store.rows:,}",
@@ -46,7 +48,7 @@ def _show(found: LabelStores) -> None:
                 f"{store.bytes / max(store.rows, 1):.1f}",
                 _state(store),
             )
-            for store in found.stores
+            for name, store in zip(names, found.stores, strict=True)
         ],
         align=("left", "left", "left", "right", "right", "right", "right", "left"),
         wrap=("store", "teacher"),

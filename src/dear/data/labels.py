@@ -21,7 +21,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +47,9 @@ from dear.data.z_scores import z_scores
 from dear.digests import Input, Inputs, file_digests, lines_digest, signature
 from dear.errors import ConfigError, ContractMismatch, DataError, excerpt
 from dear.records import Run
+
+if TYPE_CHECKING:
+    from dear.data.label_mirror import LabelMirror
 
 MANIFEST = "manifest.json"
 ENSEMBLE = "ensemble.json"
@@ -114,7 +117,7 @@ class Stamp:
             }
         )
 
-    def require(self, other: Stamp, folder: Path) -> None:
+    def require(self, other: Stamp, folder: Path | str) -> None:
         """ContractMismatch that names every difference to the labels in `folder`."""
         if found := other.inputs.changes(self.inputs):
             raise ContractMismatch(
@@ -206,12 +209,14 @@ class LabelStore:
         number: int,
         index: LabelIndex,
         failures: Sequence[Failure] = (),
+        mirror: LabelMirror | None = None,
     ) -> None:
         self.folder = folder
         self.stamp = stamp
         self._number = number
         self._index = index
         self.failures = list(failures)
+        self._mirror = mirror
 
     def __len__(self) -> int:
         return len(self._index)
@@ -279,6 +284,7 @@ class LabelStore:
             self._number += 1
             # with pairs of another job it is no share any more
             _update(self.folder, {"next_shard": self._number, "share": None})
+        self._push(shard.name, *([MANIFEST] if leaf is None else []))
         if self._index.behind >= _FLUSHED_ROWS:
             self._index.save(self.folder, _signatures(self.folder))
 
@@ -287,21 +293,33 @@ class LabelStore:
         note = read_json(self.folder / MANIFEST)["share"]
         digest = lines_digest(file_digests(shard_files(self.folder)))
         _update(self.folder, {"share": {**note, "digest": digest}})
+        self._push(MANIFEST)
 
     def record(self, job: Mapping[str, Any]) -> None:
         """Notes what a job that came to its end took, behind those before it."""
         jobs = read_json(self.folder / MANIFEST).get("jobs", ())
         _update(self.folder, {"jobs": [*jobs, dict(job)]})
+        self._push(MANIFEST)
+
+    def _push(self, *names: str) -> None:
+        if self._mirror is not None:
+            self._mirror.push(self.folder, *names)
 
 
 @contextlib.contextmanager
 def open_store(
-    folder: Path, stamp: Stamp, share: Share | None = None, *, again: bool = False
+    folder: Path,
+    stamp: Stamp,
+    share: Share | None = None,
+    *,
+    again: bool = False,
+    mirror: LabelMirror | None = None,
 ) -> Iterator[LabelStore]:
     """The store in `folder`, made if need be, for this process alone.
 
     share: of a job that is cut into shards; a store has one job's, and always the same one.
     again: pairs that could not be scored (dear.data.label_failures) are to be tried again.
+    mirror: gets each file when it is written, and gives those that the folder lacks.
 
     One that an earlier version wrote is brought to this version's form; its shards stay as they
     are, and so does that their texts are not known.
@@ -316,6 +334,8 @@ def open_store(
             raise DataError.at(folder, None, "another process is writing labels here")
         for cut_short in folder.glob(".*.tmp"):  # of a writer that was killed
             cut_short.unlink()
+        if mirror is not None:
+            mirror.take_over(folder, stamp, share)
         if not (folder / MANIFEST).exists():
             if shard_files(folder):
                 raise DataError.at(folder, None, f"shards but no {MANIFEST}; choose another folder")
@@ -330,7 +350,10 @@ def open_store(
         if again:
             _clear_failures(folder)
         index = _index(folder, there)
-        yield LabelStore(folder, there.stamp, there.next_shard, index, read_failures(folder))
+        if mirror is not None:
+            mirror.level(folder)
+        failures = read_failures(folder)
+        yield LabelStore(folder, there.stamp, there.next_shard, index, failures, mirror)
         if index.behind >= KEPT_ROWS:
             index.save(folder, _signatures(folder))
 
@@ -392,7 +415,7 @@ class Manifest:
             _update(folder, change)
         return found
 
-    def require_share(self, share: Share | None, folder: Path) -> None:
+    def require_share(self, share: Share | None, folder: Path | str) -> None:
         """ContractMismatch where the store has another share, or another job's."""
         there = self.share
         if there is None and share is None:
@@ -551,6 +574,16 @@ def _shard_path(folder: Path, number: int) -> Path:
 
 def shard_number(path: Path) -> int:
     return int(path.stem.rpartition("-")[2])
+
+
+def is_shard(name: str) -> bool:
+    """Whether a file is a shard, by its name."""
+    return _SHARD.fullmatch(name) is not None
+
+
+def is_of_store(name: str) -> bool:
+    """Whether a file belongs to a store, by its name."""
+    return name == MANIFEST or is_shard(name)
 
 
 def shard_files(folder: Path) -> list[Path]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -12,7 +13,8 @@ from dear.data.id_keys import id_keys
 from dear.data.label_failures import FAILED
 from dear.data.label_index import query_keys
 from dear.data.label_stores import Store, compact, differences, look_into, merge, missing
-from dear.data.labels import open_index
+from dear.data.labels import is_of_store, open_index
+from dear.data.remote import called, fetched, is_url
 from dear.data.shards import Share
 from dear.errors import DataError
 from dear.label import wanted_pairs
@@ -38,9 +40,9 @@ class LabelStores:
 def label_stores(options: LabelStoresOptions) -> LabelStores:
     """Do what `options.action` says. Errors are those of `dear.data.label_stores`."""
     if options.action == "compact":
-        dead, saved = compact(options.stores[0])
+        dead, saved = compact(Path(options.stores[0]))
         return LabelStores(dead=dead, saved=saved)
-    stores = tuple(map(look_into, options.stores))
+    stores = tuple(map(_look_into, options.stores))
     if options.action == "merge":
         assert options.output is not None
         merged = merge(stores, options.output, partial=options.partial)
@@ -53,6 +55,15 @@ def label_stores(options: LabelStoresOptions) -> LabelStores:
     if options.collection is not None:
         problems += _gaps(options, stores)
     return LabelStores(stores=stores, problems=tuple(problems))
+
+
+def _look_into(store: str) -> Store:
+    if not is_url(store):
+        return look_into(Path(store))
+    copy = fetched(store, is_of_store)
+    with called(store, copy):
+        found = look_into(copy)
+    return replace(found, problems=tuple(p.replace(str(copy), store) for p in found.problems))
 
 
 def _gaps(options: LabelStoresOptions, stores: Sequence[Store]) -> list[str]:
