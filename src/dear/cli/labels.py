@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING
 from dear.cli.loading import steps
 from dear.cli.options import expanded
 from dear.cli.output import count, summary, table
+from dear.data.remote import as_url
 from dear.errors import DataError
 from dear.steps.options import LabelStoresOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from dear.data.label_stores import Store
     from dear.steps.labels import LabelStores
 
@@ -29,17 +28,17 @@ def labels(options: LabelStoresOptions) -> None:
         what = "the whole job" if found.merged.of == 1 else str(found.merged)
         summary(f"{options.output}: {pairs}, {what}")
     elif options.action == "info":
-        _show(found, options.stores)
+        _show(found)
     else:
         _tell(found)
 
 
-def _show(found: LabelStores, names: Sequence[str]) -> None:
+def _show(found: LabelStores) -> None:
     table(
         ("store", "teacher", "shard", "rows", "dead", "queries", "bytes a row", "state"),
         [
             (
-                str(name),
+                as_url(str(store.folder)),
                 store.stamp.teacher,
                 "-" if store.share is None else str(store.share),
                 f"{store.rows:,}",
@@ -48,7 +47,7 @@ def _show(found: LabelStores, names: Sequence[str]) -> None:
                 f"{store.bytes / max(store.rows, 1):.1f}",
                 _state(store),
             )
-            for name, store in zip(names, found.stores, strict=True)
+            for store in found.stores
         ],
         align=("left", "left", "left", "right", "right", "right", "right", "left"),
         wrap=("store", "teacher"),
@@ -56,7 +55,7 @@ def _show(found: LabelStores, names: Sequence[str]) -> None:
     for contract in dict.fromkeys(_contract(store) for store in found.stores):
         summary(contract)
     for problem in found.problems:
-        summary(problem)
+        summary(as_url(problem))
 
 
 def _state(store: Store) -> str:
@@ -77,7 +76,7 @@ def _contract(store: Store) -> str:
 
 def _tell(found: LabelStores) -> None:
     for problem in found.problems:
-        print(problem)
+        print(as_url(problem))
     stores = count(len(found.stores), "store")
     if found.problems:
         raise DataError(f"{count(len(found.problems), 'problem')} in {stores}")

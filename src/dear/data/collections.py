@@ -32,7 +32,7 @@ from dear.data.formats.training import QueryTexts, TrainingIds
 from dear.data.hub import open_hub
 from dear.data.irds import open_irds, open_irds_splits
 from dear.data.pydocs import open_pydocs
-from dear.data.remote import called, fetched, is_url
+from dear.data.remote import fetched, is_url
 from dear.data.training_rows import PARQUET, RowSource, open_rows
 from dear.errors import ConfigError, DataError, MissingExtra, nearest
 from dear.records import Passage, Query, Ranking
@@ -122,8 +122,7 @@ def _entry_opener(entry: CollectionEntry) -> Callable[[], Collection]:
 
 def _open_url(url: str) -> Collection:
     folder = fetched(url, is_of_collection)
-    with called(url, folder):
-        return Collection.from_folder(folder, entry=find_entry(folder.name))
+    return Collection.from_folder(folder, entry=find_entry(folder.name))
 
 
 def _told(warning: str, opener: Callable[[], Collection]) -> Collection:

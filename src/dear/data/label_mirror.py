@@ -2,109 +2,122 @@
 
 The copy is one file behind the store at most. Object stores have no locks: whoever starts last
 leaves its mark in `writer.json`, and a process that finds another's mark stops. A shard that is
-there is never overwritten, so that what two of them wrote in between stays as it is.
+there is never overwritten, so that what two of them write at the same moment stays as it is.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import platform
 import secrets
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from dear.artifacts import read_json
-from dear.data.labels import MANIFEST, Manifest, Stamp, is_of_store, is_shard
-from dear.data.remote import AT_ONCE, Remote, RemoteFile, called
+from dear.artifacts import atomic_path, read_json
+from dear.data.label_failures import FAILED
+from dear.data.labels import MANIFEST, Manifest, Stamp, clear_failures, is_of_store, is_shard
+from dear.data.remote import AT_ONCE, Remote, RemoteFile
 from dear.data.shards import Share
-from dear.errors import ContractMismatch, DataError
+from dear.errors import ContractMismatch, DataError, DearError
 from dear.notices import say, warn
 
 WRITER = "writer.json"
 
-PAUSES_S = (1.0, 2.0, 4.0, 8.0, 16.0)
-"""Before each further attempt to write."""
+PAUSES_S = (1.0, 2.0, 4.0, 8.0, 16.0, None)
+"""After each attempt to write; None is behind the last one."""
 
 
 class LabelMirror:
     """One store, or several below it, as `dear.data.labels.open_store` keeps it."""
 
     def __init__(self, url: str) -> None:
-        self.remote = Remote(url)
-        self.url = self.remote.url
-        self._given = url.rstrip("/")
+        self._remote = Remote(url)
+        self.url = self._remote.url
         self._there: dict[str, RemoteFile] = {}
         self._mark: bytes | None = None
 
     def below(self, name: str) -> LabelMirror:
-        return LabelMirror(f"{self._given}/{name}")
+        return LabelMirror(f"{self.url}/{name}")
 
     def holds(self, name: str) -> bool:
-        return name in self.remote.files()
+        return self._remote.read(name) is not None
 
     def take_over(self, folder: Path, stamp: Stamp, share: Share | None) -> None:
-        """What is at the URL and not in the folder is fetched; from now on others stop.
+        """What is at the URL and not in the folder is fetched, what could not be scored is to be
+        tried again; from now on others stop.
 
         ContractMismatch: the labels of another job, or another file of the same name.
         """
         if (folder / MANIFEST).exists():
             _require(Manifest.read(folder), folder, stamp, share)
-        there = {n: file for n, file in self.remote.files().items() if is_of_store(n)}
-        self._there = there
-        if MANIFEST in there:
-            self._fetch(folder, stamp, share)
-        elif there:
-            raise DataError(f"{self.url}: shards but no {MANIFEST}; choose another URL")
+            clear_failures(folder)
+        manifest = self._manifest(stamp, share)
         mark = {"writer": secrets.token_hex(16), "machine": platform.node(),
                 "since": datetime.now(UTC).isoformat(timespec="seconds")}  # fmt: skip
         self._mark = (json.dumps(mark) + "\n").encode()
-        with tempfile.TemporaryDirectory() as temporary:
-            path = Path(temporary) / WRITER
-            path.write_bytes(self._mark)
-            self._tried(folder, partial(self.remote.put, WRITER, path))
+        self._tried(folder, partial(self._remote.put, WRITER, self._mark))
+        self._there = {n: f for n, f in self._remote.files().items() if is_of_store(n)}
+        if manifest is None and self._there:
+            raise DataError(f"{self.url}: shards but no {MANIFEST}; choose another URL")
+        self._clear_failures(folder)
+        if manifest is not None:
+            self._fetch(folder, manifest)
 
-    def _fetch(self, folder: Path, stamp: Stamp, share: Share | None) -> None:
-        there = self._there
-        with tempfile.TemporaryDirectory() as temporary:
-            copy = Path(temporary)
-            list(self.remote.get({MANIFEST: there[MANIFEST]}, copy))
-            with called(self.url, copy):
-                theirs = Manifest.read(copy)
-            _require(theirs, self.url, stamp, share)
-            jobs = len(read_json(copy / MANIFEST).get("jobs", ()))
-        shards = {name: file for name, file in there.items() if name != MANIFEST}
-        here = [path for path in folder.iterdir() if is_shard(path.name)]
-        for path in here:
-            if path.name in shards and not self._is_same(path, shards[path.name]):
+    def _manifest(self, stamp: Stamp, share: Share | None) -> bytes | None:
+        data = self._remote.read(MANIFEST)
+        if data is not None:
+            with self._copied(MANIFEST, data) as copy:
+                _require(Manifest.read(copy), self.url, stamp, share)
+        return data
+
+    @contextlib.contextmanager
+    def _copied(self, name: str, data: bytes) -> Iterator[Path]:
+        """A folder with this file alone; errors name the URL in place of it."""
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / name).write_bytes(data)
+            try:
+                yield Path(folder)
+            except DearError as error:
+                raise type(error)(str(error).replace(folder, self.url)) from error
+
+    def _clear_failures(self, folder: Path) -> None:
+        """There, as it was done in the folder."""
+        with self._copied(FAILED, self._remote.read(FAILED) or b"") as copy:
+            names = clear_failures(copy) if FAILED in self._there else []
+        for name in names:
+            self._tried(folder, partial(self._remote.remove, name))
+            self._there.pop(name, None)
+
+    def _fetch(self, folder: Path, manifest: bytes) -> None:
+        here = {path.name for path in folder.iterdir() if is_shard(path.name)}
+        shards = {name for name in self._there if is_shard(name)}
+        for name in sorted(shards & here):
+            if not self._is_same(folder / name):
                 raise ContractMismatch(
-                    f"{folder} and {self.url} hold different {path.name}; choose another of one, "
-                    "or remove that file here"
+                    f"{folder} and {self.url} hold different {name}; choose another of one, or "
+                    "remove that file here"
                 )
-        lacking = {name: shards[name] for name in set(shards) - {path.name for path in here}}
         mine = folder / MANIFEST
-        own = len(read_json(mine).get("jobs", ())) if mine.is_file() else -1
-        # first: shards without it are no store
-        if own < 0 or (len(shards), jobs) > (len(here), own):
-            lacking = {MANIFEST: there[MANIFEST], **lacking}
-        if lacking:
-            say(f"{self.url}: {len(lacking):,} of {len(there):,} files fetched to {folder}")
-            first = {name: file for name, file in lacking.items() if name == MANIFEST}
-            for files in (first, lacking):
-                list(self.remote.get(files, folder))
+        if not mine.exists() or _jobs(mine.read_bytes()) < _jobs(manifest):
+            with atomic_path(mine) as temporary:  # first: shards without it are no store
+                temporary.write_bytes(manifest)
+        if lacking := sorted(shards - here):
+            say(f"{self.url}: {len(lacking):,} of {len(shards):,} shards fetched to {folder}")
+            list(self._remote.get(lacking, folder))
 
-    def _is_same(self, path: Path, file: RemoteFile) -> bool:
-        """The ETag of most objects is their MD5."""
-        data = path.read_bytes()
-        if file.size not in (None, len(data)):
-            return False
-        md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
-        return file.etag == md5 or self.remote.read(path.name) == data
+    def _is_same(self, path: Path) -> bool:
+        data, there = path.read_bytes(), self._there[path.name]
+        if there.etag == hashlib.md5(data, usedforsecurity=False).hexdigest():
+            return True
+        # keys of one's own for encryption make other ETags
+        return there.size == len(data) and self._remote.read(path.name) == data
 
     def level(self, folder: Path) -> None:
         """What is in the folder and not at the URL is copied there."""
@@ -116,20 +129,20 @@ class LabelMirror:
     def push(self, folder: Path, *names: str) -> None:
         """Copy these files of the folder there, one after the other.
 
-        DataError: it cannot be written, after some attempts, or another process has taken over.
-        ContractMismatch: another shard of that name is there.
+        DataError: it cannot be written, after some attempts. ContractMismatch: another process has
+        taken over, or another shard of that name is there.
         """
         self._tried(folder, self._require_mine)
         for name in names:
             self._tried(folder, partial(self._put, folder / name))
 
     def _put(self, path: Path) -> None:
-        shard = is_shard(path.name)
+        data = path.read_bytes()
         try:
-            self.remote.put(path.name, path, new=shard)
+            self._remote.put(path.name, data, new=is_shard(path.name))
         except FileExistsError:
             # of an attempt whose answer was lost, or of another process that scored the same
-            if self.remote.read(path.name) != path.read_bytes():
+            if self._remote.read(path.name) != data:
                 raise ContractMismatch(
                     f"{self.url} holds another {path.name}, of a process that labelled at the same "
                     "time; one process writes to a mirror"
@@ -138,7 +151,7 @@ class LabelMirror:
     def _require_mine(self) -> None:
         if self._mark is None:
             return
-        found = self.remote.read(WRITER)
+        found = self._remote.read(WRITER)
         if found != self._mark:
             who = (found or b"nobody").decode(errors="replace").strip()
             raise ContractMismatch(
@@ -147,11 +160,9 @@ class LabelMirror:
 
     def _tried(self, folder: Path, work: Callable[[], None]) -> None:
         """With growing pauses where something fails that may pass."""
-        pauses: Sequence[float | None] = (*PAUSES_S, None)
-        for pause in pauses:
+        for pause in PAUSES_S:
             try:
-                work()
-                return
+                return work()
             except DataError as error:
                 lasts = isinstance(error.__cause__, FileNotFoundError | PermissionError)
                 if pause is None or lasts:
@@ -165,3 +176,7 @@ class LabelMirror:
 def _require(store: Manifest, where: Path | str, stamp: Stamp, share: Share | None) -> None:
     stamp.require(store.stamp, where)
     store.require_share(share, where)
+
+
+def _jobs(manifest: bytes) -> int:
+    return len(json.loads(manifest).get("jobs", ()))

@@ -230,6 +230,7 @@ class LabelStore:
         """Notes pairs that could not be scored, on the disk before the shard that lacks them."""
         self.failures.extend(failures)
         write_failures(self.folder, self.failures)
+        self._push(FAILED)
 
     def find(self, pairs: Sequence[PairId]) -> tuple[NDArray[np.bool_], Scores, Keys]:
         """(whether each pair has a label, the label or NaN, the digest of the texts that it is
@@ -348,7 +349,7 @@ def open_store(
         there.require_share(share, folder)
         there = there.brought_up(folder, stamp)
         if again:
-            _clear_failures(folder)
+            clear_failures(folder)
         index = _index(folder, there)
         if mirror is not None:
             mirror.level(folder)
@@ -560,12 +561,13 @@ def _update(folder: Path, change: Mapping[str, Any]) -> None:
     write_json(path, {key: value for key, value in values.items() if value is not None})
 
 
-def _clear_failures(folder: Path) -> None:
-    """So that they are tried again."""
+def clear_failures(folder: Path) -> list[str]:
+    """So that they are tried again: the names of what is removed, in this order."""
     leaves = {one.leaf for one in read_failures(folder) if one.leaf is not None}
-    for leaf in leaves:
-        _shard_path(folder, leaf).unlink(missing_ok=True)
-    (folder / FAILED).unlink(missing_ok=True)
+    paths = [*(_shard_path(folder, leaf) for leaf in sorted(leaves)), folder / FAILED]
+    for path in paths:
+        path.unlink(missing_ok=True)
+    return [path.name for path in paths]
 
 
 def _shard_path(folder: Path, number: int) -> Path:
@@ -583,7 +585,7 @@ def is_shard(name: str) -> bool:
 
 def is_of_store(name: str) -> bool:
     """Whether a file belongs to a store, by its name."""
-    return name == MANIFEST or is_shard(name)
+    return name in (MANIFEST, FAILED) or is_shard(name)
 
 
 def shard_files(folder: Path) -> list[Path]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from dear.data.label_failures import FAILED
 from dear.data.label_index import query_keys
 from dear.data.label_stores import Store, compact, differences, look_into, merge, missing
 from dear.data.labels import is_of_store, open_index
-from dear.data.remote import called, fetched, is_url
+from dear.data.remote import fetched, is_url
 from dear.data.shards import Share
 from dear.errors import DataError
 from dear.label import wanted_pairs
@@ -42,7 +42,8 @@ def label_stores(options: LabelStoresOptions) -> LabelStores:
     if options.action == "compact":
         dead, saved = compact(Path(options.stores[0]))
         return LabelStores(dead=dead, saved=saved)
-    stores = tuple(map(_look_into, options.stores))
+    folders = [fetched(one, is_of_store) if is_url(one) else Path(one) for one in options.stores]
+    stores = tuple(map(look_into, folders))
     if options.action == "merge":
         assert options.output is not None
         merged = merge(stores, options.output, partial=options.partial)
@@ -55,15 +56,6 @@ def label_stores(options: LabelStoresOptions) -> LabelStores:
     if options.collection is not None:
         problems += _gaps(options, stores)
     return LabelStores(stores=stores, problems=tuple(problems))
-
-
-def _look_into(store: str) -> Store:
-    if not is_url(store):
-        return look_into(Path(store))
-    copy = fetched(store, is_of_store)
-    with called(store, copy):
-        found = look_into(copy)
-    return replace(found, problems=tuple(p.replace(str(copy), store) for p in found.problems))
 
 
 def _gaps(options: LabelStoresOptions, stores: Sequence[Store]) -> list[str]:

@@ -48,12 +48,6 @@ class Option:
     argument: bool = False
 
 
-def require_folder(path: Path, hint: str = "") -> None:
-    """ConfigError where a path was a URL when it was typed."""
-    if is_url(str(path).replace(":/", "://", 1)):
-        raise ConfigError(f"--output {path}: a folder of this machine is needed, no URL{hint}")
-
-
 CollectionName: TypeAlias = Annotated[
     str,
     Option("A name of `dear collections`, a folder, or its URL.", "COLLECTION", argument=True),
@@ -915,11 +909,6 @@ class LabelOptions:
         asked = (self.pairs_per_second, self.price_per_hour)
         if not self.dry_run and any(value is not None for value in asked):
             raise ConfigError("--pairs-per-second and --price-per-hour are for --dry-run")
-        require_folder(self.output, "; --mirror URL copies it there")
-        if self.mirror is not None and not is_url(self.mirror):
-            raise ConfigError(
-                f"--mirror {self.mirror}: a URL is needed, such as s3://bucket/folder"
-            )
         if self.mirror is not None and self.dry_run:
             raise ConfigError("--dry-run looks at --output alone; leave --mirror out")
         if self.weights and len(self.weights) != len(self.models):
@@ -972,8 +961,6 @@ class LabelStoresOptions:
             raise ConfigError("compact takes one store at a time")
         if self.action == "compact" and is_url(self.stores[0]):
             raise ConfigError("compact takes a folder of this machine, no URL")
-        if self.output is not None:
-            require_folder(self.output)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
