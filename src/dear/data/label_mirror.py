@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from dear.artifacts import atomic_path, read_json
+from dear.artifacts import atomic_path
 from dear.data.label_failures import FAILED
 from dear.data.labels import MANIFEST, Manifest, Stamp, clear_failures, is_of_store, is_shard
 from dear.data.remote import AT_ONCE, Remote, RemoteFile
@@ -89,8 +89,10 @@ class LabelMirror:
 
     def _clear_failures(self, folder: Path) -> None:
         """There, as it was done in the folder."""
+        if FAILED not in self._there:
+            return
         with self._copied(FAILED, self._remote.read(FAILED) or b"") as copy:
-            names = clear_failures(copy) if FAILED in self._there else []
+            names = clear_failures(copy)
         for name in names:
             self._tried(folder, partial(self._remote.remove, name))
             self._there.pop(name, None)
@@ -162,7 +164,8 @@ class LabelMirror:
         """With growing pauses where something fails that may pass."""
         for pause in PAUSES_S:
             try:
-                return work()
+                work()
+                return
             except DataError as error:
                 lasts = isinstance(error.__cause__, FileNotFoundError | PermissionError)
                 if pause is None or lasts:

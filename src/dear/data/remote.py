@@ -119,7 +119,7 @@ def fetched(url: str, keep: Callable[[str], bool] = lambda name: True) -> Path:
     remote = Remote(url)
     base = cache_folder("remote") / text_digest(remote.url)
     base.mkdir(parents=True, exist_ok=True)
-    with (base / "lock").open("w") as lock:
+    with (base / ".lock").open("w") as lock:
         locks.lock(lock.fileno(), wait=True)
         there = {name: file for name, file in remote.files().items() if not name or keep(name)}
         if not there:
@@ -136,7 +136,7 @@ def fetched(url: str, keep: Callable[[str], bool] = lambda name: True) -> Path:
 def _level(remote: Remote, there: dict[str, RemoteFile], base: Path, folder: Path) -> None:
     """The folder's files as they are there. Which version is here is written down again and again,
     so that a killed copy goes on."""
-    notes = base / "copied.json"
+    notes = base / ".copied.json"
     etags = read_json(notes) if notes.exists() else {}
     lacking = [n for n, f in there.items() if etags.get(n) != f.etag or not (folder / n).is_file()]
     if lacking:
