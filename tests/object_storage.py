@@ -9,18 +9,20 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from kills import dies_at
+
 
 class ObjectStorage:
     """requests: counted, by method and what is asked for.  received, sent: bytes of bodies.
 
-    before: called with the method and the path before each request is answered.
+    before: called with the method and the path of each request; True: the server is busy.
     """
 
     def __init__(self, application: Any) -> None:
         self.application = application
         self.requests: Counter[str] = Counter()
         self.received = self.sent = 0
-        self.before: Callable[[str, str], None] = lambda method, path: None
+        self.before: Callable[[str, str], object] = lambda method, path: None
         self.environment = {
             "AWS_ACCESS_KEY_ID": "key",
             "AWS_SECRET_ACCESS_KEY": "secret",
@@ -29,7 +31,10 @@ class ObjectStorage:
 
     def __call__(self, environ: dict[str, Any], start: Any) -> Any:
         method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
-        self.before(method, path)
+        if self.before(method, path) is True:
+            environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+            start("503 Service Unavailable", [("Content-Length", "0")])
+            return
         listed = method == "GET" and "list-type" in environ.get("QUERY_STRING", "")
         self.requests["LIST" if listed else method] += 1
         self.received += int(environ.get("CONTENT_LENGTH") or 0)
@@ -60,6 +65,34 @@ class ObjectStorage:
         root = url.removeprefix("s3://")
         found = self.system.find(root)
         return {path[len(root) + 1 :]: bytes(self.system.cat_file(path)) for path in found}
+
+
+def label_there(animals: str, output: Path, url: str | None = None) -> int:
+    """Label as one process of a job that is cut; how many pairs were scored. No PyTorch: it takes
+    seconds to import."""
+    from dear.data.collections import open_collection
+    from dear.data.label_mirror import LabelMirror
+    from dear.data.shards import Shard, Share
+    from dear.digests import Input, Inputs
+    from dear.label import FirstStage, label_with
+
+    collection = open_collection(animals)
+    runs = [collection.run("bm25", "test")]
+    share = Share.plan(Shard(0, 1), 192, Inputs({"run": Input("1")}))
+    mirror = None if url is None else LabelMirror(url)
+    return label_with(collection, runs, FirstStage(runs), output, share=share, mirror=mirror).scored
+
+
+def killed(what: str, animals: str, output: str, url: str) -> None:
+    """Dies behind the second shard, or with a third one that is not copied yet."""
+    from dear.data.label_mirror import LabelMirror
+    from dear.data.labels import LabelStore
+
+    if what == "append":
+        LabelStore.append = dies_at(2, LabelStore.append, after=True)  # type: ignore[method-assign]
+    else:
+        LabelMirror.push = dies_at(4, LabelMirror.push)  # type: ignore[method-assign]
+    label_there(animals, Path(output), url)
 
 
 @contextlib.contextmanager

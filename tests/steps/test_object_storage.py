@@ -2,34 +2,34 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
 import signal
-import time
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from command_line import contents, dear, good, refused, write_animals, write_reranker
+from command_line import contents, dear, good, refused
 from numpy.typing import NDArray
-from tiny_training import collection
 
 import dear.data.label_mirror as mirror_module
 from dear.data.collections import open_collection
 from dear.data.label_mirror import LabelMirror
-from dear.data.labels import LabelStore, Stamp, open_store
-from dear.data.remote import fetched
+from dear.data.labels import Stamp, open_store
 from dear.data.shards import Shard, Share
 from dear.digests import Input, Inputs
-from dear.errors import ContractMismatch, DataError
+from dear.errors import ConfigError, ContractMismatch, DataError
 from dear.label import label_with
 from dear.steps.label import label
 from dear.steps.options import LabelOptions, ModelOptions
-from kills import dies_at, in_a_process
-from object_storage import ObjectStorage
+from object_storage import ObjectStorage, label_there
+from tiny_training import collection
 
 pytestmark = pytest.mark.server
 
@@ -101,40 +101,32 @@ def test_a_collection_and_a_run_are_read_and_what_changed_is_read_again(
     assert contents(next(copies.glob("*/bucket/work/animals"))) == contents(here)
     # an error names the place that people know
     s3.system.pipe_file(run, b"sleep-owl Q0 owl-eat\n")
-    problem = refused(*words, tmp_path / "x", f"{URL}/animals", "--run", run)
-    assert problem.startswith(f"{run}:1: ")
+    told = dear(*words, tmp_path / "x", f"{URL}/animals", "--run", run)
+    assert f"\ndear: error: {run}:1: " in told.err
 
 
 @pytest.mark.parametrize("what", ["append", "push"])
 def test_a_job_goes_on_elsewhere_with_the_same_bytes(
-    what: str, s3: ObjectStorage, animals: str, reranker: str, tmp_path: Path
+    what: str, s3: ObjectStorage, animals: str, tmp_path: Path
 ) -> None:
-    job(animals, reranker, tmp_path / "one")
-    died = in_a_process(killed, s3.environment, what, animals, reranker, str(tmp_path / "first"))
-    assert died == -signal.SIGKILL
+    label_there(animals, tmp_path / "one")
+    program = "import sys, object_storage; object_storage.killed(*sys.argv[1:])"
+    died = subprocess.run(
+        [sys.executable, "-c", program, what, animals, tmp_path / "first", URL],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}, check=False, timeout=60,
+    )  # fmt: skip
+    assert died.returncode == -signal.SIGKILL
     # what had its bytes and could not copy them is one behind
     here, there = contents(tmp_path / "first"), s3.contents(URL)
     shards = [name for name in there if name.startswith("shard-")]
     assert len(shards) == 2
     assert len([name for name in here if name.startswith("shard-")]) == 2 + (what == "push")
-    scored = job(animals, reranker, tmp_path / "second", mirror=URL)
-    assert 0 < scored < 192
+    assert 0 < label_there(animals, tmp_path / "second", URL) < 192
     one = files(tmp_path / "one")
     assert files(tmp_path / "second") == files(s3.contents(URL)) == one
-    assert job(animals, reranker, tmp_path / "first", mirror=URL) == 0
+    assert label_there(animals, tmp_path / "first", URL) == 0
     assert files(tmp_path / "first") == files(s3.contents(URL)) == one
     assert len(json.loads(s3.contents(URL)["manifest.json"])["jobs"]) == 1
-
-
-def killed(environment: dict[str, str], what: str, *words: str) -> None:
-    """Dies behind the second shard, or with a third one that is not copied yet."""
-    os.environ.update(environment)
-    if what == "append":
-        LabelStore.append = dies_at(2, LabelStore.append, after=True)  # type: ignore[method-assign]
-    else:
-        LabelMirror.push = dies_at(4, LabelMirror.push)  # type: ignore[method-assign]
-    animals, model, output = words
-    job(animals, model, Path(output), mirror=URL)
 
 
 def test_a_job_that_is_not_cut_goes_on_elsewhere(s3: ObjectStorage, tmp_path: Path) -> None:
@@ -186,11 +178,11 @@ def test_a_server_that_is_away_for_a_moment_ends_nothing(
     s3.forget()
     times = 2
 
-    def fails(method: str, path: str) -> None:
+    def fails(method: str, path: str) -> bool:
         nonlocal times
-        if method == "PUT" and "shard" in path and times > 0:
-            times -= 1
-            raise ConnectionError
+        busy = method == "PUT" and "shard" in path and times > 0
+        times -= busy
+        return busy
 
     s3.before = fails
     with open_store(tmp_path / "1", STAMP, mirror=LabelMirror(URL)) as store:
@@ -210,7 +202,7 @@ def test_failed_pairs_are_mirrored_and_so_is_that_they_are_mended(
 ) -> None:
     tiny = collection()
     share = shard and Share.plan(Shard.parse(shard), 100, Inputs({"run": Input("1")}))
-    run = tiny.run("bm25", "train")
+    run = dict(itertools.islice(tiny.run("bm25", "train").items(), 6))
     bad = tiny.corpus[next(iter(run.values())).passage_ids[0]].full_text
 
     def work(name: str, url: str | None, fails: str | None = None) -> Path:
@@ -284,35 +276,41 @@ def test_several_teachers_are_mirrored(
     )
     assert sum(work("2", "first-stage", reranker)) == 0
     assert contents(tmp_path / "2") == contents(tmp_path / "1")
-    with pytest.raises(Exception, match=r"s3://bucket/work holds several teachers' labels"):
+    with pytest.raises(ConfigError, match=r"s3://bucket/work holds several teachers' labels"):
         work("3", reranker)
 
 
 def test_what_cannot_be_is_said_in_one_line(
-    s3: ObjectStorage, animals: str, reranker: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    s3: ObjectStorage, animals: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = ("label", animals, "--run", "bm25", "--split", "test", "--model", "first-stage", "-o")
-    mirrored = (*words, tmp_path / "l", "--mirror")
-    assert "bucket does not exist" in refused(*mirrored, "s3://no-bucket/labels")
+    words = ("--run", "bm25", "--model", "first-stage", "--output")
+    mirrored = ("label", animals, *words, tmp_path / "l", "--mirror")
+    store, at_a_url = ("labels", "info", f"{URL}/no"), "s3://BUCKET/FOLDER is needed"
+    assert refused(*mirrored, "s3://no-bucket/l") == (
+        "s3://no-bucket/l/ensemble.json: The specified bucket does not exist"
+    )
     assert refused("labels", "info", "s3://no-bucket/l").startswith("s3://no-bucket/l: The spec")
-    assert refused("labels", "info", f"{URL}/x") == f"{URL}/x: nothing to be read is there"
-    assert "gs://b/l: s3://BUCKET/FOLDER is needed" in refused(*mirrored, "gs://b/l")
-    assert "labels: s3://BUCKET/FOLDER is needed" in refused(*mirrored, "labels")
+    assert refused(*store) == f"{URL}/no: nothing to be read is there"
+    assert refused("label", f"{URL}/no", *words, tmp_path / "l").endswith("to be read is there")
+    assert refused(*mirrored, "gs://bucket/l") == f"gs://bucket/l: {at_a_url}"
+    assert refused(*mirrored, "labels") == f"labels: {at_a_url}"
+    assert refused("label", "gs://bucket/c", *words, tmp_path / "l").endswith(at_a_url)
     assert "leave --mirror out" in refused(*mirrored, URL, "--dry-run")
-    assert "a path of this machine is needed here" in refused(*words, "s3://bucket/labels")
-    assert "s3://bucket/x: nothing to be read" in refused(*words[:3], "s3://bucket/x", *words[4:], tmp_path / "m")
+    assert refused("label", animals, *words, "s3://bucket/l").startswith("s3:/bucket/l: a path of")
+    assert contents(tmp_path / "l") == {}
     good(*mirrored, URL)
-    job_of_another = refused(*mirrored[:-2], tmp_path / "m", "--mirror", URL, "--judged", "test")
-    assert job_of_another == ""
+    other = (*words, tmp_path / "m", "--split", "dev", "--mirror", URL)
+    assert f"error: {URL} holds other labels (revision: " in dear("label", animals, *other).err
+    assert contents(tmp_path / "m") == {}
     s3.forget()
     with monkeypatch.context() as patch:
-        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-            patch.delenv(name)
+        patch.delenv("AWS_ACCESS_KEY_ID")
         patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-        assert f"{URL}: Unable to locate credentials" in refused("labels", "info", URL)
+        assert refused(*store) == f"{URL}/no: Unable to locate credentials"
     s3.forget()
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    assert "Could not connect to the endpoint" in refused("labels", "info", URL)
-    monkeypatch.setitem(__import__("sys").modules, "s3fs", None)
-    assert "s3fs is not installed: pip install 'dear-rerank[s3]'" in refused("labels", "info", URL)
+    assert refused(*store).startswith(f"{URL}/no: Could not connect to the endpoint URL: ")
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "s3fs", None)
+        assert refused(*store) == "s3fs is not installed: pip install 'dear-rerank[s3]'"

@@ -47,7 +47,8 @@ class LabelMirror:
         return LabelMirror(f"{self.url}/{name}")
 
     def holds(self, name: str) -> bool:
-        return self._remote.read(name) is not None
+        """DataError: the URL cannot be read."""
+        return bool(Remote(f"{self.url}/{name}").files())
 
     def take_over(self, folder: Path, stamp: Stamp, share: Share | None) -> None:
         """What is at the URL and not in the folder is fetched, what could not be scored is to be
@@ -62,7 +63,7 @@ class LabelMirror:
         mark = {"writer": secrets.token_hex(16), "machine": platform.node(),
                 "since": datetime.now(UTC).isoformat(timespec="seconds")}  # fmt: skip
         self._mark = (json.dumps(mark) + "\n").encode()
-        self._tried(folder, partial(self._remote.put, WRITER, self._mark))
+        self._remote.put(WRITER, self._mark)
         self._there = {n: f for n, f in self._remote.files().items() if is_of_store(n)}
         if manifest is None and self._there:
             raise DataError(f"{self.url}: shards but no {MANIFEST}; choose another URL")
