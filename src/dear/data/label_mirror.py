@@ -54,7 +54,7 @@ class LabelMirror:
         """What is at the URL and not in the folder is fetched, what could not be scored is to be
         tried again; from now on others stop.
 
-        ContractMismatch: the labels of another job, or another file of the same name.
+        ContractMismatch: the labels of another job, or another shard of the same name.
         """
         if (folder / MANIFEST).exists():
             _require(Manifest.read(folder), folder, stamp, share)
@@ -183,4 +183,5 @@ def _require(store: Manifest, where: Path | str, stamp: Stamp, share: Share | No
 
 
 def _jobs(manifest: bytes) -> int:
-    return len(json.loads(manifest).get("jobs", ()))
+    jobs = json.loads(manifest).get("jobs")
+    return len(jobs) if isinstance(jobs, list) else 0

@@ -54,7 +54,8 @@ class Remote:
         except ImportError:
             raise MissingExtra.of("s3fs", "s3") from None
         with self.reached():
-            self._system: Any = S3FileSystem(use_listings_cache=False)
+            # one request for each file: no HEAD before it, no parts of different versions
+            self._system: Any = S3FileSystem(use_listings_cache=False, max_concurrency=1)
 
     @contextlib.contextmanager
     def reached(self, name: str = "") -> Iterator[None]:
