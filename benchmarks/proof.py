@@ -82,6 +82,9 @@ PARTS = {
         words="--data {data} --runs 50",
         result=result("ray_faults"),
     ),
+    "object_storage": Part(
+        script="object_storage", words="--data {data} --kills 3", result=result("object_storage")
+    ),
     "label_rows": Part(
         script="label_rows",
         words="--work {work}/label_rows",
