@@ -87,6 +87,9 @@ PARTS = {
         words="--data {data} --work {work}/bulk",
         result=result("bulk"),
     ),
+    "object_storage": Part(
+        script="object_storage", words="--data {data} --kills 3", result=result("object_storage")
+    ),
     "label_rows": Part(
         script="label_rows",
         words="--work {work}/label_rows",

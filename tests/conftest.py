@@ -11,6 +11,7 @@ import pytest
 from hypothesis import settings
 
 from hub_cache import HubCache
+from object_storage import ObjectStorage, served
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
@@ -35,6 +36,18 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> HubCache:
         monkeypatch.setattr(f"{module}.HF_HUB_CACHE", str(cache.root), raising=False)
     monkeypatch.delenv("DEAR_MODELS", raising=False)
     return cache
+
+
+@pytest.fixture
+def s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStorage]:
+    """A server of its own, with an empty bucket `bucket`; a cache of its own, too."""
+    monkeypatch.setenv("DEAR_CACHE", str(tmp_path / "cache"))
+    with served() as storage:
+        for name, value in storage.environment.items():
+            monkeypatch.setenv(name, value)
+        storage.forget()
+        yield storage
+        storage.forget()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

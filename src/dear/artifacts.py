@@ -210,7 +210,7 @@ def whole_files(folder: Path, last: str) -> Iterator[Path]:
             for path in sorted(files, key=lambda path: path.name == last):
                 file_to_disk(path)
                 place = folder / path.relative_to(building)
-                place.parent.mkdir(exist_ok=True)
+                place.parent.mkdir(parents=True, exist_ok=True)
                 os.replace(path, place)
         finally:
             shutil.rmtree(building, ignore_errors=True)

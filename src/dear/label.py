@@ -17,7 +17,7 @@ from dear.artifacts import slug
 from dear.checkpoints.registry import FIRST_STAGE
 from dear.data.inputs import UNKNOWN, Keys, pair_digests, run_input, text_keys
 from dear.data.label_failures import FAILED, Failure, failures_error
-from dear.data.labels import LabelStore, PairId, Stamp, open_store, write_ensemble
+from dear.data.labels import ENSEMBLE, LabelStore, PairId, Stamp, open_store, write_ensemble
 from dear.data.shards import Share
 from dear.digests import lines_digest
 from dear.errors import BackendError, ConfigError, ContractMismatch, DataError, DearError, excerpt
@@ -28,6 +28,7 @@ from dear.scoring.revisions import former
 
 if TYPE_CHECKING:
     from dear.data.collections import Collection
+    from dear.data.label_mirror import LabelMirror
     from dear.scoring.encoding import Pair
     from dear.scoring.opening import PairModel
 
@@ -100,6 +101,7 @@ def label_with(
     judged: Judgements | None = None,
     shard_pairs: int = SHARD_PAIRS,
     share: Share | None = None,
+    mirror: LabelMirror | None = None,
     progress: Progress | None = None,
 ) -> Labelled:
     """Score every different pair of `runs` that has no label in `folder`, or one of other texts.
@@ -111,6 +113,7 @@ def label_with(
         undisturbed run, bit for bit, on the same machine.
     share: label this part of the job alone, leaf by leaf, in place of `shard_pairs`; `runs` may
         lack the other queries.
+    mirror: gets each file of the store, and gives those that `folder` lacks.
     Raises ContractMismatch if the folder holds other labels, DataError for ids without text; and in
     the end for pairs that could not be scored (dear.data.label_failures), at once where they are
     more than MOST_FAILING.
@@ -124,7 +127,7 @@ def label_with(
     stamp, total = stamp_of(collection.name, teacher), len(wanted)
     share = None if share is None else replace(share, pairs=total)
     digests = _Digests(collection)
-    with open_store(folder, stamp, share, again=True) as store:
+    with open_store(folder, stamp, share, again=True, mirror=mirror) as store:
         there = _there(store, wanted, digests, teacher)
         if progress is not None:
             progress(there.kept, total)
@@ -164,6 +167,7 @@ def label_with_all(
     *,
     weights: Sequence[float] = (),
     judged: Judgements | None = None,
+    mirror: LabelMirror | None = None,
     progress: Progress | None = None,
 ) -> list[Labelled]:
     """Several teachers side by side, one store each below `folder`, which reads as their ensemble.
@@ -182,9 +186,17 @@ def label_with_all(
         zip(names, teachers, strict=True), key=lambda n: n[1] != FIRST_STAGE
     ):
         done[name] = label_with(
-            collection, runs, teachers[teacher], folder / name, judged=judged, progress=progress
+            collection,
+            runs,
+            teachers[teacher],
+            folder / name,
+            judged=judged,
+            mirror=None if mirror is None else mirror.below(name),
+            progress=progress,
         )
     write_ensemble(folder, dict(zip(names, weights, strict=True)))
+    if mirror is not None:
+        mirror.push(folder, ENSEMBLE)
     return [done[name] for name in names]
 
 

@@ -19,6 +19,7 @@ from dear.steps.label import label
 from dear.steps.options import LabelOptions, ModelOptions, PlaceOptions, RankOptions
 from dear.steps.rank import rank
 from kills import dies_at
+from object_storage import ObjectStorage
 
 HOW: dict[str, Any] = {"model_options": ModelOptions(dtype="float32", device="cpu")}
 RAY = PlaceOptions(on="ray")
@@ -60,6 +61,18 @@ def test_labels_are_those_of_one_process_though_the_driver_is_killed(
     assert look_into(tmp_path / "ray").problems == ()
     took = read(tmp_path / "ray" / "manifest.json")["jobs"][-1]["cost"]["pointwise"]
     assert took["tokens"] > 0
+
+
+@pytest.mark.ci
+def test_the_driver_mirrors_what_it_writes(
+    s3: ObjectStorage, cluster: Any, animals: str, reranker: str, tmp_path: Path
+) -> None:
+    job(animals, reranker, tmp_path / "one", shard="0/1")
+    job(animals, reranker, tmp_path / "ray", place=RAY, mirror="s3://bucket/l")
+    there = s3.contents("s3://bucket/l")
+    assert there.pop("writer.json")
+    assert there == contents(tmp_path / "ray")
+    assert files(tmp_path / "ray") == files(tmp_path / "one")
 
 
 def killed(animals: str, model: str, folder: str) -> None:

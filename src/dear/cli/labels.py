@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from dear.cli.loading import steps
 from dear.cli.options import expanded
 from dear.cli.output import count, summary, table
+from dear.data.remote import as_url
 from dear.errors import DataError
 from dear.steps.options import LabelStoresOptions
 
@@ -37,7 +38,7 @@ def _show(found: LabelStores) -> None:
         ("store", "teacher", "shard", "rows", "dead", "queries", "bytes a row", "state"),
         [
             (
-                str(store.folder),
+                as_url(str(store.folder)),
                 store.stamp.teacher,
                 "-" if store.share is None else str(store.share),
                 f"{store.rows:,}",
@@ -54,7 +55,7 @@ def _show(found: LabelStores) -> None:
     for contract in dict.fromkeys(_contract(store) for store in found.stores):
         summary(contract)
     for problem in found.problems:
-        summary(problem)
+        summary(as_url(problem))
 
 
 def _state(store: Store) -> str:
@@ -75,7 +76,7 @@ def _contract(store: Store) -> str:
 
 def _tell(found: LabelStores) -> None:
     for problem in found.problems:
-        print(problem)
+        print(as_url(problem))
     stores = count(len(found.stores), "store")
     if found.problems:
         raise DataError(f"{count(len(found.problems), 'problem')} in {stores}")

@@ -27,6 +27,7 @@ from dear import __version__
 from dear.artifacts import EXPANSION, LINE_MIB, is_full
 from dear.cli.output import quiet, visible_streams
 from dear.cli.progress import lines
+from dear.data.remote import as_url
 from dear.digests import watch
 from dear.errors import DearError, nearest
 
@@ -437,7 +438,7 @@ def _explain(error: BaseException, words: Sequence[str]) -> tuple[str, int]:
         what = "interrupted" if number is None else f"ended by {signal.Signals(number).name}"
         return f"{what}; the same command {again}", INTERRUPTED if number is None else 128 + number
     if isinstance(error, DearError):
-        return f"error: {error}{_room(error, words)}", BAD_INPUT
+        return f"error: {as_url(str(error))}{_room(error, words)}", BAD_INPUT
     if hasattr(error, "format_message"):  # a usage error; its class differs between typers
         return f"error: {_usage(error)}", BAD_INPUT
     if _is_out_of_memory(error):

@@ -5,10 +5,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import MISSING, fields, is_dataclass
+from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
 
+from dear.data.remote import is_url
+from dear.errors import ConfigError
 from dear.steps.options import Option
 
 
@@ -93,6 +96,9 @@ def _made(kind: Any, values: dict[str, Any]) -> Any:
             found[name] = _made(hint, values)
         else:
             value = values.pop(name)
+            for one in value if isinstance(value, list) else [value]:
+                if isinstance(one, Path) and is_url(str(one).replace(":/", "://", 1)):
+                    raise ConfigError(f"{one}: a path of this machine is needed here, no URL")
             is_tuple = get_origin(hint) is tuple
             found[name] = tuple(value or ()) if is_tuple else value
     return kind(**found)

@@ -23,6 +23,7 @@ from dear.data.folders import (
     data_folders,
     folder_of,
     is_installed,
+    is_of_collection,
     list_collections,
 )
 from dear.data.formats.beir import passage_of
@@ -31,6 +32,7 @@ from dear.data.formats.training import QueryTexts, TrainingIds
 from dear.data.hub import open_hub
 from dear.data.irds import open_irds, open_irds_splits
 from dear.data.pydocs import open_pydocs
+from dear.data.remote import fetched, is_url
 from dear.data.training_rows import PARQUET, RowSource, open_rows
 from dear.errors import ConfigError, DataError, MissingExtra, nearest
 from dear.records import Passage, Query, Ranking
@@ -56,8 +58,9 @@ def open_collection(spec: str | Path) -> Collection:
     spec: a folder (`Collection.from_folder`); a name or an alias in COLLECTIONS, of which a local
     folder goes before ir_datasets, and that before the Hugging Face hub; `irds:ID`, or an ID with
     a slash in it, for ir_datasets; `hf:OWNER/NAME` or `hf:FOLDER` for a Hugging Face data set in
-    BEIR layout; `rows:ROWS` or `rows:ROWS,CORPUS` for training rows (`open_row_collection`). A
-    folder that holds a corpus goes before a registered name.
+    BEIR layout; the URL of a folder, which is copied here (dear.data.remote); `rows:ROWS` or
+    `rows:ROWS,CORPUS` for training rows (`open_row_collection`). A folder that holds a corpus goes
+    before a registered name.
     ConfigError: neither a folder nor a name; names the nearest known one. Or a name that is not
     on this machine and that nothing can download. MissingExtra: the library that could is not
     installed. What a download meets is a DataError, when it is read.
@@ -73,6 +76,8 @@ def check_collection(spec: str | Path) -> None:
 def _opener(spec: str | Path) -> Callable[[], Collection]:
     text = str(spec)
     folder = Path(spec).expanduser()
+    if is_url(text):
+        return partial(_open_url, text)
     for prefix, opener in _PREFIXES.items():
         if text.startswith(prefix):
             return partial(opener, text.removeprefix(prefix))
@@ -113,6 +118,11 @@ def _entry_opener(entry: CollectionEntry) -> Callable[[], Collection]:
         extra, package = ("irds", "ir-datasets") if entry.irds else ("hub", "datasets")
         raise MissingExtra(f"{absent}; or to download it, {MissingExtra.of(package, extra)}; {how}")
     raise ConfigError(f"{absent}; {how}")
+
+
+def _open_url(url: str) -> Collection:
+    folder = fetched(url, is_of_collection)
+    return Collection.from_folder(folder, entry=find_entry(folder.name))
 
 
 def _told(warning: str, opener: Callable[[], Collection]) -> Collection:

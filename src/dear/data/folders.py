@@ -30,6 +30,14 @@ DOCUMENTS_FILE = "passages.tsv"
 """Passage id → document id, in a collection that `dear split` made."""
 
 
+_PARTS = ("corpus", "queries", "qrels", "runs", "answers", "passages")
+
+
+def is_of_collection(name: str) -> bool:
+    """Whether a collection reads a file of its folder, by the file's path in it."""
+    return name.partition("/")[0].partition(".")[0] in _PARTS
+
+
 def corpus_reader(root: Path) -> Callable[[], dict[str, Passage]] | None:
     """What reads the folder's corpus; None where it holds none."""
     for ending, read in (

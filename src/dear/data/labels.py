@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +49,9 @@ from dear.data.z_scores import z_scores
 from dear.digests import Input, Inputs, file_digests, lines_digest, signature
 from dear.errors import ConfigError, ContractMismatch, DataError, excerpt
 from dear.records import Run
+
+if TYPE_CHECKING:
+    from dear.data.label_mirror import LabelMirror
 
 MANIFEST = "manifest.json"
 ENSEMBLE = "ensemble.json"
@@ -116,7 +119,7 @@ class Stamp:
             }
         )
 
-    def require(self, other: Stamp, folder: Path) -> None:
+    def require(self, other: Stamp, folder: Path | str) -> None:
         """ContractMismatch that names every difference to the labels in `folder`."""
         if found := other.inputs.changes(self.inputs):
             raise ContractMismatch(
@@ -208,12 +211,14 @@ class LabelStore:
         number: int,
         index: LabelIndex,
         failures: Sequence[Failure] = (),
+        mirror: LabelMirror | None = None,
     ) -> None:
         self.folder = folder
         self.stamp = stamp
         self._number = number
         self._index = index
         self.failures = list(failures)
+        self._mirror = mirror
 
     def __len__(self) -> int:
         return len(self._index)
@@ -227,6 +232,7 @@ class LabelStore:
         """Notes pairs that could not be scored, on the disk before the shard that lacks them."""
         self.failures.extend(failures)
         write_failures(self.folder, self.failures)
+        self._push(FAILED)
 
     def find(self, pairs: Sequence[PairId]) -> tuple[NDArray[np.bool_], Scores, Keys]:
         """(whether each pair has a label, the label or NaN, the digest of the texts that it is
@@ -281,6 +287,7 @@ class LabelStore:
             self._number += 1
             # with pairs of another job it is no share any more
             _update(self.folder, {"next_shard": self._number, "share": None})
+        self._push(shard.name, *([MANIFEST] if leaf is None else []))
         if self._index.behind >= _FLUSHED_ROWS:
             self._index.save(self.folder, _signatures(_shards(self.folder)))
 
@@ -289,21 +296,33 @@ class LabelStore:
         note = read_json(self.folder / MANIFEST)["share"]
         digest = lines_digest(file_digests(shard_files(self.folder)))
         _update(self.folder, {"share": {**note, "digest": digest}})
+        self._push(MANIFEST)
 
     def record(self, job: Mapping[str, Any]) -> None:
         """Notes what a job that came to its end took, behind those before it."""
         jobs = read_json(self.folder / MANIFEST).get("jobs", ())
         _update(self.folder, {"jobs": [*jobs, dict(job)]})
+        self._push(MANIFEST)
+
+    def _push(self, *names: str) -> None:
+        if self._mirror is not None:
+            self._mirror.push(self.folder, *names)
 
 
 @contextlib.contextmanager
 def open_store(
-    folder: Path, stamp: Stamp, share: Share | None = None, *, again: bool = False
+    folder: Path,
+    stamp: Stamp,
+    share: Share | None = None,
+    *,
+    again: bool = False,
+    mirror: LabelMirror | None = None,
 ) -> Iterator[LabelStore]:
     """The store in `folder`, made if need be, for this process alone.
 
     share: of a job that is cut into shards; a store has one job's, and always the same one.
     again: pairs that could not be scored (dear.data.label_failures) are to be tried again.
+    mirror: gets each file when it is written, and gives those that the folder lacks.
 
     One that an earlier version wrote is brought to this version's form; its shards stay as they
     are, and so does that their texts are not known.
@@ -318,6 +337,8 @@ def open_store(
             raise DataError.at(folder, None, "another process is writing labels here")
         for cut_short in folder.glob(".*.tmp"):  # of a writer that was killed
             cut_short.unlink()
+        if mirror is not None:
+            mirror.take_over(folder, stamp, share)
         if not (folder / MANIFEST).exists():
             if shard_files(folder):
                 raise DataError.at(folder, None, f"shards but no {MANIFEST}; choose another folder")
@@ -330,9 +351,12 @@ def open_store(
         there.require_share(share, folder)
         there = there.brought_up(folder, stamp)
         if again:
-            _clear_failures(folder)
+            clear_failures(folder)
         index = _index(folder, there)
-        yield LabelStore(folder, there.stamp, there.next_shard, index, read_failures(folder))
+        if mirror is not None:
+            mirror.level(folder)
+        failures = read_failures(folder)
+        yield LabelStore(folder, there.stamp, there.next_shard, index, failures, mirror)
         if index.behind >= KEPT_ROWS:
             index.save(folder, _signatures(_shards(folder)))
 
@@ -394,7 +418,7 @@ class Manifest:
             _update(folder, change)
         return found
 
-    def require_share(self, share: Share | None, folder: Path) -> None:
+    def require_share(self, share: Share | None, folder: Path | str) -> None:
         """ContractMismatch where the store has another share, or another job's."""
         there = self.share
         if there is None and share is None:
@@ -540,12 +564,13 @@ def _update(folder: Path, change: Mapping[str, Any]) -> None:
     write_json(path, {key: value for key, value in values.items() if value is not None})
 
 
-def _clear_failures(folder: Path) -> None:
-    """So that they are tried again."""
+def clear_failures(folder: Path) -> list[str]:
+    """So that they are tried again: the names of what is removed, in this order."""
     leaves = {one.leaf for one in read_failures(folder) if one.leaf is not None}
-    for leaf in leaves:
-        _shard_path(folder, leaf).unlink(missing_ok=True)
-    (folder / FAILED).unlink(missing_ok=True)
+    paths = [*(_shard_path(folder, leaf) for leaf in sorted(leaves)), folder / FAILED]
+    for path in paths:
+        path.unlink(missing_ok=True)
+    return [path.name for path in paths]
 
 
 def _shard_path(folder: Path, number: int) -> Path:
@@ -554,6 +579,16 @@ def _shard_path(folder: Path, number: int) -> Path:
 
 def shard_number(path: Path) -> int:
     return int(path.stem.rpartition("-")[2])
+
+
+def is_shard(name: str) -> bool:
+    """Whether a file is a shard, by its name."""
+    return _SHARD.fullmatch(name) is not None
+
+
+def is_of_store(name: str) -> bool:
+    """Whether a file belongs to a store, by its name."""
+    return name in (MANIFEST, FAILED) or is_shard(name)
 
 
 def shard_files(folder: Path) -> list[Path]:

@@ -9,6 +9,7 @@ from typing import overload
 from dear.data.collections import Collection, open_collection
 from dear.data.formats import count_lines, read_run
 from dear.data.inputs import judgements_input, run_input, texts_input
+from dear.data.remote import fetched, is_url
 from dear.data.shards import Shard, Share
 from dear.digests import Input, Inputs, lines_digest
 from dear.errors import ConfigError, DataError
@@ -19,7 +20,10 @@ _ENDINGS = (".gz", ".trec", ".run", ".txt")
 
 
 def find_run(collection: Collection, run: str, split: str) -> Path:
-    """The file that `run` names: its path, or one of the collection's own runs of that split."""
+    """The file that `run` names: its path, its URL, or one of the collection's own runs of that
+    split."""
+    if is_url(run):
+        return fetched(run)
     path = Path(run)
     if path.exists():
         return path
@@ -165,7 +169,7 @@ def named_runs(collection: Collection, given: Sequence[str], split: str) -> dict
 
 def _name_and_run(given: str) -> tuple[str, str]:
     """`NAME=RUN` or `RUN`; the name is "" where there is none."""
-    if "=" not in given or Path(given).exists():
+    if "=" not in given or Path(given).exists() or is_url(given):
         return "", given
     name, _, run = given.partition("=")
     if not name.strip() or not run:

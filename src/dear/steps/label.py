@@ -20,6 +20,7 @@ from dear.checkpoints.threads import tokenize
 from dear.checkpoints.tokenizer import load_tokenizer
 from dear.data.collections import Collection, open_collection
 from dear.data.held_out import tell_of_tests
+from dear.data.label_mirror import LabelMirror
 from dear.data.labels import ENSEMBLE, MANIFEST, PairId, open_labels
 from dear.data.shards import Share
 from dear.errors import ConfigError
@@ -74,7 +75,8 @@ def label(options: LabelOptions, *, watch: Watch = unwatched) -> list[Labelled]:
     form, one teacher's or several teachers'.
     """
     several = len(options.models) > 1
-    _require_form(options.output, several=several)
+    mirror = None if options.mirror is None else LabelMirror(options.mirror)
+    _require_form(options.output, mirror, several=several)
     check_folder(options.output)
     job = _Job.read(options)
     asked = dict.fromkeys(q for run in job.runs for q in run)
@@ -103,6 +105,7 @@ def label(options: LabelOptions, *, watch: Watch = unwatched) -> list[Labelled]:
                 options.output,
                 weights=options.weights,
                 judged=job.judged,
+                mirror=mirror,
                 progress=progress,
             )
         return [
@@ -113,6 +116,7 @@ def label(options: LabelOptions, *, watch: Watch = unwatched) -> list[Labelled]:
                 options.output,
                 judged=job.judged,
                 share=job.share,
+                mirror=mirror,
                 progress=progress,
             )
         ]
@@ -240,8 +244,9 @@ class _TeacherProgress:
         self.report(done, total, before=self.before)
 
 
-def _require_form(folder: Path, *, several: bool) -> None:
-    if several and (folder / MANIFEST).exists():
-        raise ConfigError(f"{folder} holds one teacher's labels; choose another folder")
-    if not several and (folder / ENSEMBLE).exists():
-        raise ConfigError(f"{folder} holds several teachers' labels; choose another folder")
+def _require_form(folder: Path, mirror: LabelMirror | None, *, several: bool) -> None:
+    other, whose = (MANIFEST, "one teacher's") if several else (ENSEMBLE, "several teachers'")
+    if (folder / other).exists():
+        raise ConfigError(f"{folder} holds {whose} labels; choose another folder")
+    if mirror is not None and mirror.holds(other):
+        raise ConfigError(f"{mirror.url} holds {whose} labels; choose another --mirror")

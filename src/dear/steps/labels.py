@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,8 @@ from dear.data.id_keys import id_keys
 from dear.data.label_failures import FAILED
 from dear.data.label_index import query_keys
 from dear.data.label_stores import Store, compact, differences, look_into, merge, missing
-from dear.data.labels import PairId, open_index
+from dear.data.labels import PairId, is_of_store, open_index
+from dear.data.remote import fetched, is_url
 from dear.data.shards import Share
 from dear.errors import DataError
 from dear.label import Wanted
@@ -39,9 +41,10 @@ class LabelStores:
 def label_stores(options: LabelStoresOptions) -> LabelStores:
     """Do what `options.action` says. Errors are those of `dear.data.label_stores`."""
     if options.action == "compact":
-        dead, saved = compact(options.stores[0])
+        dead, saved = compact(Path(options.stores[0]))
         return LabelStores(dead=dead, saved=saved)
-    stores = tuple(map(look_into, options.stores))
+    folders = [fetched(one, is_of_store) if is_url(one) else Path(one) for one in options.stores]
+    stores = tuple(map(look_into, folders))
     if options.action == "merge":
         assert options.output is not None
         merged = merge(stores, options.output, partial=options.partial)

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from dear.checkpoints.contract import read_contract
 from dear.checkpoints.registry import BUILT_IN, FIRST_STAGE, check_model
+from dear.data.remote import is_url
 from dear.errors import ConfigError, nearest
 from dear.export.formats import FORMATS
 from dear.recipes import LONG, Recipe, load_distill_recipe, load_recipe
@@ -48,7 +49,8 @@ class Option:
 
 
 CollectionName: TypeAlias = Annotated[
-    str, Option("A name of `dear collections`, or a folder.", "COLLECTION", argument=True)
+    str,
+    Option("A name of `dear collections`, a folder, or its URL.", "COLLECTION", argument=True),
 ]
 ModelName: TypeAlias = Annotated[
     str, Option("A checkpoint: a folder, hub id or name.", "MODEL", argument=True)
@@ -877,6 +879,10 @@ class LabelOptions:
     )
     split: Annotated[str, Option("Of runs that are given by name.", "SPLIT")] = "train"
     shard: ShardOption = None
+    mirror: Annotated[
+        str | None,
+        Option("Keep a copy here while labelling, and go on from it: s3://bucket/folder.", "URL"),
+    ] = None
     dry_run: Annotated[
         bool,
         Option("Say how much work it is, and what it takes; label nothing.", flags=("--dry-run",)),
@@ -903,6 +909,8 @@ class LabelOptions:
         asked = (self.pairs_per_second, self.price_per_hour)
         if not self.dry_run and any(value is not None for value in asked):
             raise ConfigError("--pairs-per-second and --price-per-hour are for --dry-run")
+        if self.mirror is not None and self.dry_run:
+            raise ConfigError("--dry-run looks at --output alone; leave --mirror out")
         if self.weights and len(self.weights) != len(self.models):
             raise ConfigError(
                 f"{_counted(len(self.models), 'teacher')}, {_counted(len(self.weights), 'weight')}"
@@ -920,7 +928,9 @@ class LabelStoresOptions:
             "info, verify, merge (of the shards of one job), or compact.", "ACTION", argument=True
         ),
     ]
-    stores: Annotated[tuple[Path, ...], Option("A folder of `dear label`.", "STORE", argument=True)]
+    stores: Annotated[
+        Names, Option("A folder of `dear label`, or its URL.", "STORE", argument=True)
+    ]
     output: Annotated[Path | None, Option("The merged store.", "DIR", flags=("--output", "-o"))] = (
         None
     )
@@ -949,6 +959,8 @@ class LabelStoresOptions:
             raise ConfigError("--collection and --run are for verify")
         if self.action == "compact" and len(self.stores) > 1:
             raise ConfigError("compact takes one store at a time")
+        if self.action == "compact" and is_url(self.stores[0]):
+            raise ConfigError("compact takes a folder of this machine, no URL")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
