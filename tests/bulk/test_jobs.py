@@ -15,6 +15,7 @@ from leaves import open_but_for_one
 from dear.data.label_stores import look_into
 from dear.data.labels import LabelStore
 from dear.errors import BackendError
+from dear.rank.leaves import RankedLeaves
 from dear.steps.label import label
 from dear.steps.options import LabelOptions, ModelOptions, PlaceOptions, RankOptions
 from dear.steps.rank import rank
@@ -80,9 +81,13 @@ def killed(animals: str, model: str, folder: str) -> None:
     job(animals, model, Path(folder) / "ray", 2, place=RAY)
 
 
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
 @pytest.mark.by_hand
 def test_a_run_is_that_of_one_process(
-    cluster: Any, animals: str, reranker: str, tmp_path: Path
+    cluster: Any, animals: str, reranker: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def ranked(name: str, **more: Any) -> Path:
         output = tmp_path / name
@@ -94,7 +99,15 @@ def test_a_run_is_that_of_one_process(
         )  # fmt: skip
         return output
 
-    one, far = ranked("one.trec", shard="0/1"), ranked("ray.trec", place=RAY)
+    one = ranked("one.trec", shard="0/1")
+    # begun by one process, ended by workers
+    write = RankedLeaves.write
+    with monkeypatch.context() as soon:
+        soon.setattr(RankedLeaves, "write", lambda *given: (write(*given), interrupt()))
+        with pytest.raises(KeyboardInterrupt):
+            ranked("ray.trec", shard="0/1")
+    assert len(list((tmp_path / "ray.trec.leaves").glob("leaf-*.json"))) == 1
+    far = ranked("ray.trec", place=RAY)
     assert far.read_bytes() == one.read_bytes()
     mine, theirs = (read(path.with_name(f"{path.name}.json")) for path in (one, far))
     for name in ("model", "revision", "contract", "share", "pairs", "inputs"):

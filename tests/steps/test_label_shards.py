@@ -309,11 +309,31 @@ def rank_a_shard(animals: str, model: str, output: Path, dies: int = 0, **more: 
     rank(RankOptions(collection=animals, run="bm25", output=output, model=model, **(plain | more)))
 
 
+def interrupted(*_given: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def test_nothing_is_kept_beside_a_pipe(animals: str, reranker: str, tmp_path: Path) -> None:
+    rank_a_shard(animals, reranker, tmp_path / "run")
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with subprocess.Popen(["cat", pipe], stdout=subprocess.PIPE) as reader:
+        rank_a_shard(animals, reranker, pipe)
+        assert reader.communicate()[0] == (tmp_path / "run").read_bytes()
+    assert not (tmp_path / "pipe.leaves").exists()
+
+
 def test_a_killed_shard_of_a_run_ranks_no_leaf_twice(
     animals: str, reranker: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rank_a_shard(animals, reranker, tmp_path / "whole")
     output, kept = tmp_path / "run", tmp_path / "run.leaves"
+    # what was stopped before its first leaf binds nobody
+    with monkeypatch.context() as early:
+        early.setattr(RankedLeaves, "write", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            rank_a_shard(animals, reranker, output, fuse="0.3")
+    assert (kept / "job.json").exists()
     for dies in (2, 1):
         assert in_a_process(rank_a_shard, animals, reranker, output, dies) == -9
         assert not output.exists()

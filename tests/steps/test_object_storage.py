@@ -33,7 +33,7 @@ from tiny_training import collection
 
 pytestmark = pytest.mark.server
 
-URL = "s3://bucket/work"
+URL = "s3://bucket/jobs"
 STAMP = Stamp(collection="c", teacher="t", revision="r", fingerprint="f")
 ONE = np.ones(1, dtype=np.float32)
 
@@ -98,7 +98,7 @@ def test_a_collection_and_a_run_are_read_and_what_changed_is_read_again(
     s3.put(here / "runs", f"{URL}/animals/runs")
     open_collection(f"{URL}/animals")
     copies = tmp_path / "cache" / "remote"
-    assert contents(next(copies.glob("*/bucket/work/animals"))) == contents(here)
+    assert contents(next(copies.glob("*/bucket/jobs/animals"))) == contents(here)
     # an error names the place that people know
     s3.system.pipe_file(run, b"sleep-owl Q0 owl-eat\n")
     told = dear(*words, tmp_path / "x", f"{URL}/animals", "--run", run)
@@ -276,7 +276,7 @@ def test_several_teachers_are_mirrored(
     )
     assert sum(work("2", "first-stage", reranker)) == 0
     assert contents(tmp_path / "2") == contents(tmp_path / "1")
-    with pytest.raises(ConfigError, match=r"s3://bucket/work holds several teachers' labels"):
+    with pytest.raises(ConfigError, match=r"s3://bucket/jobs holds several teachers' labels"):
         work("3", reranker)
 
 

@@ -83,14 +83,14 @@ def ranked_leaves(run: Path, inputs: Inputs) -> Iterator[RankedLeaves]:
     with (folder / ".lock").open("w") as lock:
         if not locks.lock(lock.fileno()):
             raise DataError.at(folder, None, "another process is writing rankings here")
-        job = folder / _JOB
-        if job.exists():
-            there = Inputs.from_dict(read_json(job).get("inputs", {}))
+        if any(folder.glob("leaf-*.json")):
+            there = Inputs.from_dict(read_json(folder / _JOB).get("inputs", {}))
             if found := there.changes(inputs):
                 raise ConfigError(
                     f"{folder} holds rankings of a job that was stopped, and that was another one "
                     f"({found}); remove it, or write elsewhere with --output"
                 )
-        write_json(job, {"format": _FORMAT, "inputs": inputs.to_dict()})
+        write_json(folder / _JOB, {"format": _FORMAT, "inputs": inputs.to_dict()})
         yield RankedLeaves(folder)
-        shutil.rmtree(folder)
+    # Windows removes no file that is open
+    shutil.rmtree(folder)

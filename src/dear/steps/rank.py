@@ -206,8 +206,10 @@ def _settings(spec: RankerSpec) -> dict[str, Any]:
 def _kept(
     options: RankOptions, parts: _Work, inputs: Inputs, values: Mapping[str, Any]
 ) -> AbstractContextManager[RankedLeaves | None]:
-    """Where leaves that are done are kept until all are; a listwise backend has its ledger."""
-    if "share" not in values or parts.answers is not None:
+    """Where leaves that are done are kept until all are; a listwise backend has its ledger, and
+    nothing is kept beside a pipe or a device."""
+    is_file = options.output.is_file() or not options.output.exists()
+    if "share" not in values or parts.answers is not None or not is_file:
         return nullcontext()
     return ranked_leaves(options.output, inputs | {"job": Input.of_values(values)})
 
